@@ -1,0 +1,125 @@
+/* The C core's interface: what CFFI reads and what the compiler checks. Declarations only.
+ *
+ * All arrays are the caller's; the core allocates nothing but the threads of one call. "Position" is a site's place
+ * in the program's order (colour by colour); "site" is the user's index. A chain number is global: a shard that
+ * starts at first_chain draws what the whole job would have drawn there.
+ */
+
+enum glb_error {
+    GLB_OK = 0,
+    GLB_E_SIZE = -1,     /* a size is negative, zero or too large */
+    GLB_E_ORDER = -2,    /* colours do not cover the positions, or site is not a permutation */
+    GLB_E_INDEX = -3,    /* a neighbour, state or table index is out of range */
+    GLB_E_LOOP = -4,     /* a site is its own neighbour */
+    GLB_E_COLOUR = -5,   /* two neighbours share a colour */
+    GLB_E_RANGE = -6,    /* a sum of weights reaches 2^30, or b reaches 2^63 */
+    GLB_E_ISA = -7,      /* the instruction set is not available */
+    GLB_E_THREAD = -8,   /* a thread could not be started */
+    GLB_E_ALLOWED = -9   /* a Potts site allows no state, or not the one it is clamped to */
+};
+
+/* Instruction sets, weakest first. Every level gives the same samples. */
+enum glb_isa {
+    GLB_ISA_PORTABLE = 0, /* 32-bit words, any compiler */
+    GLB_ISA_SSE2 = 1,
+    GLB_ISA_AVX2 = 2,
+    GLB_ISA_AVX512 = 3
+};
+
+/* An Ising program: integer fields and directed integer rows, in colour order. */
+typedef struct {
+    int32_t n_sites;
+    int32_t n_colours;
+    const int32_t *colour_start; /* n_colours + 1 positions, from 0 to n_sites */
+    const int32_t *site;         /* n_sites: the site at each position */
+    const int64_t *row_start;    /* n_sites + 1 */
+    const int32_t *neighbour;    /* row_start[n_sites] positions */
+    const int32_t *weight;       /* as many, in steps */
+    const int32_t *field;        /* n_sites, in steps, by position */
+    int64_t n_edges;             /* for moments; may be 0 */
+    const int32_t *edge;         /* 2 n_edges positions: the two ends of each edge */
+} glb_ising;
+
+/* A Potts program: fields by state, and couplings either as tables or as a weight on equal states. */
+typedef struct {
+    int32_t n_sites;
+    int32_t n_states;
+    int32_t n_colours;
+    const int32_t *colour_start;
+    const int32_t *site;
+    const int64_t *row_start;
+    const int32_t *neighbour;
+    const int32_t *weight;       /* per row entry: what an equal neighbour adds, or NULL when there are tables */
+    const int64_t *table_start;  /* per row entry: where its table begins, or NULL */
+    const int32_t *table;        /* tables of n_states x n_states: [state of the neighbour][own state] */
+    int64_t table_size;
+    const int32_t *field;        /* n_sites x n_states, by position */
+    const uint8_t *allowed;      /* n_sites x n_states by position, 0 or 1; NULL allows all */
+} glb_potts;
+
+/* One run, or a part of one, of a program. */
+typedef struct {
+    uint64_t seed;
+    uint32_t stream;
+    int32_t layout;              /* enum glb_layout; Potts takes 0 */
+    int32_t n_chains;            /* chains of this shard */
+    uint32_t first_chain;        /* global number of its first chain */
+    const uint64_t *b;           /* n_b values: beta step 2^32 log2(e), doubled for Ising */
+    int64_t n_b;                 /* 1 for all sweeps, or one for each sweep from sweep 1 */
+    const int32_t *chain_field;  /* NULL, or fields of each chain: Ising in the state's shape, Potts
+                                  * n_chains x n_sites x n_states by position */
+    const int8_t *clamp;         /* Ising: NULL, or -1, +1 or 0 (free) in the state's shape */
+    const int32_t *potts_clamp;  /* Potts: NULL, or state or -1 (free), n_chains x n_sites by position */
+    int32_t n_threads;
+    int32_t isa;                 /* enum glb_isa */
+} glb_run;
+
+/* Where results go; any pointer may be NULL. A sample is taken after every `every`-th sweep of the call. */
+typedef struct {
+    int64_t every;
+    uint8_t *samples;            /* Ising: n_chains x n_samples x ceil(n_sites / 8), bit i % 8 of byte i / 8 by site */
+    int64_t n_samples;           /* room per chain */
+    int64_t *site_sum;           /* Ising: n_sites x lanes by site; Potts: n_chains x n_sites x n_states by site */
+    int64_t *edge_sum;           /* Ising: n_edges x lanes */
+} glb_output;
+
+int glb_contract_version(void);
+int glb_isa_best(void);
+
+/* Pure functions of the contract, for tests. */
+void glb_test_threefry(const uint32_t key[4], const uint32_t counter[4], uint32_t out[4]);
+uint32_t glb_test_threshold(int32_t field, uint64_t b);
+uint64_t glb_test_exp2(uint64_t x);
+
+/* Checks a program whole; *sum is the largest |field| + sum |weight| over the sites. */
+int glb_ising_check(const glb_ising *program, int64_t *sum);
+int glb_potts_check(const glb_potts *program, int64_t *sum);
+
+/* The state of an Ising run is int8, one value a lane: replica planes hold [position][lane], site planes
+ * [chain][position] with rows of a multiple of 32. Returns the row length in lanes, or a negative error. */
+int64_t glb_ising_lanes(const glb_ising *program, const glb_run *run);
+
+/* Checks a run against its program; *sum includes the fields of each chain. */
+int glb_ising_check_run(const glb_ising *program, const glb_run *run, int64_t *sum);
+
+/* Bytes of working memory beside the state that glb_ising_sweep wants. */
+int64_t glb_ising_scratch(const glb_ising *program, const glb_run *run, int64_t sum);
+
+/* Fills the state: from `packed` (layout of glb_output.samples with one sample) if not NULL, else at random. */
+int glb_ising_start(const glb_ising *program, const glb_run *run, const uint8_t *packed, int8_t *state);
+
+/* Runs n_sweeps sweeps; first_sweep is the number of the first of them (the start was sweep 0). */
+int glb_ising_sweep(const glb_ising *program, const glb_run *run, int64_t sum, int8_t *state, uint8_t *scratch,
+                    uint64_t first_sweep, int64_t n_sweeps, const glb_output *output);
+
+/* Writes the present state as packed bits: n_chains x ceil(n_sites / 8). */
+int glb_ising_pack(const glb_ising *program, const glb_run *run, const int8_t *state, uint8_t *packed);
+
+/* Potts: the state is int32, n_chains x n_sites by position; samples are n_chains x n_samples x n_sites by site. */
+int glb_potts_check_run(const glb_potts *program, const glb_run *run);
+int glb_potts_start(const glb_potts *program, const glb_run *run, const int32_t *initial, int32_t *state);
+
+/* Working memory of glb_potts_sweep, in bytes. */
+int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run);
+int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state, uint8_t *scratch,
+                    uint64_t first_sweep, int64_t n_sweeps, const glb_output *output, int32_t *samples);

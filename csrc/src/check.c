@@ -1,0 +1,132 @@
+/* Every range is checked here, once per program, so that the kernels need no checks. */
+#include "glauber/core.h"
+
+#define SUM_LIMIT (INT64_C(1) << 30)
+
+static int64_t magnitude(int32_t value) { return value < 0 ? -(int64_t)value : (int64_t)value; }
+
+/* Colours tile the positions; rows are in order and point at other colours. That `site` is a permutation needs
+ * memory to check and is the caller's promise; out of range it is refused here, so nothing can be overrun. */
+static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour_start, const int32_t *site,
+                       const int64_t *row_start, const int32_t *neighbour) {
+    if (n_sites < 1 || n_colours < 1 || n_colours > n_sites) {
+        return GLB_E_SIZE;
+    }
+    if (colour_start[0] != 0 || colour_start[n_colours] != n_sites || row_start[0] != 0) {
+        return GLB_E_ORDER;
+    }
+    for (int32_t c = 0; c < n_colours; c++) {
+        if (colour_start[c + 1] <= colour_start[c]) {
+            return GLB_E_ORDER;
+        }
+    }
+    for (int32_t c = 0; c < n_colours; c++) {
+        for (int32_t p = colour_start[c]; p < colour_start[c + 1]; p++) {
+            if (site[p] < 0 || site[p] >= n_sites) {
+                return GLB_E_INDEX;
+            }
+            if (row_start[p + 1] < row_start[p]) {
+                return GLB_E_ORDER;
+            }
+            for (int64_t k = row_start[p]; k < row_start[p + 1]; k++) {
+                int32_t other = neighbour[k];
+                if (other < 0 || other >= n_sites) {
+                    return GLB_E_INDEX;
+                }
+                if (other == p) {
+                    return GLB_E_LOOP;
+                }
+                if (other >= colour_start[c] && other < colour_start[c + 1]) {
+                    return GLB_E_COLOUR;
+                }
+            }
+        }
+    }
+    return GLB_OK;
+}
+
+int glb_ising_check(const glb_ising *program, int64_t *sum) {
+    int rc = check_graph(program->n_sites, program->n_colours, program->colour_start, program->site,
+                         program->row_start, program->neighbour);
+    *sum = 0;
+    if (rc != GLB_OK) {
+        return rc;
+    }
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        int64_t total = magnitude(program->field[p]);
+        for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
+            total += magnitude(program->weight[k]);
+            if (total >= SUM_LIMIT) {
+                return GLB_E_RANGE;
+            }
+        }
+        if (total >= SUM_LIMIT) {
+            return GLB_E_RANGE;
+        }
+        if (total > *sum) {
+            *sum = total;
+        }
+    }
+    if (program->n_edges < 0) {
+        return GLB_E_SIZE;
+    }
+    for (int64_t e = 0; e < 2 * program->n_edges; e++) {
+        if (program->edge[e] < 0 || program->edge[e] >= program->n_sites) {
+            return GLB_E_INDEX;
+        }
+    }
+    return GLB_OK;
+}
+
+int glb_potts_check(const glb_potts *program, int64_t *sum) {
+    int32_t q = program->n_states;
+    int rc = check_graph(program->n_sites, program->n_colours, program->colour_start, program->site,
+                         program->row_start, program->neighbour);
+    *sum = 0;
+    if (rc != GLB_OK) {
+        return rc;
+    }
+    if (q < 2 || q > 65536) {
+        return GLB_E_SIZE;
+    }
+    int64_t entries = program->row_start[program->n_sites];
+    if (entries > 0 && (program->weight == NULL) == (program->table_start == NULL)) {
+        return GLB_E_SIZE;
+    }
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        int64_t total = 0;
+        int allows = program->allowed == NULL;
+        for (int32_t k = 0; k < q; k++) {
+            int64_t field = magnitude(program->field[(int64_t)p * q + k]);
+            total = field > total ? field : total;
+            allows = allows || program->allowed[(int64_t)p * q + k] != 0;
+        }
+        if (!allows) {
+            return GLB_E_ALLOWED;
+        }
+        for (int64_t r = program->row_start[p]; r < program->row_start[p + 1]; r++) {
+            if (program->weight != NULL) {
+                total += magnitude(program->weight[r]);
+            } else {
+                int64_t start = program->table_start[r];
+                int64_t largest = 0;
+                if (start < 0 || start > program->table_size - (int64_t)q * q) {
+                    return GLB_E_INDEX;
+                }
+                for (int64_t t = start; t < start + (int64_t)q * q; t++) {
+                    int64_t value = magnitude(program->table[t]);
+                    largest = value > largest ? value : largest;
+                }
+                total += largest;
+            }
+            if (total >= SUM_LIMIT) {
+                return GLB_E_RANGE;
+            }
+        }
+        if (total >= SUM_LIMIT) {
+            return GLB_E_RANGE;
+        }
+        *sum = total > *sum ? total : *sum;
+    }
+    return GLB_OK;
+}

@@ -1,0 +1,204 @@
+/* Potts models and p-dits: one categorical draw per site, chains split over threads. */
+#include <string.h>
+
+#include "glauber/contract.h"
+#include "glauber/core.h"
+#include "parallel.h"
+
+int glb_potts_check_run(const glb_potts *program, const glb_run *run) {
+    int64_t q = program->n_states;
+    if (run->n_chains < 1 || run->n_b < 1 || run->n_threads < 1 || run->layout != GLB_REPLICA_PLANES) {
+        return GLB_E_SIZE;
+    }
+    for (int64_t i = 0; i < run->n_b; i++) {
+        if (run->b[i] >> 63) {
+            return GLB_E_RANGE;
+        }
+    }
+    for (int64_t chain = 0; run->potts_clamp != NULL && chain < run->n_chains; chain++) {
+        for (int64_t p = 0; p < program->n_sites; p++) {
+            int32_t state = run->potts_clamp[chain * program->n_sites + p];
+            if (state < -1 || state >= q) {
+                return GLB_E_INDEX;
+            }
+            if (state >= 0 && program->allowed != NULL && program->allowed[p * q + state] == 0) {
+                return GLB_E_ALLOWED;
+            }
+        }
+    }
+    for (int64_t i = 0; run->chain_field != NULL && i < run->n_chains * program->n_sites * q; i++) {
+        if (run->chain_field[i] >= 1 << 30 || run->chain_field[i] <= -(1 << 30)) {
+            return GLB_E_RANGE;
+        }
+    }
+    return GLB_OK;
+}
+
+static int is_allowed(const glb_potts *program, int64_t position, int32_t state) {
+    return program->allowed == NULL || program->allowed[position * program->n_states + state] != 0;
+}
+
+/* Word (position & 3) of the counter (position >> 2, sweep, chain, 0). */
+static uint32_t draw(const glb_key *key, uint32_t position, uint64_t sweep, uint32_t chain) {
+    uint32_t word[4];
+    glb_threefry(key, position >> 2, (uint32_t)sweep, chain, 0, word);
+    return word[position & 3];
+}
+
+int glb_potts_start(const glb_potts *program, const glb_run *run, const int32_t *initial, int32_t *state) {
+    glb_key key = glb_make_key(run->seed, GLB_START, 0, run->stream, 0);
+    for (int32_t chain = 0; chain < run->n_chains; chain++) {
+        for (int32_t p = 0; p < program->n_sites; p++) {
+            int64_t at = (int64_t)chain * program->n_sites + p;
+            if (run->potts_clamp != NULL && run->potts_clamp[at] >= 0) {
+                state[at] = run->potts_clamp[at];
+            } else if (initial != NULL) {
+                if (initial[at] < 0 || initial[at] >= program->n_states) {
+                    return GLB_E_INDEX;
+                }
+                state[at] = initial[at];
+            } else {
+                uint32_t n_allowed = 0;
+                for (int32_t k = 0; k < program->n_states; k++) {
+                    n_allowed += (uint32_t)is_allowed(program, p, k);
+                }
+                uint32_t u = draw(&key, (uint32_t)p, 0, run->first_chain + (uint32_t)chain);
+                uint32_t left = (uint32_t)(((uint64_t)u * n_allowed) >> 32);
+                int32_t k = 0;
+                while (!is_allowed(program, p, k) || left-- > 0) {
+                    k++;
+                }
+                state[at] = k;
+            }
+        }
+    }
+    return GLB_OK;
+}
+
+struct job {
+    const glb_potts *program;
+    const glb_run *run;
+    const glb_output *output;
+    int32_t *state;
+    uint8_t *scratch;
+    int32_t *samples;
+    uint64_t first_sweep;
+    int64_t n_sweeps;
+};
+
+static int64_t thread_scratch(const glb_potts *program) {
+    return (int64_t)program->n_states * (int64_t)(sizeof(int64_t) + sizeof(uint64_t));
+}
+
+int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run) {
+    return thread_scratch(program) * run->n_threads;
+}
+
+static void local_fields(const struct job *job, int64_t chain, int32_t position, const int32_t *spin, int64_t *field) {
+    const glb_potts *program = job->program;
+    int64_t q = program->n_states;
+    const int32_t *own = job->run->chain_field != NULL
+                             ? job->run->chain_field + (chain * program->n_sites + position) * q
+                             : program->field + position * q;
+    for (int64_t k = 0; k < q; k++) {
+        field[k] = own[k];
+    }
+    for (int64_t r = program->row_start[position]; r < program->row_start[position + 1]; r++) {
+        int32_t other = spin[program->neighbour[r]];
+        if (program->weight != NULL) {
+            field[other] += program->weight[r];
+        } else {
+            const int32_t *row = program->table + program->table_start[r] + other * q;
+            for (int64_t k = 0; k < q; k++) {
+                field[k] += row[k];
+            }
+        }
+    }
+}
+
+/* The state whose share of the inclusive sums holds u. */
+static int32_t categorical(const glb_potts *program, int32_t position, const int64_t *field, uint64_t *sum, uint64_t b,
+                           uint32_t u) {
+    int32_t q = program->n_states;
+    uint32_t bits = glb_ceil_log2((uint32_t)q);
+    int64_t best = INT64_MIN;
+    uint64_t total = 0;
+    int32_t state = 0;
+    for (int32_t k = 0; k < q; k++) {
+        if (is_allowed(program, position, k) && field[k] > best) {
+            best = field[k];
+        }
+    }
+    for (int32_t k = 0; k < q; k++) {
+        if (is_allowed(program, position, k)) {
+            total += glb_potts_weight(glb_scale((uint64_t)(best - field[k]), b), (uint32_t)q, bits);
+        }
+        sum[k] = total;
+    }
+    uint64_t target = glb_potts_target(u, total);
+    while (sum[state] <= target) {
+        state++;
+    }
+    return state;
+}
+
+static void take_sample(const struct job *job, int64_t chain, const int32_t *spin, int64_t sample) {
+    const glb_potts *program = job->program;
+    const glb_output *output = job->output;
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        int64_t site = program->site[p];
+        if (job->samples != NULL && sample < output->n_samples) {
+            job->samples[(chain * output->n_samples + sample) * program->n_sites + site] = spin[p];
+        }
+        if (output->site_sum != NULL) {
+            output->site_sum[(chain * program->n_sites + site) * program->n_states + spin[p]] += 1;
+        }
+    }
+}
+
+static void work(void *argument, glb_team *team, int thread) {
+    const struct job *job = argument;
+    const glb_potts *program = job->program;
+    const glb_run *run = job->run;
+    int64_t *field = (int64_t *)(void *)(job->scratch + thread_scratch(program) * thread);
+    uint64_t *sum = (uint64_t *)(field + program->n_states);
+    int64_t begin = (int64_t)run->n_chains * thread / run->n_threads;
+    int64_t end = (int64_t)run->n_chains * (thread + 1) / run->n_threads;
+    (void)team; /* chains do not meet, so there is nothing to wait for */
+    for (int64_t s = 0; s < job->n_sweeps; s++) {
+        uint64_t sweep = job->first_sweep + (uint64_t)s;
+        uint64_t last = (uint64_t)run->n_b - 1;
+        uint64_t b = run->b[sweep - 1 < last ? sweep - 1 : last];
+        glb_key key = glb_make_key(run->seed, GLB_CATEGORICAL, 0, run->stream, sweep);
+        for (int64_t chain = begin; chain < end; chain++) {
+            int32_t *spin = job->state + chain * program->n_sites;
+            const int32_t *clamp = run->potts_clamp != NULL ? run->potts_clamp + chain * program->n_sites : NULL;
+            uint32_t number = run->first_chain + (uint32_t)chain;
+            for (int32_t p = 0; p < program->n_sites; p++) {
+                if (clamp == NULL || clamp[p] < 0) {
+                    local_fields(job, chain, p, spin, field);
+                    spin[p] = categorical(program, p, field, sum, b, draw(&key, (uint32_t)p, sweep, number));
+                }
+            }
+            if (job->output->every > 0 && (s + 1) % job->output->every == 0) {
+                take_sample(job, chain, spin, (s + 1) / job->output->every - 1);
+            }
+        }
+    }
+}
+
+int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state, uint8_t *scratch,
+                    uint64_t first_sweep, int64_t n_sweeps, const glb_output *output, int32_t *samples) {
+    struct job job = {.program = program,
+                      .run = run,
+                      .output = output,
+                      .state = state,
+                      .scratch = scratch,
+                      .samples = samples,
+                      .first_sweep = first_sweep,
+                      .n_sweeps = n_sweeps};
+    if (n_sweeps < 0 || first_sweep < 1) {
+        return GLB_E_SIZE;
+    }
+    return glb_parallel(run->n_threads, work, &job);
+}

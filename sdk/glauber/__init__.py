@@ -1,0 +1,91 @@
+"""glauber: a hardware-abstraction SDK for probabilistic computers.
+
+    import glauber as gl
+
+    with gl.open_device("sim://ideal?seed=7") as device:
+        model = gl.IsingModel.from_edges([(0, 1, 1.0), (1, 2, -0.5)])
+        samples = device.submit(model, gl.SamplingSchedule(n_samples=1000, beta=2.0)).result()
+
+Names load on first use (PEP 562), so `import glauber` is quick and never loads an optional package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "AnnealingSchedule": "schedule",
+    "Budget": "request",
+    "Device": "device",
+    "Estimate": "device",
+    "IsingModel": "model",
+    "Job": "job",
+    "JobRequest": "request",
+    "JobStatus": "job",
+    "PottsModel": "model",
+    "Quantity": "spec",
+    "SampleSet": "samples",
+    "SamplingSchedule": "schedule",
+    "Solution": "solve",
+    "as_completed": "job",
+    "available_devices": "registry",
+    "load_spec": "catalogue",
+    "open_device": "device",
+    "read_model": "formats",
+    "solve": "solve",
+    "wait": "job",
+    "write_model": "formats",
+}
+_SUBMODULES = ("adapters", "errors", "testing")
+
+if TYPE_CHECKING:
+    from glauber.catalogue import load_spec
+    from glauber.device import Device, Estimate, open_device
+    from glauber.formats import read_model, write_model
+    from glauber.job import Job, JobStatus, as_completed, wait
+    from glauber.model import IsingModel, PottsModel
+    from glauber.registry import available_devices
+    from glauber.request import Budget, JobRequest
+    from glauber.samples import SampleSet
+    from glauber.schedule import AnnealingSchedule, SamplingSchedule
+    from glauber.solve import Solution, solve
+    from glauber.spec import Quantity
+
+__all__ = [
+    "AnnealingSchedule",
+    "Budget",
+    "Device",
+    "Estimate",
+    "IsingModel",
+    "Job",
+    "JobRequest",
+    "JobStatus",
+    "PottsModel",
+    "Quantity",
+    "SampleSet",
+    "SamplingSchedule",
+    "Solution",
+    "as_completed",
+    "available_devices",
+    "load_spec",
+    "open_device",
+    "read_model",
+    "solve",
+    "wait",
+    "write_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"glauber.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return import_module(f"glauber.{name}")
+    raise AttributeError(f"module 'glauber' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_SUBMODULES])

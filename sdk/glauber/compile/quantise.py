@@ -1,0 +1,195 @@
+"""Coefficients on one integer step: which step, and what rounding to it costs.
+
+docs/machine.md, section 1. Nothing is clipped silently: what is out of a device's range is refused, or the whole model
+is scaled down and beta up when the caller asks for that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glauber.errors import ModelNotSupportedError
+from glauber.spec import Coefficients
+
+ASSUMED_WEIGHT_BITS = 16
+SUM_LIMIT = 2**30
+EDGELESS_STEPS = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisationReport:
+    """What programming a model cost in precision.
+
+    Attributes:
+        step: value of one integer step, in the model's own units.
+        largest_error: largest |programmed - asked| over couplings and fields, in the model's units.
+        rms_error: root mean square of the same.
+        beta_factor: least-squares factor between programmed and asked coefficients; the model that is sampled is
+            closest to the asked one at beta times this.
+        scale: what the coefficients were multiplied by to fit the device (beta is divided by it); 1 if nothing was.
+        exact: every coefficient is represented without error.
+        assumptions: what had to be assumed because the device's maker does not publish it.
+    """
+
+    step: float
+    largest_error: float
+    rms_error: float
+    beta_factor: float
+    scale: float
+    exact: bool
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One integer step and how couplings and fields sit on it.
+
+    Attributes:
+        step: in the model's units.
+        weight_multiple: programmed couplings are multiples of this many steps.
+        field_multiple: programmed fields are multiples of this many steps.
+        weight_limit: largest multiple of a coupling, or None.
+        field_limit: largest multiple of a field, or None.
+        scale: what coefficients are multiplied by on the device.
+        assumptions: see QuantisationReport.
+    """
+
+    step: float
+    weight_multiple: int
+    field_multiple: int
+    weight_limit: int | None
+    field_limit: int | None
+    scale: float
+    assumptions: tuple[str, ...]
+
+
+def exact_step(values: NDArray[np.float64], limit: int) -> float | None:
+    """The largest step of which every value is an integer multiple, none above `limit`; None if there is none.
+
+    Euclid's algorithm on the doubles themselves (fmod is exact), given up as soon as the multiples grow too large.
+    """
+    magnitudes = np.abs(values[values != 0])
+    if magnitudes.size == 0:
+        return 1.0
+    largest = float(magnitudes.max())
+    step = float(magnitudes.min())
+    while largest / step <= limit:
+        rest = np.fmod(magnitudes, step)
+        rest = rest[rest > 0]
+        if rest.size == 0:
+            return step
+        magnitudes = np.append(rest, step)
+        step = float(rest.min())
+    return None
+
+
+def choose_step(
+    coefficients: Coefficients,
+    couplings: NDArray[np.float64],
+    fields: NDArray[np.float64],
+    *,
+    fold: float | None,
+    on_overflow: str,
+) -> Step:
+    """The step of one job.
+
+    Args:
+        coefficients: precision and range of the device.
+        couplings: all J (or table entries) of the model, flat.
+        fields: all h of the model, flat; for a model without edges, those of the job too.
+        fold: beta, for devices that take it by scaling the coefficients; else None.
+        on_overflow: "error" or "scale".
+
+    Raises:
+        ModelNotSupportedError: a coefficient is out of the device's range.
+    """
+    assumptions: list[str] = []
+    bits = coefficients.weight_bits
+    if bits is None:
+        bits = ASSUMED_WEIGHT_BITS
+        assumptions.append(f"the precision of couplings is not published; {bits} bits assumed")
+    top = max(1, 2 ** (bits - 1) - 1)
+    if coefficients.weight_range is None:
+        return Step(_free_step(couplings, fields, top), 1, 1, None, None, 1.0, tuple(assumptions))
+
+    weight_step = coefficients.weight_range / top
+    field_top = max(1, 2 ** ((coefficients.field_bits or bits) - 1) - 1)
+    field_step = weight_step if coefficients.field_range is None else coefficients.field_range / field_top
+    ratio = Fraction(weight_step / field_step).limit_denominator(2**15)
+    step = weight_step / ratio.numerator
+    largest_j = float(np.abs(couplings).max(initial=0.0))
+    largest_h = float(np.abs(fields).max(initial=0.0))
+    scale = 1.0 if fold is None else fold
+    reasons = []
+    # half a step of room: what rounds to the largest code is in range
+    if largest_j * scale > weight_step * (top + 0.5):
+        reasons.append(f"largest |J| is {largest_j * scale:g}, the device's range ends at {coefficients.weight_range:g}")
+    if largest_h * scale > field_step * (field_top + 0.5):
+        reasons.append(f"largest |h| is {largest_h * scale:g}, the device's range ends at {field_step * field_top:g}")
+    if reasons and fold is not None:
+        folded = f"beta = {fold:g} is folded into the coefficients here, so a smaller beta or a smaller model fits"
+        raise ModelNotSupportedError(f"coefficients are out of range ({folded}):", tuple(reasons))
+    if reasons and on_overflow != "scale":
+        raise ModelNotSupportedError(
+            'coefficients are out of range (rescale the model, or say on_overflow="scale" to have the coefficients'
+            " divided and beta multiplied by one factor):",
+            tuple(reasons),
+        )
+    if reasons:
+        room = [(coefficients.weight_range, largest_j), (field_step * field_top, largest_h)]
+        scale = min(limit / largest for limit, largest in room if largest > 0)
+    multiples = (ratio.numerator, ratio.denominator)
+    return Step(step / scale, *multiples, top, field_top, scale, tuple(assumptions))
+
+
+def _free_step(couplings: NDArray[np.float64], fields: NDArray[np.float64], top: int) -> float:
+    """The step where the device takes any scale: exact if possible, else the finest that the bits allow."""
+    values = np.concatenate([couplings, fields])
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0.0:
+        return 1.0
+    if couplings.size == 0:
+        return largest / EDGELESS_STEPS
+    exact = exact_step(values, top)
+    return exact if exact is not None else largest / top
+
+
+def to_steps(values: NDArray[np.float64], step: float, multiple: int, limit: int | None) -> NDArray[np.int32]:
+    """Values as integers in steps: multiples of `multiple`, none above `limit` multiples, ties to even.
+
+    Raises:
+        ModelNotSupportedError: a value beyond 2^30 steps, where sums could overflow.
+    """
+    scaled = values / (step * multiple)
+    largest = float(np.abs(scaled).max(initial=0.0)) * multiple
+    if largest >= SUM_LIMIT:
+        raise ModelNotSupportedError(
+            f"a coefficient of {float(np.abs(values).max()):g} is {largest:.3g} steps of {step:g}; the limit is 2^30."
+            " Bring couplings and fields to a comparable scale"
+        )
+    rounded = np.rint(scaled)
+    if limit == 1:  # one bit: a sign, where there is a coupling at all
+        rounded = np.sign(scaled)
+    if limit is not None:
+        np.clip(rounded, -limit, limit, out=rounded)  # at most half a step: choose_step has refused the rest
+    return np.asarray(rounded * multiple, dtype=np.int32)
+
+
+def make_report(asked: NDArray[np.float64], programmed: NDArray[np.float64], step: Step) -> QuantisationReport:
+    """Errors of the programmed coefficients against the asked ones, both flat and in the model's units."""
+    error = programmed - asked
+    power = float(asked @ asked)
+    return QuantisationReport(
+        step=step.step,
+        largest_error=float(np.abs(error).max(initial=0.0)),
+        rms_error=math.sqrt(float(error @ error) / max(1, error.size)),
+        beta_factor=float(asked @ programmed) / power if power > 0 else 1.0,
+        scale=step.scale,
+        exact=bool(np.abs(error).max(initial=0.0) <= 4 * np.finfo(np.float64).eps * np.abs(asked).max(initial=0.0)),
+        assumptions=step.assumptions,
+    )

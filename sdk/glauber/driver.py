@@ -1,0 +1,146 @@
+"""What a vendor implements: a `Driver` for a machine, or a `JobService` for something with a queue of its own.
+
+A driver holds device code only. Checking input, queueing, cancelling, timing, energies and results belong to
+`glauber.Device`, which wraps either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glauber.compile import AnyProgram, Run
+from glauber.request import JobRequest
+from glauber.samples import Moments, SampleSet
+from glauber.spec import AnySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A part of a run, as a driver yields it.
+
+    Attributes:
+        next_sweep: number of the first sweep that has not been done; a run resumed there gives the same samples.
+        first_sample: number of the batch's first sample.
+        n_samples: samples in this batch.
+        samples: None if not asked for, else the batch's states: Ising packed by `pack_spins`, uint8 of shape
+            (n_chains, n_samples, ceil(n_sites / 8)); Potts the smallest unsigned type, (n_chains, n_samples, n_sites).
+        state: the state after the batch, in the same form, shape (n_chains, ...): a `Run` resumes from it.
+        moments: sums over the run so far, if asked for.
+        facts: what the driver wants in the result's provenance, such as the kernel it chose.
+    """
+
+    next_sweep: int
+    first_sample: int
+    n_samples: int
+    samples: NDArray[np.unsignedinteger] | None
+    state: NDArray[np.unsignedinteger]
+    moments: Moments | None
+    facts: Mapping[str, str]
+
+
+class Driver(Protocol):
+    """A machine that runs one program at a time. Methods are called from one thread, the device's worker."""
+
+    @property
+    def spec(self) -> AnySpec:
+        """What the machine is and can."""
+        ...
+
+    def program(self, program: AnyProgram) -> None:
+        """Load a program; the next `run` uses it. Called only when the program has changed."""
+        ...
+
+    def run(self, run: Run) -> Iterator[Batch]:
+        """Run it, yielding a batch whenever there is something to report, at least every second or so.
+
+        Closing the iterator stops the machine: that is how jobs are cancelled. Every failure of the link is a
+        `DeviceIOError`.
+        """
+        ...
+
+    def admit(self, run: Run, program: AnyProgram) -> int:
+        """Refuse now, in the caller's thread, what `run` would refuse later (ModelNotSupportedError, InvalidModelError).
+
+        Returns the host memory in bytes that the run needs beside its results, so that too much can be refused instead
+        of exhausted. Must not touch the machine, which may be running another job.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the machine. Never raises; may be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEvent:
+    """One thing that a job service reports of a job: its status, and how far it is."""
+
+    number: int
+    status: str
+    sweeps_done: int = 0
+    samples_done: int = 0
+    message: str = ""
+
+
+@runtime_checkable
+class JobService(Protocol):
+    """Something with its own queue: a lab server, a cloud. All methods may be called from any thread."""
+
+    @property
+    def spec(self) -> AnySpec:
+        """What the machine behind the service is and can."""
+        ...
+
+    def submit(self, request: JobRequest) -> str:
+        """Hand a job over; returns the service's id of it."""
+        ...
+
+    def events(self, job_id: str, after: int) -> Iterable[ServiceEvent]:
+        """Events with a number above `after`, as they come; ends after a final status."""
+        ...
+
+    def result(self, job_id: str) -> SampleSet:
+        """The result of a job that is done, or its partial result."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job to be stopped."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the service."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A device address, as `registry.parse_address` reads it: scheme://name?parameter=value.
+
+    Attributes:
+        scheme: which driver.
+        name: what the driver calls the device.
+        parameters: the query, each key once.
+        text: the address as given.
+    """
+
+    scheme: str
+    name: str
+    parameters: Mapping[str, str]
+    text: str
+
+
+class DriverFactory(Protocol):
+    """The entry point of a driver (group `glauber.drivers`, its name is the scheme): opens, and says what is there."""
+
+    def open(self, address: Address) -> Driver | JobService:
+        """Open the device; DeviceNotFoundError says what is missing or which names and parameters exist."""
+        ...
+
+    def devices(self) -> Iterable[tuple[str, AnySpec]]:
+        """(address, spec) of each device that can be opened now without guessing."""
+        ...

@@ -1,0 +1,186 @@
+"""Joules, always with an uncertainty and a provenance.
+
+Here: what a job costs by the device's own figures (`basis="modelled"`): counts of operations times joules each. A part
+whose figure nobody published is missing from the sum, and the report says so instead of guessing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from glauber.spec import Provenance, Quantity, SpecBase
+
+BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
+ROOM_TEMPERATURE_K = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyPart:
+    """One part of a job's energy: count x joules each.
+
+    Attributes:
+        joules: best estimate; None where the device's figure is not published.
+        standard_uncertainty: of the joules, from the figure's own.
+        count: operations (updates, nodes written, p-bits read) or seconds (idle).
+        unit: what is counted.
+        provenance: of the figure used.
+        source: of the figure used.
+    """
+
+    joules: float | None
+    standard_uncertainty: float
+    count: float
+    unit: str
+    provenance: Provenance | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyReport:
+    """What a job cost.
+
+    Attributes:
+        basis: "modelled": counts times the spec's figures. (Meters will add "measured".)
+        parts: by name: sample, program, read, idle.
+        updates: p-bit updates done.
+        samples: states kept, over all chains.
+        landauer_joules: k T ln 2 per update at 300 K, the thermodynamic yardstick; not a cost of this device.
+    """
+
+    basis: Literal["modelled"]
+    parts: dict[str, EnergyPart]
+    updates: int
+    samples: int
+    landauer_joules: float
+
+    @property
+    def joules(self) -> float | None:
+        """Sum of the parts that are known; None if none is."""
+        known = [part.joules for part in self.parts.values() if part.joules is not None]
+        return sum(known) if known else None
+
+    @property
+    def standard_uncertainty(self) -> float | None:
+        """Root sum of squares over the parts, which rest on different figures."""
+        if self.joules is None:
+            return None
+        return math.sqrt(sum(part.standard_uncertainty**2 for part in self.parts.values()))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Parts whose figure is not published: the true sum is larger."""
+        return tuple(name for name, part in self.parts.items() if part.joules is None)
+
+    @property
+    def joules_per_update(self) -> float | None:
+        """All joules over all p-bit updates."""
+        return None if self.joules is None or not self.updates else self.joules / self.updates
+
+    @property
+    def joules_per_sample(self) -> float | None:
+        """All joules over all kept states."""
+        return None if self.joules is None or not self.samples else self.joules / self.samples
+
+    @property
+    def weakest_provenance(self) -> Provenance | None:
+        """The least trustworthy provenance among the parts used."""
+        strength: tuple[Provenance, ...] = ("assumed", "vendor", "model", "derived", "measured")
+        used = [part.provenance for part in self.parts.values() if part.provenance is not None]
+        return min(used, key=strength.index) if used else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, the derived figures included."""
+        parts = {name: {key: getattr(part, key) for key in part.__slots__} for name, part in self.parts.items()}
+        return {
+            "basis": self.basis,
+            "joules": self.joules,
+            "standard_uncertainty": self.standard_uncertainty,
+            "joules_per_update": self.joules_per_update,
+            "joules_per_sample": self.joules_per_sample,
+            "landauer_joules": self.landauer_joules,
+            "updates": self.updates,
+            "samples": self.samples,
+            "missing": list(self.missing),
+            "weakest_provenance": self.weakest_provenance,
+            "parts": parts,
+        }
+
+    def __str__(self) -> str:
+        if self.joules is None:
+            return f"energy: not published for this device; Landauer bound {self.landauer_joules:.3g} J"
+        text = f"{self.joules:.4g} J +- {self.standard_uncertainty:.2g} J ({self.basis}, weakest figure:"
+        missing = f"; without {', '.join(self.missing)}: not published" if self.missing else ""
+        return f"{text} {self.weakest_provenance}{missing}); Landauer bound {self.landauer_joules:.3g} J"
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What a job does on the device it is described for.
+
+    Attributes:
+        updates: p-bit updates.
+        sweeps: sweeps, over all chains one after another.
+        nodes_written: p-bits programmed.
+        nodes_read: p-bit values read.
+        reads: states read.
+        samples: states kept.
+    """
+
+    updates: int
+    sweeps: int
+    nodes_written: int
+    nodes_read: int
+    reads: int
+    samples: int
+
+
+def device_seconds(spec: SpecBase, operations: Operations) -> Quantity | None:
+    """How long the described device itself would take: programming, sweeps, reads; None if no rate is published.
+
+    Chains run one after another, as on a chip with one set of p-bits.
+    """
+    costs = spec.costs
+    if costs.sweep_rate_hz is not None:
+        rate, sampling = costs.sweep_rate_hz, operations.sweeps / costs.sweep_rate_hz.best
+    elif costs.update_rate_hz is not None:
+        rate, sampling = costs.update_rate_hz, operations.updates / costs.update_rate_hz.best
+    else:
+        return None
+    seconds = sampling
+    variance = (sampling * rate.uncertainty / rate.best) ** 2
+    provenance, source = rate.provenance, [f"rate: {rate.source}"]
+    for quantity, count in ((costs.program_seconds, min(1, operations.nodes_written)), (costs.read_seconds, operations.reads)):
+        if quantity is not None:
+            seconds += count * quantity.best
+            variance += (count * quantity.uncertainty) ** 2
+            source.append(quantity.source)
+    return Quantity(
+        value=seconds,
+        unit="s",
+        standard_uncertainty=math.sqrt(variance),
+        provenance="derived" if provenance == "measured" else provenance,
+        source="; ".join(source),
+    )
+
+
+def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
+    """The energy of a job by the device's published figures."""
+    costs = spec.costs
+    seconds = device_seconds(spec, operations)
+    counts: dict[str, tuple[Quantity | None, float, str]] = {
+        "sample": (costs.joules_per_update, operations.updates, "updates"),
+        "program": (costs.joules_per_write, operations.nodes_written, "nodes written"),
+        "read": (costs.joules_per_read, operations.nodes_read, "values read"),
+        "idle": (costs.idle_watts if seconds is not None else None, 0.0 if seconds is None else seconds.best, "s"),
+    }
+    parts = {}
+    for name, (quantity, count, unit) in counts.items():
+        if quantity is None:
+            parts[name] = EnergyPart(None, 0.0, count, unit, None, "not published")
+            continue
+        joules, uncertainty = count * quantity.best, count * quantity.uncertainty
+        parts[name] = EnergyPart(joules, uncertainty, count, unit, quantity.provenance, quantity.source)
+    landauer = operations.updates * BOLTZMANN_J_PER_K * ROOM_TEMPERATURE_K * math.log(2)
+    return EnergyReport("modelled", parts, operations.updates, operations.samples, landauer)

@@ -1,0 +1,94 @@
+"""Every error that glauber raises on purpose.
+
+    GlauberError
+    |-- InvalidModelError(ValueError)        the input is wrong whatever the device: NaN, a self-loop, a bad clamp
+    |-- ModelNotSupportedError(ValueError)   the input is fine, but not on this device: missing edge, coefficient range
+    |-- DeviceNotFoundError(LookupError)     no such address, scheme or catalogue entry, or a part of it is not installed
+    |-- DeviceClosedError(RuntimeError)      the device was closed, or its worker died
+    |-- DeviceIOError(OSError)               the link to the device failed
+    |   `-- ProtocolError                    the device answered, but not what its protocol says
+    |-- FileFormatError(ValueError)          a file that is truncated, malformed or of another version
+    |-- CalibrationError                     a calibration that cannot be made or applied
+    |-- JobFailedError(RuntimeError)         the job broke on the device; `__cause__` has the reason
+    |-- JobCancelledError                    the result of a cancelled job was asked for, or it was cancelled twice
+    |-- JobTimeoutError(TimeoutError)        `result(timeout=...)` expired; the job itself goes on
+    |-- BudgetExceededError                  the budget was spent before there was anything to return
+    `-- MissingExtraError(ImportError)       an optional package is needed; the message has the install line
+
+Each message says what was asked, what is possible and what to try. Where the standard library has a class for the
+situation, ours derives from it too, so code that knows nothing of glauber can still catch it.
+"""
+
+from __future__ import annotations
+
+
+class GlauberError(Exception):
+    """Base of every error that glauber raises on purpose."""
+
+
+class InvalidModelError(GlauberError, ValueError):
+    """A model, schedule or argument that no device could run, such as NaN in a coupling."""
+
+
+class ModelNotSupportedError(GlauberError, ValueError):
+    """A valid request that this device cannot run.
+
+    Attributes:
+        reasons: one sentence per thing that does not fit.
+    """
+
+    def __init__(self, message: str, reasons: tuple[str, ...] = ()) -> None:
+        self.reasons = reasons
+        super().__init__("\n  - ".join((message, *reasons)))
+
+
+class DeviceNotFoundError(GlauberError, LookupError):
+    """No device answers to this address, or something it needs is not installed."""
+
+    def __str__(self) -> str:  # LookupError's subclasses may print the repr of their argument; a sentence is wanted
+        return str(self.args[0]) if self.args else ""
+
+
+class DeviceClosedError(GlauberError, RuntimeError):
+    """The device was closed, or its worker thread died; it takes no more jobs."""
+
+
+class DeviceIOError(GlauberError, OSError):
+    """The link to a device failed: unplugged, timed out, refused."""
+
+
+class ProtocolError(DeviceIOError):
+    """The device answered, but not what its protocol allows."""
+
+
+class FileFormatError(GlauberError, ValueError):
+    """A file is truncated, malformed or of a version that is not understood."""
+
+
+class CalibrationError(GlauberError):
+    """A calibration could not be made or applied."""
+
+
+class JobFailedError(GlauberError, RuntimeError):
+    """The job broke while it ran; `__cause__` holds what happened."""
+
+
+class JobCancelledError(GlauberError):
+    """The job was cancelled, so there is no result (ask for `partial=True` to keep what was drawn)."""
+
+
+class JobTimeoutError(GlauberError, TimeoutError):
+    """Waiting for a result took longer than the timeout; the job goes on."""
+
+
+class BudgetExceededError(GlauberError):
+    """The budget was spent before a single sample could be returned."""
+
+
+class MissingExtraError(GlauberError, ImportError):
+    """An optional package is missing; the message names the extra and the install line."""
+
+
+def missing_extra(package: str, extra: str, what: str) -> MissingExtraError:
+    """The error to raise when `what` needs `package`, which the extra `extra` installs."""
+    return MissingExtraError(f"{what} needs the package {package!r}; install it with: pip install 'glauber[{extra}]'")

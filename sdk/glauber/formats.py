@@ -1,0 +1,277 @@
+"""Reading and writing models, and the archive that every file of the SDK is: npz without pickle, with a typed header.
+
+    .npz            IsingModel or PottsModel, exact
+    .json           the same as text, exact (floats are written with all their digits)
+    Gset            "n m", then "i j w" from 1: MaxCut, read as the Ising model whose energy is minus the cut
+    .qubo           "p qubo 0 n nDiagonals nElements", then "i j value" from 0; comment lines begin with c
+    .coo            "# vartype=SPIN" or BINARY, then "i j value" from 0, as dimod writes it
+
+Files are written whole or not at all: to a neighbour first, then renamed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glauber.errors import FileFormatError, InvalidModelError
+from glauber.model import IsingModel, Model, PottsModel
+
+MODEL_FORMAT = "glauber.model"
+MODEL_VERSION = 1
+_HEADER = "header"
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: the folder is missing, not writable or full; nothing is left behind.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write into {target.parent}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_archive(
+    path: str | Path, kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write arrays and a JSON header as one compressed npz."""
+    text = json.dumps({"format": kind, "version": version, **header})
+    buffer = io.BytesIO()
+    packed = {_HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+    np.savez_compressed(buffer, allow_pickle=False, **packed)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_archive(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and arrays of an archive.
+
+    Raises:
+        FileFormatError: truncated, not an archive, of another kind or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop(_HEADER).tobytes())
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError, NotImplementedError) as error:
+        raise FileFormatError(f"{path} is not a complete {kind} archive ({error}); write it again") from error
+    check_header(header, kind, version, path)
+    return header, arrays
+
+
+def check_header(header: Any, kind: str, version: int, path: str | Path) -> None:
+    """Refuse what is of another kind or version.
+
+    Raises:
+        FileFormatError: naming what was found and what is understood.
+    """
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != kind:
+        raise FileFormatError(f"{path} holds {found or 'no header'}, not {kind}")
+    if header.get("version") != version:
+        raise FileFormatError(
+            f"{path} is version {header.get('version')} of {kind}, this glauber reads version {version}; upgrade glauber"
+        )
+
+
+def model_to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A model as a JSON-ready header and arrays."""
+    arrays: dict[str, NDArray[Any]] = {"fields": model.fields, "edges": model.edges, "couplings": model.couplings}
+    if isinstance(model, PottsModel):
+        if model.allowed is not None:
+            arrays["allowed"] = model.allowed
+        return {"model": "potts", "offset": model.offset}, arrays
+    labels = None if model.labels is None else list(model.labels)
+    if labels is not None and not all(isinstance(label, str | int) for label in labels):
+        raise InvalidModelError("only labels that are strings or integers can be written; rename the sites")
+    return {"model": "ising", "offset": model.offset, "labels": labels}, arrays
+
+
+def model_from_arrays(header: Mapping[str, Any], arrays: Mapping[str, Any], path: str | Path) -> Model:
+    """The inverse of model_to_arrays; checks as every constructor does."""
+    try:
+        edges = np.asarray(arrays["edges"], dtype=np.int64).reshape(-1, 2).astype(np.int32)
+        if header["model"] == "potts":
+            allowed = np.asarray(arrays["allowed"], dtype=bool) if "allowed" in arrays else None
+            return PottsModel(arrays["fields"], edges, arrays["couplings"], allowed, header["offset"])
+        if header["model"] == "ising":
+            labels = None if header["labels"] is None else tuple(header["labels"])
+            return IsingModel(arrays["fields"], edges, arrays["couplings"], header["offset"], labels)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path} does not hold a valid model: {error}") from error
+    raise FileFormatError(f"{path} holds a model of kind {header['model']!r}; ising and potts are understood")
+
+
+def write_model(model: Model, path: str | Path) -> None:
+    """Write a model; the suffix chooses the form: .npz or .json.
+
+    Raises:
+        FileFormatError: another suffix.
+        OSError: the path cannot be written.
+    """
+    header, arrays = model_to_arrays(model)
+    suffix = Path(path).suffix
+    if suffix == ".npz":
+        write_archive(path, MODEL_FORMAT, MODEL_VERSION, header, arrays)
+    elif suffix == ".json":
+        lists = {name: array.tolist() for name, array in arrays.items()}
+        text = json.dumps({"format": MODEL_FORMAT, "version": MODEL_VERSION, **header, "arrays": lists})
+        write_bytes(path, text.encode())
+    else:
+        raise FileFormatError(f"models are written as .npz or .json, not {suffix or 'without a suffix'}: {path}")
+
+
+def read_model(path: str | Path) -> Model:
+    """Read a model in any of this module's forms; a Gset file is known by its first line.
+
+    Raises:
+        FileFormatError: malformed, with the line's number where there are lines.
+        OSError: the file cannot be read.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".npz":
+        return model_from_arrays(*read_archive(path, MODEL_FORMAT, MODEL_VERSION), path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path} is not text; models are .npz, .json, .qubo, .coo or Gset files") from error
+    if suffix == ".json":
+        try:
+            header = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise FileFormatError(f"{path}, line {error.lineno}: {error.msg}") from error
+        check_header(header, MODEL_FORMAT, MODEL_VERSION, path)
+        return model_from_arrays(header, header.get("arrays") or {}, path)
+    if suffix == ".qubo":
+        return _parse_qubo(text, path)
+    if suffix == ".coo":
+        return _parse_coo(text, path)
+    return _parse_gset(text, path)
+
+
+def _bad_line(path: str | Path, number: int, line: str, expected: str) -> FileFormatError:
+    return FileFormatError(f"{path}, line {number}: expected {expected}, found {line.strip()!r}")
+
+
+def _rows(text: str, comment: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith(comment):
+            yield number, line
+
+
+def _entry(path: str | Path, number: int, line: str, first: int, last: int) -> tuple[int, int, float]:
+    """An "i j value" line with indices in first .. last."""
+    expected = f'"i j value" with i and j from {first} to {last}'
+    try:
+        i, j, value = line.split()
+        entry = int(i), int(j), float(value)
+    except ValueError:
+        raise _bad_line(path, number, line, expected) from None
+    if not (first <= entry[0] <= last and first <= entry[1] <= last and np.isfinite(entry[2])):
+        raise _bad_line(path, number, line, expected)
+    return entry
+
+
+def _ising(path: str | Path, n: int, fields: NDArray[np.float64], pairs: list[tuple[int, int]], J: list[float],
+           offset: float) -> IsingModel:  # fmt: skip
+    try:
+        return IsingModel(fields, np.array(pairs, dtype=np.int32).reshape(-1, 2), np.array(J), offset)
+    except InvalidModelError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
+def _parse_gset(text: str, path: str | Path) -> IsingModel:
+    """MaxCut: the cut is sum w (1 - s_i s_j) / 2, so J = -w / 2 and offset = -sum w / 2 make energy = -cut."""
+    rows = _rows(text, "#")
+    number, line = next(rows, (1, ""))
+    try:
+        n, m = (int(word) for word in line.split())
+    except ValueError:
+        raise _bad_line(path, number, line, 'a Gset header "n_nodes n_edges"') from None
+    if n < 1 or m < 0:
+        raise _bad_line(path, number, line, "at least one node")
+    pairs, weights = [], []
+    for number, line in rows:
+        i, j, weight = _entry(path, number, line, 1, n)
+        if i == j:
+            raise _bad_line(path, number, line, "an edge between two different nodes")
+        pairs.append((i - 1, j - 1))
+        weights.append(weight)
+    if len(pairs) != m:
+        raise FileFormatError(f"{path}: the header promises {m} edges, the file has {len(pairs)}; it may be truncated")
+    return _ising(path, n, np.zeros(n), pairs, [-w / 2 for w in weights], -sum(weights) / 2)
+
+
+def _parse_qubo(text: str, path: str | Path) -> IsingModel:
+    rows = _rows(text, "c")
+    number, line = next(rows, (1, ""))
+    words = line.split()
+    try:
+        if words[:2] != ["p", "qubo"] or len(words) != 6:
+            raise ValueError
+        n, n_entries = int(words[3]), int(words[4]) + int(words[5])
+    except ValueError:
+        raise _bad_line(path, number, line, 'a header "p qubo 0 n nDiagonals nElements"') from None
+    if n < 1:
+        raise _bad_line(path, number, line, "at least one variable")
+    qubo: dict[tuple[int, int], float] = {(n - 1, n - 1): 0.0}
+    count = 0
+    for number, line in rows:
+        i, j, value = _entry(path, number, line, 0, n - 1)
+        qubo[i, j] = qubo.get((i, j), 0.0) + value
+        count += 1
+    if count != n_entries:
+        raise FileFormatError(f"{path}: the header promises {n_entries} entries, the file has {count}")
+    return IsingModel.from_qubo(qubo)
+
+
+def _parse_coo(text: str, path: str | Path) -> IsingModel:
+    """dimod's energies have plus signs: h = -linear, J = -quadratic."""
+    heads = [line for line in text.splitlines() if line.startswith("#") and "vartype=" in line]
+    vartype = heads[0].split("vartype=")[1].split()[0].rstrip(",") if heads else "SPIN"
+    if vartype not in ("SPIN", "BINARY"):
+        raise FileFormatError(f"{path}: vartype={vartype} is not understood; SPIN and BINARY are")
+    entries = [_entry(path, number, line, 0, 2**31 - 2) for number, line in _rows(text, "#")]
+    if not entries:
+        raise FileFormatError(f"{path} has no entries")
+    n = max(max(i, j) for i, j, _ in entries) + 1
+    totals: dict[tuple[int, int], float] = {}
+    for i, j, value in entries:
+        pair = (min(i, j), max(i, j))
+        totals[pair] = totals.get(pair, 0.0) + value
+    if vartype == "BINARY":
+        return IsingModel.from_qubo({(n - 1, n - 1): 0.0, **totals})
+    fields = np.zeros(n)
+    for (i, j), value in totals.items():
+        if i == j:
+            fields[i] -= value
+    pairs = [pair for pair in totals if pair[0] != pair[1]]
+    return _ising(path, n, fields, pairs, [-totals[pair] for pair in pairs], 0.0)

@@ -1,0 +1,434 @@
+"""What to sample: Ising and Potts models as arrays, and their conversions.
+
+Sign convention of the whole SDK (docs/decisions/0002): minus signs in front, every coupling once, beta never inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glauber.errors import InvalidModelError, missing_extra
+
+if TYPE_CHECKING:
+    import dimod
+    import networkx
+
+MAX_POTTS_STATES = 65_536
+
+
+def _floats(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A read-only float64 copy of `values`, refused unless it has `shape` and is finite."""
+    try:
+        array = np.array(values, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise InvalidModelError(f"{name} must be numbers of shape {shape}: {error}") from error
+    if array.shape != shape:
+        raise InvalidModelError(f"{name} has shape {array.shape}, but shape {shape} is needed")
+    if not np.isfinite(array).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InvalidModelError(f"{name}{list(at)} is {array[at]}; every coefficient must be finite")
+    array.setflags(write=False)
+    return array
+
+
+def _count(name: str, value: object, smallest: int, largest: int = 2**31 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not smallest <= int(value) <= largest:
+        raise InvalidModelError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
+    return int(value)
+
+
+def _edges(edges: ArrayLike, n_sites: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Edges as a read-only (m, 2) int32 array with i < j, and which of them were turned round to get there."""
+    raw = np.asarray(edges)
+    if raw.size == 0:
+        raw = np.zeros((0, 2), dtype=np.int64)
+    if raw.ndim != 2 or raw.shape[1] != 2:
+        raise InvalidModelError(f"edges must have shape (n_edges, 2), not {raw.shape}")
+    if not np.issubdtype(raw.dtype, np.integer):
+        raise InvalidModelError(f"edges must be pairs of site numbers (integers), not of dtype {raw.dtype}")
+    out_of_range = ((raw < 0) | (raw >= n_sites)).any(axis=1)
+    if out_of_range.any():
+        k = int(out_of_range.argmax())
+        raise InvalidModelError(f"edge {k} is {tuple(raw[k].tolist())}, but sites go from 0 to {n_sites - 1}")
+    loops = raw[:, 0] == raw[:, 1]
+    if loops.any():
+        k = int(loops.argmax())
+        raise InvalidModelError(f"edge {k} joins site {int(raw[k, 0])} to itself; put such a term into the fields")
+    turned = raw[:, 0] > raw[:, 1]
+    pairs = np.sort(raw, axis=1).astype(np.int32)
+    codes = pairs[:, 0].astype(np.int64) * n_sites + pairs[:, 1]
+    order = np.argsort(codes, kind="stable")
+    repeats = np.flatnonzero(codes[order][1:] == codes[order][:-1])
+    if repeats.size:
+        k = int(order[repeats[0] + 1])
+        pair = (int(pairs[k, 0]), int(pairs[k, 1]))
+        raise InvalidModelError(f"edge {k} joins sites {pair} a second time; add the two couplings and give one edge")
+    pairs.setflags(write=False)
+    return pairs, turned
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _labels(labels: Sequence[Hashable] | None, n_sites: int) -> tuple[Hashable, ...] | None:
+    if labels is None:
+        return None
+    result = tuple(labels)
+    if len(result) != n_sites or len(set(result)) != n_sites:
+        raise InvalidModelError(f"labels must be {n_sites} different names, one a site; got {len(result)}")
+    return None if result == tuple(range(n_sites)) else result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IsingModel:
+    """An Ising model: E(s) = offset - sum_i h_i s_i - sum_(i<j) J_ij s_i s_j, with s_i = -1 or +1.
+
+    The law is P(s) ~ exp(-beta E(s)); beta belongs to the schedule. A positive J aligns two spins.
+
+    Attributes:
+        fields: h, shape (n_sites,).
+        edges: pairs i < j, shape (n_edges, 2), in the order given.
+        couplings: J, shape (n_edges,).
+        offset: a constant added to every energy.
+        labels: the user's names of the sites, or None for 0 .. n_sites - 1.
+        graph_key: a digest of n_sites and the edges; equal for models that differ in coefficients only.
+
+    Raises:
+        InvalidModelError: for NaN or infinity, wrong shapes, self-loops, duplicate edges, indices out of range.
+    """
+
+    fields: NDArray[np.float64]
+    edges: NDArray[np.int32]
+    couplings: NDArray[np.float64]
+    offset: float = 0.0
+    labels: tuple[Hashable, ...] | None = None
+    graph_key: str = field(init=False, repr=False)
+    _key: list[str] = field(init=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.fields)
+        n = _count("the number of sites", shape[0] if len(shape) == 1 else 0, 1)
+        edges, _ = _edges(self.edges, n)
+        object.__setattr__(self, "fields", _floats("fields", self.fields, (n,)))
+        object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "couplings", _floats("couplings", self.couplings, (len(edges),)))
+        object.__setattr__(self, "offset", float(_floats("offset", self.offset, ())))
+        object.__setattr__(self, "labels", _labels(self.labels, n))
+        object.__setattr__(self, "graph_key", _digest(n.to_bytes(8, "little"), edges.tobytes()))
+
+    @property
+    def n_sites(self) -> int:
+        """How many spins the model has."""
+        return len(self.fields)
+
+    @property
+    def n_edges(self) -> int:
+        """How many couplings the model has."""
+        return len(self.couplings)
+
+    @property
+    def key(self) -> str:
+        """A digest of the whole model but its labels: equal keys mean equal energies for every state."""
+        if not self._key:
+            offset = np.float64(self.offset).tobytes()
+            self._key.append(
+                _digest(b"ising", self.graph_key.encode(), self.fields.tobytes(), self.couplings.tobytes(), offset)
+            )
+        return self._key[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IsingModel) and self.key == other.key and self.labels == other.labels
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def replace(self, *, fields: ArrayLike | None = None, couplings: ArrayLike | None = None) -> Self:
+        """The same graph with other coefficients, without checking the edges again: for training loops."""
+        model = object.__new__(type(self))
+        values: dict[str, Any] = {name: getattr(self, name) for name in ("edges", "offset", "labels", "graph_key")}
+        values["fields"] = self.fields if fields is None else _floats("fields", fields, (self.n_sites,))
+        values["couplings"] = self.couplings if couplings is None else _floats("couplings", couplings, (self.n_edges,))
+        values["_key"] = []
+        for name, value in values.items():
+            object.__setattr__(model, name, value)
+        return model
+
+    def energies(self, spins: ArrayLike) -> NDArray[np.float64]:
+        """Energies of spin states, shape (..., n_sites) of -1 and +1; returns shape (...)."""
+        states = np.asarray(spins)
+        if states.ndim < 1 or states.shape[-1] != self.n_sites:
+            raise InvalidModelError(f"spins have shape {states.shape}; the last axis must be {self.n_sites} long")
+        flat = states.reshape(-1, self.n_sites).astype(np.int8)
+        if not (np.abs(flat) == 1).all() or not np.array_equal(flat, states.reshape(-1, self.n_sites)):
+            raise InvalidModelError("spins must be -1 or +1")
+        result = np.full(len(flat), self.offset)
+        result -= flat @ self.fields
+        chunk = max(1, 8_000_000 // max(1, self.n_edges))  # the products of a chunk are about 8 MB
+        columns = flat.T if len(flat) < 64 else np.ascontiguousarray(flat.T)
+        for start in range(0, len(flat), chunk):
+            part = columns[:, start : start + chunk]
+            result[start : start + chunk] -= self.couplings @ (part[self.edges[:, 0]] * part[self.edges[:, 1]])
+        return result.reshape(states.shape[:-1])
+
+    # Constructors and conversions
+
+    @classmethod
+    def from_edges(
+        cls,
+        edges: Iterable[tuple[int, int, float]],
+        biases: Mapping[int, float] | None = None,
+        *,
+        n_sites: int | None = None,
+        offset: float = 0.0,
+    ) -> Self:
+        """A model from (i, j, J) triples and fields by site; n_sites is one more than the largest index by default."""
+        triples = list(edges)
+        try:
+            pairs = np.array([(i, j) for i, j, _ in triples]).reshape(-1, 2)
+            couplings = [J for _, _, J in triples]
+        except (TypeError, ValueError) as error:
+            raise InvalidModelError(f"edges must be triples (i, j, J): {error}") from error
+        named = dict(biases or {})
+        largest = max([-1, *(int(k) for k in np.ravel(pairs)), *named])
+        n = _count("n_sites", largest + 1 if n_sites is None else n_sites, 1)
+        fields = np.zeros(n)
+        for site, value in named.items():
+            if isinstance(site, bool) or not isinstance(site, int | np.integer) or not 0 <= site < n:
+                raise InvalidModelError(f"biases has site {site!r}, but sites go from 0 to {n - 1}")
+            fields[site] = value
+        return cls(fields, pairs if len(triples) else np.zeros((0, 2), np.int32), np.array(couplings), offset)
+
+    @classmethod
+    def from_dense(cls, couplings: ArrayLike, fields: ArrayLike | None = None, *, offset: float = 0.0) -> Self:
+        """A model from a symmetric matrix with zero diagonal: J[i, j] is the coupling of the pair, counted once."""
+        matrix = np.asarray(couplings, dtype=np.float64)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InvalidModelError(f"a dense coupling matrix must be square, not of shape {matrix.shape}")
+        if not np.array_equal(matrix, matrix.T, equal_nan=True):
+            raise InvalidModelError("the coupling matrix is not symmetric; give (J + J.T) / 2, or use from_edges")
+        if np.any(np.diagonal(matrix) != 0):
+            raise InvalidModelError("the coupling matrix has a diagonal; s_i s_i = 1, so move it into the offset")
+        i, j = np.nonzero(np.triu(matrix, 1))
+        h = np.zeros(len(matrix)) if fields is None else fields
+        return cls(np.asarray(h), np.stack([i, j], axis=1), matrix[i, j], offset)
+
+    @classmethod
+    def from_networkx(cls, graph: networkx.Graph, *, coupling: str = "weight", bias: str = "bias") -> Self:
+        """A model from a graph: J from the edge attribute (1 where missing), h from the node's (0 where missing)."""
+        names = list(graph.nodes)
+        index = {name: k for k, name in enumerate(names)}
+        triples = [(index[a], index[b], float(data.get(coupling, 1.0))) for a, b, data in graph.edges(data=True)]
+        fields = {index[name]: float(data[bias]) for name, data in graph.nodes(data=True) if bias in data}
+        model = cls.from_edges(triples, fields, n_sites=len(names))
+        return cls(model.fields, model.edges, model.couplings, labels=tuple(names))
+
+    @classmethod
+    def from_qubo(cls, qubo: Mapping[tuple[Hashable, Hashable], float] | ArrayLike, *, offset: float = 0.0) -> Self:
+        """A model whose energies are sum_ij Q_ij x_i x_j + offset with x = (1 + s) / 2.
+
+        Args:
+            qubo: a square matrix, or a mapping from pairs of labels; (i, j) and (j, i) add up, (i, i) is linear.
+            offset: a constant added to every energy.
+        """
+        if isinstance(qubo, Mapping):
+            names = list(dict.fromkeys(name for pair in qubo for name in pair))
+            if all(isinstance(name, int) for name in names):
+                names = list(range(max(names, default=-1) + 1)) if min(names, default=0) >= 0 else sorted(names)
+            index = {name: k for k, name in enumerate(names)}
+            entries = [(index[a], index[b], float(value)) for (a, b), value in qubo.items()]
+        else:
+            matrix = np.asarray(qubo, dtype=np.float64)
+            if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+                raise InvalidModelError(f"a QUBO matrix must be square, not of shape {matrix.shape}")
+            names = list(range(len(matrix)))
+            rows, columns = np.nonzero(matrix)
+            entries = [(int(a), int(b), float(matrix[a, b])) for a, b in zip(rows, columns, strict=True)]
+        fields = np.zeros(len(names))
+        couplings: dict[tuple[int, int], float] = {}
+        for a, b, value in entries:
+            if a == b:  # Q x = Q / 2 + Q s / 2
+                fields[a] -= value / 2
+                offset += value / 2
+            else:  # Q x y = Q / 4 (1 + s + t + s t)
+                pair = (min(a, b), max(a, b))
+                couplings[pair] = couplings.get(pair, 0.0) - value / 4
+                fields[a] -= value / 4
+                fields[b] -= value / 4
+                offset += value / 4
+        pairs = np.array(list(couplings), dtype=np.int64).reshape(-1, 2)
+        return cls(fields, pairs.astype(np.int32), np.array(list(couplings.values())), offset, tuple(names))
+
+    def to_qubo(self) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
+        """(Q, offset) with E(s) = sum Q_ij x_i x_j + offset for x = (1 + s) / 2; keys are labels, upper triangle."""
+        names = self.labels if self.labels is not None else tuple(range(self.n_sites))
+        linear = -2.0 * self.fields
+        offset = self.offset + float(self.fields.sum())
+        quadratic: dict[tuple[Hashable, Hashable], float] = {}
+        for (i, j), J in zip(self.edges.tolist(), self.couplings.tolist(), strict=True):
+            # -J s t with s = 2 x - 1: -4 J x y + 2 J x + 2 J y - J
+            quadratic[names[i], names[j]] = -4.0 * J
+            linear[i] += 2.0 * J
+            linear[j] += 2.0 * J
+            offset -= J
+        return {**{(names[i], names[i]): float(linear[i]) for i in range(self.n_sites)}, **quadratic}, offset
+
+    @classmethod
+    def from_bqm(cls, bqm: dimod.BinaryQuadraticModel) -> Self:
+        """A model from a dimod BQM of either vartype; dimod's spin energies have plus signs, ours minus."""
+        spin = bqm.change_vartype("SPIN", inplace=False)
+        names = tuple(spin.variables)
+        index = {name: k for k, name in enumerate(names)}
+        fields = np.array([-float(spin.linear[name]) for name in names])
+        pairs = np.array([(index[a], index[b]) for a, b in spin.quadratic], dtype=np.int32).reshape(-1, 2)
+        couplings = np.array([-float(value) for value in spin.quadratic.values()])
+        return cls(fields, pairs, couplings, float(spin.offset), names)
+
+    def to_bqm(self) -> dimod.BinaryQuadraticModel:
+        """The same energies as a dimod BQM of vartype SPIN."""
+        try:
+            import dimod
+        except ImportError as error:
+            raise missing_extra("dimod", "interop", "to_bqm()") from error
+        names = self.labels if self.labels is not None else tuple(range(self.n_sites))
+        linear = {name: -h for name, h in zip(names, self.fields.tolist(), strict=True)}
+        edges = zip(self.edges.tolist(), self.couplings.tolist(), strict=True)
+        return dimod.BinaryQuadraticModel(linear, {(names[i], names[j]): -J for (i, j), J in edges}, self.offset, "SPIN")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PottsModel:
+    """A Potts model of q states: E(s) = offset - sum_i h_i[s_i] - sum_edges J_ij[s_i, s_j], with s_i = 0 .. q - 1.
+
+    Attributes:
+        fields: h, shape (n_sites, q).
+        edges: pairs i < j, shape (n_edges, 2).
+        couplings: shape (n_edges,) for J_ij times delta(s_i, s_j), (q, q) for one table shared by all edges, or
+            (n_edges, q, q) for a table per edge; tables are indexed [state of the edge's first site, of its second].
+        allowed: which states each site may take, Boolean of shape (n_sites, q), or None for all.
+        offset: a constant added to every energy.
+        graph_key: a digest of n_sites and the edges.
+
+    Raises:
+        InvalidModelError: for q < 2, NaN, wrong shapes, self-loops, duplicate edges, or a site that may take no state.
+    """
+
+    fields: NDArray[np.float64]
+    edges: NDArray[np.int32]
+    couplings: NDArray[np.float64]
+    allowed: NDArray[np.bool_] | None = None
+    offset: float = 0.0
+    graph_key: str = field(init=False, repr=False)
+    _key: list[str] = field(init=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.fields)
+        if len(shape) != 2:
+            raise InvalidModelError(f"Potts fields must have shape (n_sites, n_states), not {shape}")
+        n = _count("the number of sites", shape[0], 1)
+        q = _count("the number of states", shape[1], 2, MAX_POTTS_STATES)
+        edges, turned = _edges(self.edges, n)
+        m = len(edges)
+        shapes = {1: (m,), 2: (q, q), 3: (m, q, q)}
+        ndim = np.ndim(self.couplings)
+        if ndim not in shapes:
+            raise InvalidModelError(f"couplings must have shape {(m,)}, {(q, q)} or {(m, q, q)}, not {ndim} axes")
+        couplings = _floats("couplings", self.couplings, shapes[ndim])
+        if turned.any() and ndim == 2 and not np.array_equal(couplings, couplings.T):
+            couplings = np.broadcast_to(couplings, (m, q, q)).copy()
+        if turned.any() and couplings.ndim == 3:
+            couplings = np.where(turned[:, None, None], couplings.swapaxes(1, 2), couplings)
+        couplings.setflags(write=False)
+        object.__setattr__(self, "fields", _floats("fields", self.fields, (n, q)))
+        object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "couplings", couplings)
+        object.__setattr__(self, "offset", float(_floats("offset", self.offset, ())))
+        if self.allowed is not None:
+            allowed = np.array(self.allowed, dtype=np.bool_)
+            if allowed.shape != (n, q):
+                raise InvalidModelError(f"allowed has shape {allowed.shape}, but shape {(n, q)} is needed")
+            if not allowed.any(axis=1).all():
+                raise InvalidModelError(f"site {int(allowed.any(axis=1).argmin())} is allowed no state at all")
+            allowed.setflags(write=False)
+            object.__setattr__(self, "allowed", allowed)
+        object.__setattr__(self, "graph_key", _digest(n.to_bytes(8, "little"), edges.tobytes()))
+
+    @classmethod
+    def from_edges(cls, n_sites: int, n_states: int, edges: Iterable[tuple[int, int, float]]) -> Self:
+        """A standard Potts model without fields from (i, j, J) triples: J favours equal states."""
+        triples = list(edges)
+        pairs = np.array([(i, j) for i, j, _ in triples], dtype=np.int64).reshape(-1, 2)
+        n, q = _count("n_sites", n_sites, 1), _count("n_states", n_states, 2, MAX_POTTS_STATES)
+        return cls(np.zeros((n, q)), pairs.astype(np.int32), np.array([J for _, _, J in triples], dtype=np.float64))
+
+    @property
+    def n_sites(self) -> int:
+        """How many Potts spins the model has."""
+        return int(self.fields.shape[0])
+
+    @property
+    def n_states(self) -> int:
+        """How many states each spin has."""
+        return int(self.fields.shape[1])
+
+    @property
+    def n_edges(self) -> int:
+        """How many pairs interact."""
+        return len(self.edges)
+
+    @property
+    def key(self) -> str:
+        """A digest of the whole model: equal keys mean equal energies for every state."""
+        if not self._key:
+            allowed = b"" if self.allowed is None else np.packbits(self.allowed).tobytes()
+            shape = repr((self.fields.shape, self.couplings.shape)).encode()
+            arrays = (self.fields.tobytes(), self.couplings.tobytes(), np.float64(self.offset).tobytes(), allowed)
+            self._key.append(_digest(b"potts", self.graph_key.encode(), shape, *arrays))
+        return self._key[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PottsModel) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def edge_tables(self) -> NDArray[np.float64]:
+        """Couplings as a table per edge, shape (n_edges, q, q), whatever form they were given in."""
+        if self.couplings.ndim == 1:
+            return self.couplings[:, None, None] * np.eye(self.n_states)
+        return np.broadcast_to(self.couplings, (self.n_edges, self.n_states, self.n_states))
+
+    def energies(self, states: ArrayLike) -> NDArray[np.float64]:
+        """Energies of states, shape (..., n_sites) of integers 0 .. q - 1; +inf where a state is not allowed."""
+        given = np.asarray(states)
+        if given.ndim < 1 or given.shape[-1] != self.n_sites or not np.issubdtype(given.dtype, np.integer):
+            raise InvalidModelError(f"states must be integers of shape (..., {self.n_sites}), not {given.shape}")
+        flat = given.reshape(-1, self.n_sites).astype(np.int64)
+        if flat.size and (flat.min() < 0 or flat.max() >= self.n_states):
+            raise InvalidModelError(f"states must lie from 0 to {self.n_states - 1}")
+        sites = np.arange(self.n_sites)
+        result = self.offset - self.fields[sites, flat].sum(axis=1)
+        if self.n_edges:
+            a, b = flat[:, self.edges[:, 0]], flat[:, self.edges[:, 1]]
+            if self.couplings.ndim == 1:
+                result -= (a == b) @ self.couplings
+            elif self.couplings.ndim == 2:
+                result -= self.couplings[a, b].sum(axis=1)
+            else:
+                result -= self.couplings[np.arange(self.n_edges), a, b].sum(axis=1)
+        if self.allowed is not None:
+            result = np.where(self.allowed[sites, flat].all(axis=1), result, np.inf)
+        return np.asarray(result.reshape(given.shape[:-1]), dtype=np.float64)
+
+
+Model = IsingModel | PottsModel

@@ -1,0 +1,67 @@
+"""From an address to its driver: entry points of the group `glauber.drivers`, the key is the address's scheme."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from glauber.driver import Address, Driver, DriverFactory, JobService
+from glauber.errors import DeviceNotFoundError
+from glauber.spec import AnySpec
+
+GROUP = "glauber.drivers"
+
+
+@lru_cache(maxsize=1)
+def _factories() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def parse_address(text: str) -> Address:
+    """Read scheme://name?parameter=value.
+
+    Raises:
+        DeviceNotFoundError: not an address; the message shows one.
+    """
+    if not isinstance(text, str) or "://" not in text:
+        raise DeviceNotFoundError(f"{text!r} is not a device address; one looks like sim://ideal or sim://pbit-king-64")
+    parts = urlsplit(text)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    parameters = dict(pairs)
+    if len(parameters) != len(pairs):
+        raise DeviceNotFoundError(f"{text} gives a parameter twice")
+    if parts.fragment:
+        raise DeviceNotFoundError(f"{text} has a part after '#', which means nothing in a device address")
+    return Address(parts.scheme, unquote(parts.netloc + parts.path), parameters, text)
+
+
+def factory(scheme: str) -> DriverFactory:
+    """The driver factory of a scheme.
+
+    Raises:
+        DeviceNotFoundError: no driver for it is installed, or a package that the driver needs is missing.
+    """
+    known = _factories()
+    if scheme not in known:
+        close = difflib.get_close_matches(scheme, known, n=1)
+        hint = f"did you mean {close[0]}://?" if close else f"installed are {', '.join(f'{s}://' for s in sorted(known))}"
+        raise DeviceNotFoundError(f"no driver for {scheme}:// is installed; {hint}")
+    try:
+        found: DriverFactory = known[scheme].load()()
+    except ImportError as error:
+        raise DeviceNotFoundError(f"the driver for {scheme}:// cannot be loaded: {error}") from error
+    return found
+
+
+def open_driver(address: Address) -> Driver | JobService:
+    """Open the driver of an address; see DriverFactory.open."""
+    return factory(address.scheme).open(address)
+
+
+def available_devices() -> Iterator[tuple[str, AnySpec]]:
+    """(address, spec) of everything that can be opened now, scheme by scheme."""
+    for scheme in sorted(_factories()):
+        yield from factory(scheme).devices()

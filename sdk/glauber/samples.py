@@ -1,0 +1,335 @@
+"""The result of a job: states, energies, moments, timing, joules, and where all of it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glauber.compile import AnyProgram, QuantisationReport, unpack_spins
+from glauber.diagnostics import Diagnostics, diagnose
+from glauber.energy import EnergyPart, EnergyReport
+from glauber.errors import InvalidModelError, missing_extra
+from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
+from glauber.model import IsingModel, Model
+
+if TYPE_CHECKING:
+    import dimod
+
+SAMPLES_FORMAT = "glauber.sample-set"
+SAMPLES_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Integer sums over samples, per chain: exact, whatever was summed in which order.
+
+    Attributes:
+        n_samples: how many samples are in the sums.
+        sites: Ising: sum of s_i, int64 (n_chains, n_sites). Potts: counts of states, (n_chains, n_sites, n_states).
+        edges: Ising: sum of s_i s_j over the model's edges, int64 (n_chains, n_edges). Potts: None.
+    """
+
+    n_samples: int
+    sites: NDArray[np.int64]
+    edges: NDArray[np.int64] | None
+
+    @property
+    def site_means(self) -> NDArray[np.float64]:
+        """Means over samples and chains: <s_i>, or the probability of each Potts state."""
+        return np.asarray(self.sites.sum(axis=0) / (self.n_samples * len(self.sites)))
+
+    @property
+    def edge_means(self) -> NDArray[np.float64]:
+        """<s_i s_j> over samples and chains, in the model's order of edges.
+
+        Raises:
+            InvalidModelError: Potts moments have no edge sums.
+        """
+        if self.edges is None:
+            raise InvalidModelError("Potts moments count states of sites, not of edges; ask for samples instead")
+        return np.asarray(self.edges.sum(axis=0) / (self.n_samples * len(self.edges)))
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a result can be had again.
+
+    Attributes:
+        address: of the device.
+        device: its name in the catalogue.
+        spec_hash: digest of its description.
+        job_id: of the job.
+        seed: that was used; with the same program, schedule and contract it gives the same samples.
+        request_key: digest of the request.
+        program_key: digest of the integer program.
+        contract_version: of docs/machine.md, for devices that follow it; 0 for others.
+        beta: of the schedule, None for an anneal.
+        sweeps_per_sample: of the schedule.
+        n_sweeps: sweeps that were run, warm-up included.
+        quantisation: the integer step and what it cost.
+        stopped_by: why the job ended before its schedule: "cancel", "seconds", "joules", "sweeps"; None if it did not.
+        kernel: what computed: kernel, instruction set, body, as the driver reports them.
+        versions: of the software.
+        created: ISO 8601, UTC.
+        embedding: chain breaks and strength, where the model was embedded.
+    """
+
+    address: str
+    device: str
+    spec_hash: str
+    job_id: str
+    seed: int
+    request_key: str
+    program_key: str
+    contract_version: int
+    beta: float | None
+    sweeps_per_sample: int
+    n_sweeps: int
+    quantisation: QuantisationReport
+    stopped_by: Literal["cancel", "seconds", "joules", "sweeps"] | None
+    kernel: Mapping[str, str]
+    versions: Mapping[str, str]
+    created: str
+    embedding: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Distinct states, lowest energy first.
+
+    Attributes:
+        states: shape (n_distinct, n_sites).
+        energies: of each, in the user's model.
+        counts: how often each was drawn.
+    """
+
+    states: NDArray[np.integer[Any]]
+    energies: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+@dataclass(eq=False)
+class SampleSet:
+    """States drawn by a job, kept packed, and everything known about them.
+
+    Attributes:
+        model: the user's model.
+        n_chains: chains.
+        n_samples: samples kept per chain.
+        packed: Ising: bits by site, uint8 (n_chains, n_samples, ceil(n_sites / 8)); Potts: states in the smallest
+            unsigned type, (n_chains, n_samples, n_sites). None if samples were not asked for.
+        last_packed: the last state of each chain in the same form.
+        moments: integer sums, if asked for.
+        fields: the job's own fields with a chain axis, or None where the model's were in force.
+        clamped: Boolean (1 or n_chains, n_sites), or None where nothing was clamped.
+        timing: seconds by phase: queue, program, sample, read, total.
+        energy_report: joules, with uncertainty and provenance.
+        provenance: how to have it again.
+        program: what the device was loaded with; None for an embedded model and for a result read from disk.
+    """
+
+    model: Model
+    n_chains: int
+    n_samples: int
+    packed: NDArray[np.unsignedinteger] | None
+    last_packed: NDArray[np.unsignedinteger]
+    moments: Moments | None
+    fields: NDArray[np.float64] | None
+    clamped: NDArray[np.bool_] | None
+    timing: Mapping[str, float]
+    energy_report: EnergyReport
+    provenance: Provenance
+    program: AnyProgram | None = field(default=None, repr=False)
+    stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
+
+    def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
+        if isinstance(self.model, IsingModel):
+            return unpack_spins(packed.astype(np.uint8, copy=False), self.model.n_sites)
+        return packed
+
+    @cached_property
+    def states(self) -> NDArray[Any]:
+        """All states: Ising int8 -1 and +1, Potts unsigned 0 .. q - 1; shape (n_chains, n_samples, n_sites).
+
+        Raises:
+            InvalidModelError: the job was not asked to keep samples.
+        """
+        if self.packed is None:
+            raise InvalidModelError('the samples were not kept; submit with observe={"samples"}')
+        return self._unpacked(self.packed)
+
+    @property
+    def spins(self) -> NDArray[np.int8]:
+        """The states of an Ising job, int8 of shape (n_chains, n_samples, n_sites)."""
+        if not isinstance(self.model, IsingModel):
+            raise InvalidModelError("a Potts model has states, not spins")
+        return self.states
+
+    @cached_property
+    def last(self) -> NDArray[Any]:
+        """The last state of each chain, shape (n_chains, n_sites)."""
+        return self._unpacked(self.last_packed)
+
+    def _energies(self, model: Model) -> NDArray[np.float64]:
+        energies = model.energies(self.states)
+        return energies if self.fields is None else energies + field_change(model, self.fields, self.states)
+
+    @cached_property
+    def energies(self) -> NDArray[np.float64]:
+        """Energies in the user's model (with the job's fields where it brought some), (n_chains, n_samples)."""
+        return self.stored_energies if self.stored_energies is not None else self._energies(self.model)
+
+    @cached_property
+    def programmed_energies(self) -> NDArray[np.float64]:
+        """Energies in the model that the device held after quantisation, (n_chains, n_samples)."""
+        if self.program is None:
+            raise InvalidModelError("the program is kept neither in files nor for embedded models; run the job again")
+        return self._energies(self.program.as_model())
+
+    def aggregate(self) -> Aggregate:
+        """Distinct states with their counts, lowest energy first; one set of fields must hold for all chains."""
+        if self.fields is not None and len(self.fields) > 1:
+            raise InvalidModelError("chains with different fields have no common energies; look at them chain by chain")
+        flat = self.states.reshape(-1, self.model.n_sites)
+        packed = np.packbits(flat > 0, axis=1) if isinstance(self.model, IsingModel) else np.ascontiguousarray(flat)
+        rows = packed.view([("", packed.dtype)] * packed.shape[1]).ravel()
+        _, first, counts = np.unique(rows, return_index=True, return_counts=True)
+        energies = self.energies.ravel()[first]
+        order = np.argsort(energies, kind="stable")
+        return Aggregate(flat[first[order]], energies[order], counts[order].astype(np.int64))
+
+    def lowest(self, n: int = 1) -> Aggregate:
+        """The n distinct states of lowest energy."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InvalidModelError(f"n must be a positive integer, not {n!r}")
+        found = self.aggregate()
+        return Aggregate(found.states[:n], found.energies[:n], found.counts[:n])
+
+    def diagnostics(self, level: float = 0.95) -> Diagnostics:
+        """R-hat, effective sample size, autocorrelation time and inverse temperature; see glauber.diagnostics.
+
+        Args:
+            level: of the interval of beta.
+        """
+        fields = self.model.fields[None] if self.fields is None else self.fields
+        free = np.ones((1, self.model.n_sites), dtype=bool) if self.clamped is None else ~self.clamped
+        return diagnose(
+            self.model,
+            self.states,
+            self.energies,
+            fields=fields,
+            free=free,
+            sweeps_per_sample=self.provenance.sweeps_per_sample,
+            beta_asked=self.provenance.beta,
+            level=level,
+        )
+
+    def to_dimod(self) -> dimod.SampleSet:
+        """The samples as a dimod SampleSet of vartype SPIN: one row a sample, chains one after another."""
+        if not isinstance(self.model, IsingModel):
+            raise InvalidModelError("dimod's sample sets hold spins; a Potts result has none")
+        try:
+            import dimod
+        except ImportError as error:
+            raise missing_extra("dimod", "interop", "to_dimod()") from error
+        labels = self.model.labels if self.model.labels is not None else range(self.model.n_sites)
+        rows = self.spins.reshape(-1, self.model.n_sites)
+        info = {"timing": dict(self.timing), "seed": self.provenance.seed, "device": self.provenance.device}
+        return dimod.SampleSet.from_samples((rows, list(labels)), "SPIN", energy=self.energies.ravel(), info=info)
+
+    def to_arviz(self) -> Any:
+        """An ArviZ DataTree: `posterior/states` by chain, draw and site, `sample_stats/energy`."""
+        try:
+            from arviz_base import from_dict
+        except ImportError as error:
+            raise missing_extra("arviz-base", "interop", "to_arviz()") from error
+        groups = {"posterior": {"states": self.states}, "sample_stats": {"energy": self.energies}}
+        return from_dict(groups, dims={"states": ["site"]})
+
+    # File form
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the program as one npz file without pickle; spins stay packed."""
+        header, arrays = model_to_arrays(self.model)
+        arrays = {f"model.{name}": array for name, array in arrays.items()}
+        optional = {
+            "packed": self.packed,
+            "last": self.last_packed,
+            "job_fields": self.fields,
+            "clamped": self.clamped,
+            "energies": self.energies if self.packed is not None else self.stored_energies,
+            "moments.sites": None if self.moments is None else self.moments.sites,
+            "moments.edges": None if self.moments is None else self.moments.edges,
+        }
+        arrays.update({name: array for name, array in optional.items() if array is not None})
+        report = self.energy_report
+        parts = {name: asdict(part) for name, part in report.parts.items()}
+        header |= {
+            "n_chains": self.n_chains,
+            "n_samples": self.n_samples,
+            "n_moments": None if self.moments is None else self.moments.n_samples,
+            "timing": dict(self.timing),
+            "provenance": asdict(self.provenance),
+            "energy": {**asdict(report), "parts": parts},
+        }
+        write_archive(path, SAMPLES_FORMAT, SAMPLES_VERSION, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            FileFormatError: truncated, or of another format or version.
+        """
+        header, arrays = read_archive(path, SAMPLES_FORMAT, SAMPLES_VERSION)
+        parts = {name[6:]: array for name, array in arrays.items() if name.startswith("model.")}
+        provenance, energy = header["provenance"], header["energy"]
+        quantisation = provenance.pop("quantisation")
+        quantisation["assumptions"] = tuple(quantisation["assumptions"])
+        moments = None
+        if header["n_moments"] is not None:
+            moments = Moments(header["n_moments"], arrays["moments.sites"], arrays.get("moments.edges"))
+        energy["parts"] = {name: EnergyPart(**part) for name, part in energy["parts"].items()}
+        return cls(
+            model=model_from_arrays(header, parts, path),
+            n_chains=header["n_chains"],
+            n_samples=header["n_samples"],
+            packed=arrays.get("packed"),
+            last_packed=arrays["last"],
+            moments=moments,
+            fields=arrays.get("job_fields"),
+            clamped=arrays.get("clamped"),
+            timing=header["timing"],
+            energy_report=EnergyReport(**energy),
+            provenance=Provenance(**provenance, quantisation=QuantisationReport(**quantisation)),
+            stored_energies=arrays.get("energies"),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"SampleSet({self.n_chains} chains x {self.n_samples} samples x {self.model.n_sites} sites,"
+            f" device {self.provenance.device}, seed {self.provenance.seed})"
+        )
+
+
+def field_change(
+    model: Model, fields: NDArray[np.float64], states: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """What a job's own fields add to the energies of states (n_chains, n_samples, n_sites): sum (h - h_job) s."""
+    change = model.fields - fields
+    if isinstance(model, IsingModel):
+        return np.einsum("ci,csi->cs", np.broadcast_to(change, (len(states), model.n_sites)), states)
+    wide = np.broadcast_to(change, (len(states), *model.fields.shape))
+    picked = np.take_along_axis(wide[:, None], states[..., None].astype(np.int64), axis=3)
+    return np.asarray(picked[..., 0].sum(axis=2))
+
+

@@ -1,0 +1,132 @@
+"""How to sample: how many sweeps, at which inverse temperature, and what is kept.
+
+A sweep updates every free spin once. n_chains independent chains run side by side; n_samples are kept of each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from glauber.errors import InvalidModelError
+
+MAX_SWEEPS = 2**48
+
+Beta = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_SWEEPS)]
+
+
+def readable(name: str, error: ValidationError) -> str:
+    """A pydantic error as one line: which field, what is wrong, what was given."""
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        given = "" if not where else f" (given: {item['input']!r})"
+        problems.append(f"{where}: {item['msg']}{given}" if where else item["msg"])
+    return f"{name}: " + "; ".join(problems)
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    if not TYPE_CHECKING:  # the checker shall see the fields as arguments
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise InvalidModelError(readable(type(self).__name__, error)) from None
+
+
+class SamplingSchedule(_Schedule):
+    """Draw from the law at one inverse temperature: warm up, then keep a state every few sweeps."""
+
+    kind: Literal["sampling"] = "sampling"
+    n_samples: Count = 1000
+    """States kept per chain."""
+    n_chains: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 1
+    """Independent chains."""
+    n_warmup: Annotated[int, Field(strict=True, ge=0, le=MAX_SWEEPS)] = 0
+    """Sweeps before the first kept one."""
+    sweeps_per_sample: Count = 1
+    """Sweeps from one kept state to the next (thinning)."""
+    beta: Beta = 1.0
+    """Inverse temperature, dimensionless: P(s) ~ exp(-beta E(s))."""
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps in all."""
+        return self.n_warmup + self.n_samples * self.sweeps_per_sample
+
+    def betas(self) -> NDArray[np.float64]:
+        """The inverse temperature of every sweep: one value, for all of them."""
+        return np.array([self.beta])
+
+
+class AnnealingSchedule(_Schedule):
+    """Cool (or heat) from beta_start to beta_end, one beta per sweep, and keep the last state of each chain."""
+
+    kind: Literal["annealing"] = "annealing"
+    n_sweeps: Count = 1000
+    """Sweeps of the anneal; with `table`, its length."""
+    n_chains: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 1
+    """Independent anneals."""
+    beta_start: Beta = 0.1
+    """Inverse temperature of the first sweep."""
+    beta_end: Beta = 5.0
+    """Inverse temperature of the last sweep."""
+    shape: Literal["linear", "geometric", "table"] = "geometric"
+    """How beta goes from start to end; a geometric one needs both above zero."""
+    table: tuple[Beta, ...] | None = None
+    """For shape "table": the inverse temperature of each sweep."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_table(cls, data: object) -> object:
+        """A table says by itself how long it is and where it begins and ends."""
+        if isinstance(data, dict) and data.get("table") is not None and len(data["table"]):
+            table = tuple(float(beta) for beta in data["table"])
+            ends = {"n_sweeps": len(table), "beta_start": table[0], "beta_end": table[-1], "shape": "table"}
+            return {**ends, **data, "table": table}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.shape == "table") != (self.table is not None and len(self.table) > 0):
+            raise ValueError('shape "table" and a non-empty table belong together; leave the table out for the others')
+        if self.table is not None and len(self.table) != self.n_sweeps:
+            raise ValueError(f"the table has {len(self.table)} values for {self.n_sweeps} sweeps; leave n_sweeps out")
+        if self.shape == "geometric" and min(self.beta_start, self.beta_end) <= 0:
+            raise ValueError('a geometric schedule needs beta above 0 at both ends; use shape="linear" to start at 0')
+        return self
+
+    @property
+    def n_samples(self) -> int:
+        """States kept per chain: the last one."""
+        return 1
+
+    def betas(self) -> NDArray[np.float64]:
+        """The inverse temperature of every sweep, shape (n_sweeps,)."""
+        if self.table is not None:
+            return np.array(self.table)
+        if self.n_sweeps == 1:
+            return np.array([self.beta_end])
+        if self.shape == "linear":
+            return np.linspace(self.beta_start, self.beta_end, self.n_sweeps)
+        return np.geomspace(self.beta_start, self.beta_end, self.n_sweeps)
+
+    @property
+    def n_warmup(self) -> int:
+        """Sweeps before the kept one."""
+        return self.n_sweeps - 1
+
+    @property
+    def sweeps_per_sample(self) -> int:
+        """Sweeps from one kept state to the next; there is only one."""
+        return 1
+
+
+Schedule = SamplingSchedule | AnnealingSchedule

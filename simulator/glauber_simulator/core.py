@@ -1,0 +1,302 @@
+"""The C core from Python: allocate, call, check the code, return numpy. `ffi` and `lib` do not leave this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glauber.compile import PottsProgram, Program, Run
+from glauber.samples import Moments
+from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber_simulator._core import ffi, lib
+from glauber_simulator.session import potts_dtype
+
+CONTRACT_VERSION: int = lib.glb_contract_version()
+ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512")
+BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
+MAX_THREADS = 256
+
+_MESSAGES = {
+    lib.GLB_E_SIZE: "a size is out of range",
+    lib.GLB_E_ORDER: "the update order is not a colouring of all sites",
+    lib.GLB_E_INDEX: "an index is out of range",
+    lib.GLB_E_LOOP: "a site is its own neighbour",
+    lib.GLB_E_COLOUR: "two neighbours have the same colour",
+    lib.GLB_E_RANGE: "a sum of coefficients reaches 2^30 steps, or a temperature is too low",
+    lib.GLB_E_ALLOWED: "a site allows no state, or is clamped to one that it does not allow",
+}
+
+
+def _ensure(code: int) -> None:
+    if code == lib.GLB_E_THREAD:
+        raise RuntimeError("a thread could not be started; ask for fewer threads")
+    if code < 0:
+        raise InvalidModelError(f"the C core refused the job: {_MESSAGES.get(code, f'error {code}')}")
+
+
+def isa_number(name: str | None) -> int:
+    """The number of an instruction set by name, the best one here for None.
+
+    Raises:
+        ModelNotSupportedError: this machine does not have it.
+    """
+    wanted = BEST_ISA if name is None else name
+    available = ISA_LEVELS[: ISA_LEVELS.index(BEST_ISA) + 1] if BEST_ISA != "portable" else ("portable",)
+    if wanted not in available:
+        raise ModelNotSupportedError(f"isa={wanted!r} is not available here; there is {', '.join(available)}")
+    return ISA_LEVELS.index(wanted)
+
+
+def threefry(key: NDArray[np.uint32], counter: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The core's generator, for tests: four words from four key words and four counter words."""
+    out = np.empty(4, dtype=np.uint32)
+    lib.glb_test_threefry(
+        ffi.from_buffer("uint32_t[]", key), ffi.from_buffer("uint32_t[]", counter), ffi.from_buffer("uint32_t[]", out)
+    )
+    return out
+
+
+def threshold(field: int, b: int) -> int:
+    """The core's threshold function, for tests."""
+    return int(lib.glb_test_threshold(field, b))
+
+
+def exp2(x: int) -> int:
+    """The core's 2^62 * 2^(-x / 2^32), for tests."""
+    return int(lib.glb_test_exp2(x))
+
+
+class _Arrays:
+    """Keeps the numpy arrays that C structures point to alive as long as itself."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def pointer(self, kind: str, array: NDArray[np.generic] | None) -> Any:
+        if array is None:
+            return ffi.NULL
+        buffer = ffi.from_buffer(f"{kind}[]", np.ascontiguousarray(array))
+        self._kept.append(buffer)
+        return ffi.cast(f"{kind} *", buffer)
+
+
+class _CoreSession(_Arrays):
+    """What Ising and Potts runs share: the run structure, the output structure, the moments' sample count."""
+
+    def __init__(self, run: Run, n_threads: int) -> None:
+        super().__init__()
+        self._run = run
+        self._isa = isa_number(run.isa)
+        self._c_run = ffi.new("glb_run *")
+        self._c_run.seed = run.seed
+        self._c_run.stream = run.stream
+        self._c_run.layout = run.layout
+        self._c_run.n_chains = run.n_chains
+        self._c_run.first_chain = run.first_chain
+        self._c_run.b = self.pointer("uint64_t", run.b)
+        self._c_run.n_b = len(run.b)
+        self._c_run.n_threads = n_threads
+        self._c_run.isa = self._isa
+        self._output = ffi.new("glb_output *")
+        self._wants_moments = "moments" in run.observe
+        self._wants_samples = "samples" in run.observe
+        self._n_moments = run.initial_moments[0] if run.initial_moments is not None else 0
+
+
+class IsingSession(_CoreSession):
+    """An Ising run in progress on the C core."""
+
+    def __init__(self, program: Program, run: Run, n_threads: int) -> None:
+        super().__init__(run, n_threads)
+        order = program.order
+        self._n_sites = program.n_sites
+        self._bytes = (program.n_sites + 7) // 8
+        self._c = ffi.new("glb_ising *")
+        self._c.n_sites = program.n_sites
+        self._c.n_colours = len(order.colour_start) - 1
+        self._c.colour_start = self.pointer("int32_t", order.colour_start)
+        self._c.site = self.pointer("int32_t", order.site)
+        self._c.row_start = self.pointer("int64_t", order.row_start)
+        self._c.neighbour = self.pointer("int32_t", order.neighbour)
+        self._c.weight = self.pointer("int32_t", program.weight)
+        self._c.field = self.pointer("int32_t", program.field[order.site])
+        row = int(lib.glb_ising_lanes(self._c, self._c_run))
+        _ensure(row)
+        self._offset = run.first_chain % 32 if run.layout == 0 else 0
+        shape = (program.n_sites if run.layout == 0 else run.n_chains, row)
+        self._c_run.chain_field = self.pointer("int32_t", self._by_lane(run.fields, order.site, shape))
+        clamp = None if run.clamp is None else run.clamp.astype(np.int8)
+        self._c_run.clamp = self.pointer("int8_t", self._by_lane(clamp, order.site, shape))
+        total = ffi.new("int64_t *")
+        _ensure(lib.glb_ising_check_run(self._c, self._c_run, total))
+        self._sum = int(total[0])
+        self._state = np.zeros(shape, dtype=np.int8)
+        scratch = int(lib.glb_ising_scratch(self._c, self._c_run, self._sum))
+        _ensure(scratch)
+        self._scratch = np.zeros(scratch + 8, dtype=np.uint8)
+        self._prepare_moments(program)
+        initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
+        packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
+        _ensure(lib.glb_ising_start(self._c, self._c_run, packed, ffi.from_buffer("int8_t[]", self._state)))
+
+    def _by_lane(
+        self, values: NDArray[Any] | None, site: NDArray[np.int32], shape: tuple[int, int]
+    ) -> NDArray[Any] | None:
+        """(n_chains or 1, n_sites) by site -> the state's shape by position; 0 in the lanes that are nobody's."""
+        if values is None:
+            return None
+        lanes = np.zeros(shape, dtype=values.dtype)
+        if self._run.layout == 0:
+            lanes[:, self._offset : self._offset + self._run.n_chains] = values[:, site].T
+        else:
+            lanes[:, : self._n_sites] = values[:, site]
+        return lanes
+
+    def _prepare_moments(self, program: Program) -> None:
+        self._sites: NDArray[np.int64] | None = None
+        self._edges: NDArray[np.int64] | None = None
+        if not self._wants_moments:
+            return
+        chains = self._run.n_chains
+        self._sites = np.zeros((program.n_sites, chains), dtype=np.int64)
+        self._edges = np.zeros((program.n_edges, chains), dtype=np.int64)
+        if self._run.initial_moments is not None:
+            _, sites, edges = self._run.initial_moments
+            self._sites[:] = sites.T
+            if edges is not None:
+                self._edges[:] = edges.T
+        self._c.n_edges = program.n_edges
+        self._c.edge = self.pointer("int32_t", program.order.position[program.edges])
+        self._output.site_sum = ffi.cast("int64_t *", ffi.from_buffer("int64_t[]", self._sites))
+        self._output.edge_sum = ffi.cast("int64_t *", ffi.from_buffer("int64_t[]", self._edges))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The kernel and the instruction set."""
+        width = "16-bit" if self._sum < 2**15 else "32-bit"
+        return {"kernel": f"ising, {width} fields", "isa": ISA_LEVELS[self._isa], "body": "C core"}
+
+    def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.uint8]:
+        """See Session.advance."""
+        count = n_sweeps // every if every else 0
+        kept = count if self._wants_samples else 0
+        samples = np.empty((self._run.n_chains, kept, self._bytes), dtype=np.uint8)
+        self._output.every = every
+        self._output.n_samples = kept
+        self._output.samples = ffi.cast("uint8_t *", ffi.from_buffer("uint8_t[]", samples)) if kept else ffi.NULL
+        _ensure(
+            lib.glb_ising_sweep(
+                self._c,
+                self._c_run,
+                self._sum,
+                ffi.from_buffer("int8_t[]", self._state),
+                ffi.from_buffer("uint8_t[]", self._scratch),
+                first_sweep,
+                n_sweeps,
+                self._output,
+            )
+        )
+        self._n_moments += count
+        return samples
+
+    def state(self) -> NDArray[np.uint8]:
+        """See Session.state."""
+        packed = np.empty((self._run.n_chains, self._bytes), dtype=np.uint8)
+        state = ffi.from_buffer("int8_t[]", self._state)
+        _ensure(lib.glb_ising_pack(self._c, self._c_run, state, ffi.from_buffer("uint8_t[]", packed)))
+        return packed
+
+    def moments(self) -> Moments | None:
+        """See Session.moments."""
+        if self._sites is None or self._edges is None:
+            return None
+        return Moments(self._n_moments, self._sites.T.copy(), self._edges.T.copy())
+
+
+class PottsSession(_CoreSession):
+    """A Potts run in progress on the C core."""
+
+    def __init__(self, program: PottsProgram, run: Run, n_threads: int) -> None:
+        super().__init__(run, n_threads)
+        order = program.order
+        self._program = program
+        self._dtype = potts_dtype(program.n_states)
+        self._c = ffi.new("glb_potts *")
+        self._c.n_sites = program.n_sites
+        self._c.n_states = program.n_states
+        self._c.n_colours = len(order.colour_start) - 1
+        self._c.colour_start = self.pointer("int32_t", order.colour_start)
+        self._c.site = self.pointer("int32_t", order.site)
+        self._c.row_start = self.pointer("int64_t", order.row_start)
+        self._c.neighbour = self.pointer("int32_t", order.neighbour)
+        self._c.weight = self.pointer("int32_t", program.weight)
+        self._c.table_start = self.pointer("int64_t", program.table_start)
+        self._c.table = self.pointer("int32_t", program.table)
+        self._c.table_size = 0 if program.table is None else len(program.table)
+        self._c.field = self.pointer("int32_t", program.field[order.site])
+        allowed = None if program.allowed is None else program.allowed[order.site].astype(np.uint8)
+        self._c.allowed = self.pointer("uint8_t", allowed)
+        self._c_run.chain_field = self.pointer("int32_t", self._by_position(run.fields))
+        clamp = None if run.clamp is None else self._by_position(run.clamp.astype(np.int32))
+        self._c_run.potts_clamp = self.pointer("int32_t", clamp)
+        total = ffi.new("int64_t *")
+        _ensure(lib.glb_potts_check(self._c, total))
+        _ensure(lib.glb_potts_check_run(self._c, self._c_run))
+        self._state = np.zeros((run.n_chains, program.n_sites), dtype=np.int32)
+        self._scratch = np.zeros(int(lib.glb_potts_scratch(self._c, self._c_run)) + 8, dtype=np.uint8)
+        self._counts: NDArray[np.int64] | None = None
+        if self._wants_moments:
+            self._counts = np.zeros((run.n_chains, program.n_sites, program.n_states), dtype=np.int64)
+            if run.initial_moments is not None:
+                self._counts[:] = run.initial_moments[1]
+            self._output.site_sum = ffi.cast("int64_t *", ffi.from_buffer("int64_t[]", self._counts))
+        initial = None if run.initial is None else self._by_position(run.initial.astype(np.int32))
+        start = ffi.NULL if initial is None else ffi.from_buffer("int32_t[]", initial)
+        _ensure(lib.glb_potts_start(self._c, self._c_run, start, ffi.from_buffer("int32_t[]", self._state)))
+
+    def _by_position(self, values: NDArray[Any] | None) -> NDArray[Any] | None:
+        """(n_chains or 1, n_sites, ...) by site -> (n_chains, n_sites, ...) by position."""
+        if values is None:
+            return None
+        wide = np.broadcast_to(values, (self._run.n_chains, *values.shape[1:]))
+        return np.ascontiguousarray(wide[:, self._program.order.site])
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The kernel."""
+        form = "tables" if self._program.table is not None else "equal-state weights"
+        return {"kernel": f"potts, {form}", "isa": "portable", "body": "C core"}
+
+    def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.unsignedinteger]:
+        """See Session.advance."""
+        count = n_sweeps // every if every else 0
+        kept = count if self._wants_samples else 0
+        samples = np.empty((self._run.n_chains, kept, self._program.n_sites), dtype=np.int32)
+        self._output.every = every
+        self._output.n_samples = kept
+        _ensure(
+            lib.glb_potts_sweep(
+                self._c,
+                self._c_run,
+                ffi.from_buffer("int32_t[]", self._state),
+                ffi.from_buffer("uint8_t[]", self._scratch),
+                first_sweep,
+                n_sweeps,
+                self._output,
+                ffi.from_buffer("int32_t[]", samples) if kept else ffi.NULL,
+            )
+        )
+        self._n_moments += count
+        return samples.astype(self._dtype)
+
+    def state(self) -> NDArray[np.unsignedinteger]:
+        """See Session.state."""
+        by_site = np.empty(self._state.shape, dtype=self._dtype)
+        by_site[:, self._program.order.site] = self._state
+        return by_site
+
+    def moments(self) -> Moments | None:
+        """See Session.moments."""
+        return None if self._counts is None else Moments(self._n_moments, self._counts.copy(), None)

@@ -1,0 +1,180 @@
+"""The simulated device: any catalogue entry by name, and `sim://ideal`, on the C core or on the reference.
+
+The simulator follows the entry's graph, precision and ranges; what its maker does not publish is assumed, and every
+result's provenance lists the assumptions.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from glauber.catalogue import catalogue_names, load_spec
+from glauber.compile import AnyProgram, PottsProgram, Run
+from glauber.driver import Address, Batch
+from glauber.errors import DeviceNotFoundError, ModelNotSupportedError
+from glauber.spec import AnySpec
+from glauber.topology import OffsetGrid
+from glauber_simulator import core
+from glauber_simulator.reference import IsingReference, PottsReference
+from glauber_simulator.session import Session, potts_dtype
+
+BATCH_SECONDS = 0.05
+"""How long a batch should take: often enough for progress bars and Ctrl-C, rarely enough to cost nothing."""
+ASSUMED_UPDATES_PER_SECOND = 2e7
+"""For the first batch only; every later one goes by the measured rate."""
+THREADED_UPDATES = 2_000_000
+"""Updates per sweep from which all cores pay for their barrier."""
+
+PARAMETERS = ("weight_bits", "width", "height", "body")
+
+
+class SimulatorDriver:
+    """A driver that computes.
+
+    Attributes:
+        spec: the description it follows.
+        body: "core" or "reference".
+    """
+
+    def __init__(self, spec: AnySpec, body: str = "core") -> None:
+        self.spec = spec
+        self.body = body
+        self.contract_version = core.CONTRACT_VERSION
+        self._program: AnyProgram | None = None
+
+    def program(self, program: AnyProgram) -> None:
+        """See Driver.program."""
+        self._program = program
+
+    def admit(self, run: Run, program: AnyProgram) -> int:
+        """See Driver.admit."""
+        core.isa_number(run.isa)
+        if isinstance(program, PottsProgram):
+            moments = 8 * program.n_states if "moments" in run.observe else 0
+            return run.n_chains * program.n_sites * (4 + potts_dtype(program.n_states)(0).itemsize + moments)
+        lanes = -(-(run.n_chains if run.layout == 0 else program.n_sites) // 32) * 32
+        cells = lanes * (program.n_sites if run.layout == 0 else run.n_chains)
+        held = 1 + 1 / 8 + (0 if run.clamp is None else 1) + (0 if run.fields is None else 4)
+        moments = 8 * run.n_chains * (program.n_sites + program.n_edges) if "moments" in run.observe else 0
+        dense = 8 * program.n_sites**2 if self.body == "reference" else 0
+        return int(cells * held) + 2 * moments + dense
+
+    def _threads(self, run: Run, program: AnyProgram) -> int:
+        if run.threads is not None:
+            return min(run.threads, core.MAX_THREADS)
+        return min(os.cpu_count() or 1, 64) if program.n_sites * run.n_chains >= THREADED_UPDATES else 1
+
+    def _session(self, run: Run, program: AnyProgram) -> Session:
+        if self.body == "reference":
+            return PottsReference(program, run) if isinstance(program, PottsProgram) else IsingReference(program, run)
+        threads = self._threads(run, program)
+        if isinstance(program, PottsProgram):
+            return core.PottsSession(program, run, threads)
+        return core.IsingSession(program, run, threads)
+
+    def run(self, run: Run) -> Iterator[Batch]:
+        """See Driver.run. Batches grow or shrink to BATCH_SECONDS; where they are cut changes no sample."""
+        program = self._program
+        if program is None:
+            raise ModelNotSupportedError("nothing is programmed; call program() before run()")
+        session = self._session(run, program)
+        thin, done = run.sweeps_per_sample, run.first_sweep - 1
+        limit = max(1, int(ASSUMED_UPDATES_PER_SECOND * BATCH_SECONDS / (program.n_sites * run.n_chains)))
+        while done < run.n_sweeps:
+            sweeps, every = next_batch(done, run.n_warmup, run.n_sweeps, thin, limit)
+            first_sample = max(0, done - run.n_warmup) // thin
+            began = time.perf_counter()
+            samples = session.advance(done + 1, sweeps, every)
+            seconds = max(1e-6, time.perf_counter() - began)
+            done += sweeps
+            limit = max(1, min(4 * limit, int(sweeps * BATCH_SECONDS / seconds)))
+            yield Batch(
+                next_sweep=done + 1,
+                first_sample=first_sample,
+                n_samples=sweeps // every if every else 0,
+                samples=samples if every and "samples" in run.observe else None,
+                state=session.state(),
+                moments=session.moments(),
+                facts=session.facts,
+            )
+
+    def close(self) -> None:
+        """See Driver.close."""
+        self._program = None
+
+
+def next_batch(done: int, n_warmup: int, n_sweeps: int, thin: int, limit: int) -> tuple[int, int]:
+    """(sweeps, every) of the batch after `done` sweeps, at most about `limit` of them.
+
+    A batch lies in the warm-up, or between two samples, or holds whole samples, so `every` says all about it.
+    """
+    if done < n_warmup:
+        return min(limit, n_warmup - done), 0
+    into = (done - n_warmup) % thin
+    if into or thin > limit:
+        rest = thin - into
+        return (rest, rest) if rest <= limit else (limit, 0)
+    return thin * min(limit // thin, (n_sweeps - done) // thin), thin
+
+
+def with_parameters(spec: AnySpec, parameters: dict[str, str]) -> AnySpec:
+    """A spec changed by an address's parameters: weight_bits, and width and height of a grid.
+
+    Raises:
+        DeviceNotFoundError: a parameter that is unknown or does not parse.
+    """
+    unknown = set(parameters) - set(PARAMETERS)
+    if unknown:
+        raise DeviceNotFoundError(
+            f"sim://{spec.name} does not know {', '.join(sorted(unknown))}; there are seed, {', '.join(PARAMETERS)}"
+        )
+    changes: dict[str, Any] = {}
+    numbers = {name: _whole(spec.name, name, parameters[name]) for name in PARAMETERS[:3] if name in parameters}
+    try:
+        if "weight_bits" in numbers:
+            asked = {"weight_bits": numbers["weight_bits"], "provenance": "assumed", "source": "the device's address"}
+            changes["coefficients"] = type(spec.coefficients)(**{**spec.coefficients.model_dump(), **asked})
+        if "width" in numbers or "height" in numbers:
+            if not isinstance(spec.topology, OffsetGrid) and not (spec.topology is None and not spec.any_graph):
+                raise DeviceNotFoundError(f"the graph of {spec.name} is given; width and height belong to grids without")
+            if len(numbers.keys() & {"width", "height"}) < 2:
+                raise DeviceNotFoundError(f"a grid for {spec.name} needs both, as in sim://{spec.name}?width=24&height=24")
+            changes["topology"] = OffsetGrid(width=numbers["width"], height=numbers["height"])
+            changes["topology_note"] = "width and height assumed, from the device's address"
+    except ValidationError as error:
+        raise DeviceNotFoundError(f"sim://{spec.name}: {error.errors()[0]['msg']}") from error
+    return spec.model_copy(update=changes)
+
+
+def _whole(device: str, name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise DeviceNotFoundError(f"sim://{device}?{name}={text}: {name} must be a whole number")
+    return int(text)
+
+
+class SimulatorFactory:
+    """Opens `sim://NAME?weight_bits=...&width=...&height=...&body=core|reference`."""
+
+    def open(self, address: Address) -> SimulatorDriver:
+        """See DriverFactory.open."""
+        if not address.name:
+            raise DeviceNotFoundError(
+                "sim:// needs a device's name: sim://ideal takes any model, sim://pbit-king-64 is a small chip;"
+                f" there are {', '.join(catalogue_names())}"
+            )
+        spec = with_parameters(load_spec(address.name), dict(address.parameters))
+        body = address.parameters.get("body", "core")
+        if body not in ("core", "reference"):
+            raise DeviceNotFoundError(f"body={body} is not known; there are core and reference")
+        able = spec.capabilities.model_copy(update={"deterministic": True, "chain_fields": True, "clamp": True})
+        return SimulatorDriver(spec.model_copy(update={"capabilities": able}), body)
+
+    def devices(self) -> Iterable[tuple[str, AnySpec]]:
+        """See DriverFactory.devices."""
+        for name in catalogue_names():
+            yield f"sim://{name}", load_spec(name)

@@ -1,0 +1,279 @@
+"""The slow reference: the living definition of the machine, in NumPy integers.
+
+Every other body, the C core, CUDA, firmware, must return these states bit for bit. It is written to be read beside
+docs/machine.md, and nothing in it is shared with the C code.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal, getcontext
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glauber.compile import PottsProgram, Program, Run, pack_spins, unpack_spins
+from glauber.samples import Moments
+from glauber_simulator.session import potts_dtype
+
+DECISION, START, CATEGORICAL = 0, 1, 3
+REPLICA_PLANES = 0
+
+U32 = np.uint32
+U64 = np.uint64
+X_MAX = 63 << 32
+
+Words = NDArray[np.uint32]
+ULongs = NDArray[np.uint64]
+
+
+def _rounded(value: Decimal) -> int:
+    return int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+getcontext().prec = 50
+_LN2 = Decimal(2).ln()
+A = U64(_rounded(2**38 * _LN2))
+B = U64(_rounded(2**30 * _LN2**2 / 2))
+C = U64(_rounded(2**30 * _LN2**3 / 6))
+E = np.array([_rounded(2**31 * (-_LN2 * j / 256).exp()) for j in range(256)], dtype=U64)
+
+
+def threefry4x32(key: tuple[int, int, int, int], counter: tuple[Words | int, ...]) -> list[Words]:
+    """Threefry4x32, 20 rounds (section 3): four words for each of the broadcast counters."""
+    rotations = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
+    parity = 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]
+    keys = [U32(k) for k in (*key, parity)]
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^32 is meant
+        x = [np.asarray(c, dtype=U32) + k for c, k in zip(np.broadcast_arrays(*counter), keys[:4], strict=True)]
+        for r in range(20):
+            odd, even = (1, 3) if r % 2 == 0 else (3, 1)
+            for source, target, rotation in ((0, odd, rotations[r % 8][0]), (2, even, rotations[r % 8][1])):
+                x[source] = x[source] + x[target]
+                x[target] = (x[target] << U32(rotation) | x[target] >> U32(32 - rotation)) ^ x[source]
+            if r % 4 == 3:
+                i = r // 4 + 1
+                x = [word + keys[(i + j) % 5] for j, word in enumerate(x)]
+                x[3] = x[3] + U32(i)
+    return x
+
+
+def key_of(seed: int, purpose: int, layout: int, stream: int, sweep: int) -> tuple[int, int, int, int]:
+    """The generator's key (section 3)."""
+    return seed & 0xFFFFFFFF, seed >> 32, purpose + 16 * layout + 256 * stream, sweep >> 32
+
+
+def uniforms(
+    key: tuple[int, int, int, int], sweep: int, layout: int, positions: NDArray[np.int64], chains: NDArray[np.int64]
+) -> ULongs:
+    """u(position, sweep, chain) of section 4, 32-bit integers of shape (n_positions, n_chains)."""
+    position, chain = positions[:, None], chains[None, :]
+    if layout == REPLICA_PLANES:
+        a, c, bit = position, chain >> 5, chain & 31
+    else:
+        a, c, bit = position >> 5, chain, position & 31
+    u = np.zeros(np.broadcast_shapes(position.shape, chain.shape), dtype=U32)
+    for g in range(8):
+        words = threefry4x32(key, (a.astype(U32), U32(sweep & 0xFFFFFFFF), c.astype(U32), U32(g)))
+        for w in range(4):
+            u |= ((words[w] >> bit.astype(U32)) & U32(1)) << U32(31 - (4 * g + w))
+    return u.astype(U64)
+
+
+def exp2(x: ULongs) -> ULongs:
+    """2^62 * 2^(-x / 2^32), section 6, for 0 <= x <= 63 * 2^32."""
+    n, f = x >> U64(32), x & U64(0xFFFFFFFF)
+    q = f & U64(0xFFFFFF)
+    q2 = (q * q) >> U64(16)
+    q3 = (q2 * q) >> U64(24)
+    p = U64(1 << 62) - ((A * q) >> U64(8)) + ((B * q2) >> U64(16)) - ((C * q3) >> U64(24))
+    scaled = E[f >> U64(24)] * (p >> U64(31))
+    return np.where(n >= 62, U64(0), scaled >> np.minimum(n, U64(61)))
+
+
+def scale(magnitude: ULongs, b: int) -> ULongs:
+    """magnitude * b, saturated at 63 * 2^32 before multiplying."""
+    if b == 0:
+        return np.zeros_like(magnitude)
+    too_large = magnitude > U64(X_MAX // b)
+    return np.where(too_large, U64(X_MAX), np.where(too_large, U64(0), magnitude) * U64(b))
+
+
+def thresholds(field: NDArray[np.int64], b: int) -> ULongs:
+    """T of section 6: s = +1 iff u < T."""
+    e = exp2(scale(np.abs(field).astype(U64), b))
+    t = U64(1 << 63) // ((U64(1 << 62) + e + U64(1 << 30)) >> U64(31))
+    t = np.minimum(t, U64(0xFFFFFFFF))
+    return np.where(field < 0, U64(1 << 32) - t, t)
+
+
+def _b_of_sweep(run: Run, sweep: int) -> int:
+    return int(run.b[min(sweep, len(run.b)) - 1])
+
+
+class IsingReference:
+    """An Ising run in progress on the reference; see Session."""
+
+    def __init__(self, program: Program, run: Run) -> None:
+        self._program, self._run = program, run
+        self._chains = run.first_chain + np.arange(run.n_chains, dtype=np.int64)
+        n, order = program.n_sites, program.order
+        self._dense = np.zeros((n, n), dtype=np.int64)
+        rows = np.repeat(np.arange(n), np.diff(order.row_start))
+        np.add.at(self._dense, (rows, order.neighbour), program.weight)
+        fields = program.field[None] if run.fields is None else run.fields
+        self._fields = np.broadcast_to(fields, (run.n_chains, n))[:, order.site].T.astype(np.int64)
+        clamp = np.zeros((1, n), np.int8) if run.clamp is None else run.clamp
+        self._clamp = np.broadcast_to(clamp, (run.n_chains, n))[:, order.site].T
+        if run.initial is not None:
+            spins = unpack_spins(run.initial.astype(np.uint8), n)[:, order.site].T.astype(np.int64)
+        else:
+            key = key_of(run.seed, START, run.layout, run.stream, 0)
+            u = uniforms(key, 0, run.layout, np.arange(n), self._chains)
+            spins = np.where(u < U64(1 << 31), 1, -1)
+        self._spins = np.where(self._clamp != 0, self._clamp, spins).astype(np.int64)
+        self._count = 0
+        self._site_sum = np.zeros((run.n_chains, n), dtype=np.int64)
+        self._edge_sum = np.zeros((run.n_chains, program.n_edges), dtype=np.int64)
+        if run.initial_moments is not None:
+            self._count = run.initial_moments[0]
+            self._site_sum += run.initial_moments[1]
+            if run.initial_moments[2] is not None:
+                self._edge_sum += run.initial_moments[2]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The body that computed."""
+        return {"kernel": "ising", "isa": "numpy", "body": "reference"}
+
+    def _sweep(self, sweep: int) -> None:
+        run, order = self._run, self._program.order
+        key = key_of(run.seed, DECISION, run.layout, run.stream, sweep)
+        b = _b_of_sweep(run, sweep)
+        for begin, end in zip(order.colour_start[:-1], order.colour_start[1:], strict=True):
+            positions = np.arange(begin, end, dtype=np.int64)
+            field = self._fields[begin:end] + self._dense[begin:end] @ self._spins
+            u = uniforms(key, sweep, run.layout, positions, self._chains)
+            drawn = np.where(u < thresholds(field, b), 1, -1)
+            self._spins[begin:end] = np.where(self._clamp[begin:end] == 0, drawn, self._spins[begin:end])
+
+    def _by_site(self) -> NDArray[np.int8]:
+        spins = np.empty((self._run.n_chains, self._program.n_sites), dtype=np.int8)
+        spins[:, self._program.order.site] = self._spins.T
+        return spins
+
+    def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.uint8]:
+        """See Session.advance."""
+        kept = []
+        for s in range(n_sweeps):
+            self._sweep(first_sweep + s)
+            if every and (s + 1) % every == 0:
+                spins = self._by_site()
+                kept.append(pack_spins(spins))
+                self._count += 1
+                self._site_sum += spins
+                a, b = self._program.edges[:, 0], self._program.edges[:, 1]
+                self._edge_sum += spins[:, a] * spins[:, b]
+        if kept and "samples" in self._run.observe:
+            return np.stack(kept, axis=1)
+        return np.zeros((self._run.n_chains, 0, (self._program.n_sites + 7) // 8), dtype=np.uint8)
+
+    def state(self) -> NDArray[np.uint8]:
+        """See Session.state."""
+        return pack_spins(self._by_site())
+
+    def moments(self) -> Moments | None:
+        """See Session.moments."""
+        if "moments" not in self._run.observe:
+            return None
+        return Moments(self._count, self._site_sum.copy(), self._edge_sum.copy())
+
+
+class PottsReference:
+    """A Potts run in progress on the reference; see Session."""
+
+    def __init__(self, program: PottsProgram, run: Run) -> None:
+        self._program, self._run = program, run
+        n, q = program.n_sites, program.n_states
+        self._dtype = potts_dtype(q)
+        self._chains = run.first_chain + np.arange(run.n_chains, dtype=np.int64)
+        self._bits = (q - 1).bit_length()
+        fields = program.field[None] if run.fields is None else run.fields
+        self._fields = np.broadcast_to(fields, (run.n_chains, n, q)).astype(np.int64)
+        self._allowed = np.ones((n, q), dtype=bool) if program.allowed is None else program.allowed
+        clamp = np.full((1, n), -1) if run.clamp is None else run.clamp
+        self._clamp = np.broadcast_to(clamp, (run.n_chains, n)).astype(np.int64)
+        self._tables = self._edge_tables()
+        self._states = np.zeros((run.n_chains, n), dtype=np.int64)
+        key = key_of(run.seed, START, 0, run.stream, 0)
+        for position, site in enumerate(program.order.site.tolist()):
+            states = np.flatnonzero(self._allowed[site])
+            u = self._uniform(key, 0, position)
+            self._states[:, site] = states[(u * U64(len(states)) >> U64(32)).astype(np.int64)]
+        if run.initial is not None:
+            self._states[:] = run.initial
+        self._states = np.where(self._clamp >= 0, self._clamp, self._states)
+        self._count = 0
+        self._counts = np.zeros((run.n_chains, n, q), dtype=np.int64)
+        if run.initial_moments is not None:
+            self._count = run.initial_moments[0]
+            self._counts += run.initial_moments[1]
+
+    def _edge_tables(self) -> NDArray[np.int64]:
+        q, couplings = self._program.n_states, self._program.edge_couplings.astype(np.int64)
+        if couplings.ndim == 1:
+            return couplings[:, None, None] * np.eye(q, dtype=np.int64)
+        return np.broadcast_to(couplings, (self._program.n_edges, q, q))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The body that computed."""
+        return {"kernel": "potts", "isa": "numpy", "body": "reference"}
+
+    def _uniform(self, key: tuple[int, int, int, int], sweep: int, position: int) -> ULongs:
+        """Word (position & 3) of counter (position >> 2, sweep, chain, 0), section 9."""
+        words = threefry4x32(key, (U32(position >> 2), U32(sweep & 0xFFFFFFFF), self._chains.astype(U32), U32(0)))
+        return words[position & 3].astype(U64)
+
+    def _draw(self, field: NDArray[np.int64], allowed: NDArray[np.bool_], b: int, u: ULongs) -> NDArray[np.int64]:
+        """Categorical states from fields of shape (n_chains, q)."""
+        best = np.where(allowed, field, np.iinfo(np.int64).min).max(axis=1, keepdims=True)
+        e = exp2(scale(np.where(allowed, best - field, 0).astype(U64), b))
+        shift = U64(31 + self._bits if self._program.n_states <= 64 else self._bits)
+        sums = np.cumsum(np.where(allowed, e >> shift, U64(0)), axis=1, dtype=U64)
+        total = sums[:, -1]
+        target = u * (total >> U64(32)) + (u * (total & U64(0xFFFFFFFF)) >> U64(32))
+        return (sums <= target[:, None]).sum(axis=1)
+
+    def _sweep(self, sweep: int) -> None:
+        program, run = self._program, self._run
+        key = key_of(run.seed, CATEGORICAL, 0, run.stream, sweep)
+        b = _b_of_sweep(run, sweep)
+        for position, site in enumerate(program.order.site.tolist()):
+            field = self._fields[:, site].copy()
+            for k in np.flatnonzero(program.edges[:, 0] == site):
+                field += self._tables[k].T[self._states[:, program.edges[k, 1]]]
+            for k in np.flatnonzero(program.edges[:, 1] == site):
+                field += self._tables[k][self._states[:, program.edges[k, 0]]]
+            drawn = self._draw(field, self._allowed[site], b, self._uniform(key, sweep, position))
+            self._states[:, site] = np.where(self._clamp[:, site] < 0, drawn, self._states[:, site])
+
+    def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.unsignedinteger]:
+        """See Session.advance."""
+        kept = []
+        for s in range(n_sweeps):
+            self._sweep(first_sweep + s)
+            if every and (s + 1) % every == 0:
+                kept.append(self._states.astype(self._dtype))
+                self._count += 1
+                self._counts += self._states[:, :, None] == np.arange(self._program.n_states)
+        if kept and "samples" in self._run.observe:
+            return np.stack(kept, axis=1)
+        return np.zeros((self._run.n_chains, 0, self._program.n_sites), dtype=self._dtype)
+
+    def state(self) -> NDArray[np.unsignedinteger]:
+        """See Session.state."""
+        return self._states.astype(self._dtype)
+
+    def moments(self) -> Moments | None:
+        """See Session.moments."""
+        return None if "moments" not in self._run.observe else Moments(self._count, self._counts.copy(), None)
