@@ -35,7 +35,7 @@ from glauber.driver import Batch, Driver
 from glauber.embed import Embedding, embed_model, find_embedding
 from glauber.energy import Operations, modelled_energy
 from glauber.errors import BudgetExceededError, InvalidModelError, ModelNotSupportedError
-from glauber.model import IsingModel, Model
+from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import JobRequest
 from glauber.samples import Moments, Provenance, SampleSet, field_change
 from glauber.schedule import SamplingSchedule
@@ -49,11 +49,19 @@ MEMORY_SHARE = 0.9
 
 
 class ProgramCache:
-    """Programs by what they were compiled from, the last 32 of them."""
+    """Programs by what they were compiled from, the last 32 of them, and which graphs fit the device."""
 
     def __init__(self) -> None:
+        self._fitting: set[tuple[str, int]] = set()
         self._programs: OrderedDict[tuple[Any, ...], AnyProgram] = OrderedDict()
         self._lock = threading.Lock()
+
+    def check_fit(self, model: Model, spec: AnySpec) -> None:
+        """See compile.check_fit; a graph that was found to fit is not looked at again."""
+        states = model.n_states if isinstance(model, PottsModel) else 2
+        if (model.graph_key, states) not in self._fitting:
+            check_fit(model, spec)
+            self._fitting.add((model.graph_key, states))
 
     def get(
         self, model: Model, spec: AnySpec, fold: float | None, on_overflow: str, fields: NDArray[np.float64] | None
@@ -107,7 +115,7 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         embedding = find_embedding(model, spec.topology, seed=seed)
         model = embed_model(model, embedding, spec.topology)
     else:
-        check_fit(model, spec)
+        cache.check_fit(model, spec)
     fields, clamp, initial = request.fields, request.clamp, request.initial
     if embedding is not None:
         fields = None if fields is None else embedding.spread(fields, 0, divide=True)

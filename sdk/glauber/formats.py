@@ -17,11 +17,12 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.model import IsingModel, Model, PottsModel
@@ -159,10 +160,7 @@ def read_model(path: str | Path) -> Model:
     suffix = Path(path).suffix
     if suffix == ".npz":
         return model_from_arrays(*read_archive(path, MODEL_FORMAT, MODEL_VERSION), path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path} is not text; models are .npz, .json, .qubo, .coo or Gset files") from error
+    text = _text(path)
     if suffix == ".json":
         try:
             header = json.loads(text)
@@ -174,7 +172,14 @@ def read_model(path: str | Path) -> Model:
         return _parse_qubo(text, path)
     if suffix == ".coo":
         return _parse_coo(text, path)
-    return _parse_gset(text, path)
+    return _maxcut(_parse_gset(text, path), path)
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path} is not text; models are .npz, .json, .qubo, .coo or Gset files") from error
 
 
 def _bad_line(path: str | Path, number: int, line: str, expected: str) -> FileFormatError:
@@ -200,23 +205,56 @@ def _entry(path: str | Path, number: int, line: str, first: int, last: int) -> t
     return entry
 
 
-def _ising(path: str | Path, n: int, fields: NDArray[np.float64], pairs: list[tuple[int, int]], J: list[float],
-           offset: float) -> IsingModel:  # fmt: skip
+def _ising(
+    path: str | Path, n: int, fields: NDArray[np.float64], pairs: ArrayLike, J: ArrayLike, offset: float
+) -> IsingModel:
     try:
         return IsingModel(fields, np.array(pairs, dtype=np.int32).reshape(-1, 2), np.array(J), offset)
     except InvalidModelError as error:
         raise FileFormatError(f"{path}: {error}") from error
 
 
-def _parse_gset(text: str, path: str | Path) -> IsingModel:
-    """MaxCut: the cut is sum w (1 - s_i s_j) / 2, so J = -w / 2 and offset = -sum w / 2 make energy = -cut."""
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A weighted graph as a Gset file has it.
+
+    Attributes:
+        n_nodes: nodes, numbered from 0 here and from 1 in the file.
+        edges: shape (n_edges, 2).
+        weights: shape (n_edges,).
+    """
+
+    n_nodes: int
+    edges: NDArray[np.int32]
+    weights: NDArray[np.float64]
+
+    def cut(self, spins: NDArray[np.integer[Any]]) -> float:
+        """Weight of the edges whose ends differ, counted edge by edge; spins of shape (n_nodes,)."""
+        return float(self.weights[spins[self.edges[:, 0]] != spins[self.edges[:, 1]]].sum())
+
+
+def read_gset(path: str | Path) -> Graph:
+    """Read a Gset file: "n m", then m lines "i j w" from 1.
+
+    Raises:
+        FileFormatError: malformed, with the line's number.
+    """
+    return _parse_gset(_text(path), path)
+
+
+def is_gset(path: str | Path) -> bool:
+    """Whether `read_model` would read this path as a Gset file: by its suffix, which is none of the others."""
+    return Path(path).suffix not in (".npz", ".json", ".qubo", ".coo")
+
+
+def _parse_gset(text: str, path: str | Path) -> Graph:
     rows = _rows(text, "#")
     number, line = next(rows, (1, ""))
     try:
         n, m = (int(word) for word in line.split())
     except ValueError:
         raise _bad_line(path, number, line, 'a Gset header "n_nodes n_edges"') from None
-    if n < 1 or m < 0:
+    if not 1 <= n < 2**31 or m < 0:
         raise _bad_line(path, number, line, "at least one node")
     pairs, weights = [], []
     for number, line in rows:
@@ -227,7 +265,13 @@ def _parse_gset(text: str, path: str | Path) -> IsingModel:
         weights.append(weight)
     if len(pairs) != m:
         raise FileFormatError(f"{path}: the header promises {m} edges, the file has {len(pairs)}; it may be truncated")
-    return _ising(path, n, np.zeros(n), pairs, [-w / 2 for w in weights], -sum(weights) / 2)
+    return Graph(n, np.array(pairs, dtype=np.int32).reshape(-1, 2), np.array(weights))
+
+
+def _maxcut(graph: Graph, path: str | Path) -> IsingModel:
+    """The cut is sum w (1 - s_i s_j) / 2, so J = -w / 2 and offset = -sum w / 2 make energy = -cut."""
+    offset = -float(graph.weights.sum()) / 2
+    return _ising(path, graph.n_nodes, np.zeros(graph.n_nodes), graph.edges, -graph.weights / 2, offset)
 
 
 def _parse_qubo(text: str, path: str | Path) -> IsingModel:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glauber.compile import AnyProgram, QuantisationReport, unpack_spins
+from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
 from glauber.diagnostics import Diagnostics, diagnose
 from glauber.energy import EnergyPart, EnergyReport
 from glauber.errors import InvalidModelError, missing_extra
@@ -97,6 +97,13 @@ class Provenance:
     versions: Mapping[str, str]
     created: str
     embedding: Mapping[str, float] | None = None
+
+
+class Coefficients(NamedTuple):
+    """Fields and couplings, in the shapes of the model's own."""
+
+    fields: NDArray[np.float64]
+    couplings: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +198,18 @@ class SampleSet:
     @cached_property
     def programmed_energies(self) -> NDArray[np.float64]:
         """Energies in the model that the device held after quantisation, (n_chains, n_samples)."""
+        return self._energies(self._program().as_model())
+
+    def programmed_coefficients(self) -> Coefficients:
+        """Fields and couplings as the device held them after quantisation, in the model's units."""
+        program = self._program()
+        couplings = program.edge_weight if isinstance(program, Program) else program.edge_couplings
+        return Coefficients(program.field * program.quantisation.step, couplings * program.quantisation.step)
+
+    def _program(self) -> AnyProgram:
         if self.program is None:
             raise InvalidModelError("the program is kept neither in files nor for embedded models; run the job again")
-        return self._energies(self.program.as_model())
+        return self.program
 
     def aggregate(self) -> Aggregate:
         """Distinct states with their counts, lowest energy first; one set of fields must hold for all chains."""

@@ -178,3 +178,7 @@ class SimulatorFactory:
         """See DriverFactory.devices."""
         for name in catalogue_names():
             yield f"sim://{name}", load_spec(name)
+
+    def about(self) -> dict[str, Any]:
+        """What this computer's core is, for `glauber version`."""
+        return {"machine contract": core.CONTRACT_VERSION, "instruction set": core.BEST_ISA}

@@ -176,10 +176,8 @@ def _key(*arrays: NDArray[np.generic] | None, text: str) -> str:
 
 def _row_sums(order: Order, magnitudes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum over each row of the magnitudes of its entries, by position."""
-    total = np.zeros(len(order.row_start), dtype=np.int64)
-    np.cumsum(np.bincount(np.repeat(np.arange(len(order.site)), np.diff(order.row_start)), magnitudes,
-                          len(order.site)).astype(np.int64), out=total[1:])  # fmt: skip
-    return np.diff(total)
+    running = np.concatenate([[0], np.cumsum(magnitudes, dtype=np.int64)])
+    return np.diff(running[order.row_start])
 
 
 def check_sums(weight_sum: NDArray[np.int64], field_by_position: NDArray[np.int64]) -> int:
@@ -239,7 +237,7 @@ def compile_program(
         field_multiple=step.field_multiple,
         field_limit=step.field_limit,
         offset=model.offset,
-        key=_key(weight, field, text=text),
+        key=_key(couplings, field, text=text),
     )
 
 

@@ -1,0 +1,349 @@
+"""The `glauber` command. Results go to standard output, progress and messages to standard error.
+
+Exit codes: 0 done; 1 failed while running; 2 wrong input; 3 no such device; 4 the device cannot run it; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from glauber.errors import (
+    DeviceNotFoundError,
+    FileFormatError,
+    GlauberError,
+    InvalidModelError,
+    ModelNotSupportedError,
+)
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_NO_DEVICE, EXIT_NOT_SUPPORTED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="glauber",
+    help="Describe probabilistic computers, run jobs on them, and solve Ising problems. Begin with: glauber devices",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text for people.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
+]
+Seed = Annotated[int | None, typer.Option(help="0 to 2^64 - 1; the same seed gives the same samples.", show_default=False)]
+
+
+def _fail(error: BaseException, code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"error": type(error).__name__, "message": str(error)}), err=True)
+    else:
+        _err.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def _errors(as_json: bool) -> Iterator[None]:
+    """Turn every expected error into one line and an exit code."""
+    try:
+        yield
+    except DeviceNotFoundError as error:
+        _fail(error, EXIT_NO_DEVICE, as_json)
+    except ModelNotSupportedError as error:
+        _fail(error, EXIT_NOT_SUPPORTED, as_json)
+    except (InvalidModelError, FileFormatError, FileNotFoundError, IsADirectoryError) as error:
+        _fail(error, EXIT_BAD_INPUT, as_json)
+    except (GlauberError, OSError) as error:
+        _fail(error, EXIT_FAILED, as_json)
+    except KeyboardInterrupt:
+        _err.print("stopped")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_escape(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 160  # a pipe has no width of its own
+    Console(width=width).print(table)
+
+
+def _progress(enabled: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, *times, console=_err, transient=True, disable=not enabled or not _err.is_terminal)
+
+
+@app.command()
+def devices(as_json: AsJson = False) -> None:
+    """List every device that can be opened, simulated ones included."""
+    from glauber.registry import available_devices
+
+    with _errors(as_json):
+        listed = list(available_devices())
+        if as_json:
+            _print_json([{"address": address, **spec.model_dump(mode="json")} for address, spec in listed])
+            return
+        rows = []
+        for address, spec in listed:
+            units = "-" if spec.units is None else str(spec.units).split(",")[0].removesuffix(" 1")
+            topology = "any graph" if spec.any_graph else "not published"
+            shape = spec.topology.describe() if spec.topology is not None else topology
+            rows.append((address, spec.kind, spec.status, units, shape, spec.title))
+        _table(f"{len(rows)} devices", ("address", "kind", "status", "p-bits", "graph", "title"), rows)
+        typer.echo("\nsim:// simulates the described device; none of these entries is a connection to real hardware.")
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="Name in the catalogue (z1), or an address (sim://z1?width=24&height=24).")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a device is and can, with the provenance of every number."""
+    from glauber.catalogue import load_spec
+    from glauber.device import open_device
+    from glauber.spec import summary_rows
+
+    with _errors(as_json):
+        if "://" in name:
+            with open_device(name) as device:
+                spec = device.spec
+        else:
+            spec = load_spec(name)
+        if as_json:
+            _print_json(spec.model_dump(mode="json"))
+        else:
+            _table("", ("", ""), summary_rows(spec))
+
+
+@app.command()
+def run(
+    model: Annotated[Path, typer.Argument(help="Model file: .npz, .json, .qubo, .coo or Gset.")],
+    device: DeviceOption,
+    samples: Annotated[int, typer.Option(help="States to keep per chain.")] = 1000,
+    chains: Annotated[int, typer.Option(help="Independent chains.")] = 8,
+    warmup: Annotated[int, typer.Option(help="Sweeps before the first kept state.")] = 100,
+    thin: Annotated[int, typer.Option(help="Sweeps from one kept state to the next.")] = 1,
+    beta: Annotated[float, typer.Option(help="Inverse temperature.")] = 1.0,
+    seed: Seed = None,
+    clamp: Annotated[
+        list[str] | None, typer.Option(help="Hold a spin: SITE=VALUE; may be given again.", show_default=False)
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time.", show_default=False)] = None,
+    scale: Annotated[bool, typer.Option(help="Scale coefficients into the device's range.")] = False,
+    embed: Annotated[bool, typer.Option(help="Place the model on the device's graph if it does not fit.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the result here (.npz).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw samples of a model on a device."""
+    from glauber.device import open_device
+    from glauber.formats import read_model
+    from glauber.request import Budget, JobRequest
+    from glauber.schedule import SamplingSchedule
+
+    with _errors(as_json):
+        _check_output(output)
+        read = read_model(model)
+        schedule = SamplingSchedule(
+            n_samples=samples, n_chains=chains, n_warmup=warmup, sweeps_per_sample=thin, beta=beta
+        )
+        request = JobRequest(
+            read,
+            schedule,
+            clamp=_clamps(clamp) or None,  # type: ignore[arg-type]  # checked and converted by JobRequest
+            seed=seed,
+            budget=None if seconds is None else Budget(seconds=seconds),
+            on_overflow="scale" if scale else "error",
+            embed=embed,
+            partial=True,
+        )
+        with open_device(device) as opened:
+            job = opened.submit_request(request)
+            with _progress(not as_json) as bar:
+                task = bar.add_task("sampling", total=schedule.n_sweeps)
+                try:
+                    for progress in job.watch():
+                        bar.update(task, completed=progress.sweeps_done)
+                except KeyboardInterrupt:
+                    job.cancel()
+                    _err.print("stopping; what was drawn is kept")
+            result = job.result()
+        diagnostics = result.diagnostics()
+        if output is not None:
+            result.save(output)
+        if as_json:
+            best = result.lowest(1) if result.fields is None else None
+            _print_json(
+                {
+                    "n_chains": result.n_chains,
+                    "n_samples": result.n_samples,
+                    "mean_energy": float(result.energies.mean()),
+                    "lowest_energy": float(result.energies.min()),
+                    "lowest_state": None if best is None else best.states[0].tolist(),
+                    "seed": result.provenance.seed,
+                    "stopped_by": result.provenance.stopped_by,
+                    "timing": dict(result.timing),
+                    "energy_report": result.energy_report.as_dict(),
+                    "diagnostics": diagnostics.as_dict(),
+                    "output": None if output is None else str(output),
+                }
+            )
+            return
+        typer.echo(repr(result))
+        typer.echo(f"energy: mean {result.energies.mean():.6g}, lowest {result.energies.min():.6g}")
+        typer.echo(str(diagnostics))
+        quantisation = result.provenance.quantisation
+        exact = "exact" if quantisation.exact else f"largest error {quantisation.largest_error:.3g}"
+        typer.echo(f"coefficients: step {quantisation.step:.6g}, {exact}")
+        for assumption in quantisation.assumptions:
+            typer.echo(f"! {assumption}")
+        typer.echo(f"device energy: {result.energy_report}")
+        if output is not None:
+            typer.echo(f"written: {output}")
+
+
+def _check_output(path: Path | None) -> None:
+    """A path that cannot be written is refused before the work, not after it."""
+    if path is None:
+        return
+    if path.suffix != ".npz":
+        raise InvalidModelError(f"results are written as .npz, not {path.name!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+
+
+def _clamps(texts: list[str] | None) -> list[tuple[Any, int]]:
+    pairs: list[tuple[Any, int]] = []
+    for text in texts or []:
+        site, separator, value = text.partition("=")
+        try:
+            if not separator:
+                raise ValueError
+            pairs.append((int(site) if site.lstrip("-").isdigit() else site, int(value)))
+        except ValueError:
+            raise InvalidModelError(f"--clamp {text!r} must look like SITE=VALUE, as in --clamp 3=-1") from None
+    return pairs
+
+
+@app.command()
+def solve(
+    problem: Annotated[Path, typer.Argument(help="Problem file: Gset (MaxCut), .qubo, .coo, .json or .npz.")],
+    device: DeviceOption,
+    seconds: Annotated[float | None, typer.Option(help="Time to search; 20 if nothing else is given.")] = None,
+    sweeps: Annotated[
+        int | None, typer.Option(help="Sweeps over all chains instead of a time: reproducible.", show_default=False)
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Stop when this good (cut or energy).", show_default=False)] = None,
+    best_known: Annotated[
+        float | None, typer.Option(help="Best value in the literature, to print beside.", show_default=False)
+    ] = None,
+    seed: Seed = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the best states here (.npz).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the lowest energy, or the largest cut of a Gset file; every value is recounted from the file."""
+    from glauber.device import open_device
+    from glauber.request import Budget
+    from glauber.solve import Incumbent
+    from glauber.solve import solve as run_solver
+
+    with _errors(as_json):
+        _check_output(output)
+        limit = 20.0 if seconds is None and sweeps is None else seconds
+        budget = Budget(seconds=limit, sweeps=sweeps)
+        with open_device(device) as opened, _progress(not as_json) as bar:
+            task = bar.add_task("solving", total=limit if sweeps is None else float(sweeps))
+
+            def show(now: Incumbent) -> None:
+                done = now.seconds if sweeps is None else float(now.sweeps)
+                bar.update(task, completed=done, description=f"best {now.objective:g}")
+
+            found = run_solver(problem, device=opened, budget=budget, target=target, seed=seed, on_progress=show)
+        if output is not None:
+            _write_solution(output, found)
+        if as_json:
+            _print_json({**found.as_dict(), "best_known": best_known})
+            return
+        typer.echo(f"{found.objective}: {found.value:g}")
+        check = "recounted edge by edge from the file" if found.objective == "cut" else "recounted from the file"
+        typer.echo(f"verified: {check} ({len(found.spins)} spins)")
+        if best_known is not None:
+            gap = found.value - best_known
+            word = "reached" if gap == 0 else f"{gap:+g}"
+            typer.echo(f"best known: {best_known:g} ({word})")
+        typer.echo(
+            f"found after {found.trace[-1].seconds:.2f} s of {found.seconds:.2f} s, {found.restarts} anneals,"
+            f" {found.sweeps:.3g} sweeps; seed {found.seed}; {found.method} on {found.device}"
+        )
+        if found.seconds_to_target is not None:
+            typer.echo(f"target reached after {found.seconds_to_target:.2f} s")
+        if output is not None:
+            typer.echo(f"written: {output}")
+
+
+def _write_solution(path: Path, found: Any) -> None:
+    from glauber.formats import write_archive
+
+    header = {key: value for key, value in found.as_dict().items() if key != "spins"}
+    arrays = {"states": found.solutions.states, "energies": found.solutions.energies}
+    write_archive(path, "glauber.solution", 1, header, arrays)
+
+
+@app.command()
+def schema(as_json: AsJson = False) -> None:
+    """Print the JSON Schema of a device description."""
+    from glauber.spec import json_schema
+
+    with _errors(as_json):
+        _print_json(json_schema())
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print versions: of glauber, of the machine contract, and what this computer's core can use."""
+    from importlib.metadata import version as installed
+
+    from glauber.registry import factory
+
+    with _errors(as_json):
+        found: dict[str, Any] = {"glauber": installed("glauber")}
+        about: Callable[[], dict[str, Any]] | None = getattr(factory("sim"), "about", None)
+        if about is not None:
+            found |= about()
+        if as_json:
+            _print_json(found)
+        else:
+            for name, value in found.items():
+                typer.echo(f"{name}: {value}")
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
