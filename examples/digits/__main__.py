@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import glauber as gl
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 
-import glauber as gl
 from examples.digits import data as digits
 from examples.digits.data import N_CLASSES, N_PIXELS, N_VISIBLE, Digits, Floats
 from examples.digits.rbm import Rbm
@@ -29,7 +29,7 @@ RESTARTS = 16
 
 
 def anneal() -> tuple[float, ...]:
-    """beta from 0.5 to 1 in the first half, then 1: chains that start at random find the digits faster so."""
+    """Beta from 0.5 to 1 in the first half, then 1: chains that start at random find the digits faster so."""
     return tuple(np.minimum(1.0, 0.5 + np.arange(1, GIBBS_SWEEPS + 1) / GIBBS_SWEEPS).tolist())
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 N_PIXELS = 64
 N_CLASSES = 10
@@ -38,8 +39,9 @@ class Digits:
 def load(seed: int) -> Digits:
     """The split of a seed."""
     grey, labels = load_digits(return_X_y=True)
-    split = train_test_split(grey.astype(np.float32), labels, test_size=0.2, stratify=labels, random_state=seed)
-    return Digits(split[0], split[2], split[1], split[3])
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=seed)
+    grey, labels = np.asarray(grey, dtype=np.float32), np.asarray(labels, dtype=np.int64)
+    return Digits(grey[train], labels[train], grey[test], labels[test])
 
 
 def to_spins(grey: Floats, shift: Floats | float = 0.0) -> Floats:

@@ -5,6 +5,7 @@ E(v, h) = - b v - c h - v J h with v, h = -1 or +1, so that p(v) ~ exp(b v + sum
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,10 @@ class Rbm:
         """The label of lowest free energy for each image, exactly: all ten are tried."""
         shared = self.c + pixels @ self.J[:N_PIXELS]
         labels = label_spins(np.arange(N_CLASSES))
-        scores = [label @ self.b[N_PIXELS:] + log_2cosh(shared + label @ self.J[N_PIXELS:]).sum(axis=1) for label in labels]
-        return np.argmax(np.stack(scores, axis=1), axis=1)
+        scores = [
+            label @ self.b[N_PIXELS:] + log_2cosh(shared + label @ self.J[N_PIXELS:]).sum(axis=1) for label in labels
+        ]
+        return np.asarray(np.argmax(np.stack(scores, axis=1), axis=1), dtype=np.int64)
 
     def pseudo_log_likelihood(self, v: Floats) -> float:
         """Mean over states of sum_i log p(v_i | all other visible units), in nats."""
@@ -58,7 +61,7 @@ class Rbm:
         return float(total.mean())
 
     def log_partition(self, base: Floats, seed: int) -> tuple[float, float]:
-        """log Z by annealed importance sampling (Neal 2001) from independent spins of fields `base`.
+        """Log Z by annealed importance sampling (Neal 2001) from independent spins of fields `base`.
 
         Returns:
             The estimate and its standard error.
@@ -76,7 +79,7 @@ class Rbm:
         v = spins(np.tile(base, (AIS_CHAINS, 1)))
         log_w = np.zeros(AIS_CHAINS)
         shares = np.linspace(0, 1, AIS_STEPS + 1, dtype=np.float32)
-        for before, share in zip(shares[:-1], shares[1:], strict=True):
+        for before, share in itertools.pairwise(shares):
             log_w += log_p(v, share) - log_p(v, before)
             h = spins(share * (self.c + v @ self.J))
             v = spins((1 - share) * base + share * (self.b + h @ self.J.T))

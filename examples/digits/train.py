@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import glauber as gl
 import numpy as np
 from numpy.typing import NDArray
 
-import glauber as gl
 from examples.digits.data import N_VISIBLE, Digits, Floats, label_spins, to_spins, visible
 from examples.digits.rbm import Rbm
 
@@ -35,7 +35,7 @@ class Chains(Protocol):
     """Where the negative phase comes from."""
 
     def advance(self, rbm: Rbm) -> tuple[Floats, Rbm]:
-        """Move the chains a few sweeps under `rbm`; the visible states, and the parameters that really were in force."""
+        """Move the chains a few sweeps under `rbm`; their visible states, and the parameters really in force."""
         ...
 
 
@@ -186,5 +186,5 @@ def train(
             curve.append(Point(update + 1, train_pseudo, held.pseudo_log_likelihood(test_visible[:128]), accuracy))
         if on_update is not None:
             on_update(update + 1)
-    mean_b, mean_c, mean_J = (total / np.float32(max(1, n_averaged)) for total in sums)
+    mean_b, mean_c, mean_J = (np.asarray(total / max(1, n_averaged), dtype=np.float32) for total in sums)
     return Trained(Rbm(mean_b, mean_c, mean_J), tuple(curve))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -40,7 +40,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines in
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
 ]
-Seed = Annotated[int | None, typer.Option(help="0 to 2^64 - 1; the same seed gives the same samples.", show_default=False)]
+Seed = Annotated[
+    int | None, typer.Option(help="0 to 2^64 - 1; the same seed gives the same samples.", show_default=False)
+]
 
 
 def _fail(error: BaseException, code: int, as_json: bool) -> NoReturn:
@@ -77,7 +79,7 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -115,7 +117,9 @@ def devices(as_json: AsJson = False) -> None:
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="Name in the catalogue (z1), or an address (sim://z1?width=24&height=24).")],
+    name: Annotated[
+        str, typer.Argument(help="Name in the catalogue (z1), or an address (sim://z1?width=24&height=24).")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show what a device is and can, with the provenance of every number."""
@@ -254,7 +258,9 @@ def solve(
     sweeps: Annotated[
         int | None, typer.Option(help="Sweeps over all chains instead of a time: reproducible.", show_default=False)
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Stop when this good (cut or energy).", show_default=False)] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Stop when this good (cut or energy).", show_default=False)
+    ] = None,
     best_known: Annotated[
         float | None, typer.Option(help="Best value in the literature, to print beside.", show_default=False)
     ] = None,

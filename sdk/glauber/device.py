@@ -8,6 +8,7 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -112,7 +113,7 @@ class Device:
         clamp: Clamp | None = None,
         fields: ArrayLike | None = None,
         initial: ArrayLike | None = None,
-        observe: set[Observable] | frozenset[Observable] | Observable = frozenset({"samples"}),
+        observe: Collection[Observable] | Observable = "samples",
         seed: int | None = None,
         budget: Budget | None = None,
         priority: int = 0,
@@ -202,13 +203,13 @@ class Device:
                     self._running = job
                 self._run(job, prepared)
                 self._running = job = None
-        except BaseException as error:  # noqa: BLE001 - whatever killed the worker, nobody may wait for ever
+        except BaseException as error:
             self._bury(error, job)
 
     def _run(self, job: Job, prepared: Prepared) -> None:
         """Run one job; what goes wrong in it ends the job, not the worker."""
         driver = self._driver
-        assert not isinstance(driver, JobService)  # noqa: S101 - services have no worker
+        assert not isinstance(driver, JobService)
         log = self._log.bind(job=job.id)
         if job.cancel_asked:
             job.finish(JobStatus.CANCELLED)
@@ -251,14 +252,16 @@ class Device:
             self._queue.clear()
         self._log.error("worker died", error=repr(error))
         for each in ([] if job is None else [job]) + waiting:
-            failure = JobFailedError(f"the worker of {self.address} died of {error!r}; open the device again and resubmit")
+            failure = JobFailedError(
+                f"the worker of {self.address} died of {error!r}; open the device again and resubmit"
+            )
             failure.__cause__ = error
             each.finish(JobStatus.FAILED, error=failure)
 
     def _cancel(self, job: Job) -> None:
         """A queued job ends at once; a running one at its next batch."""
         if job.id in self._followers:
-            assert isinstance(self._driver, JobService)  # noqa: S101 - only services have followers
+            assert isinstance(self._driver, JobService)
             self._driver.cancel(self._followers[job.id][1])
             return
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib import import_module
 from statistics import NormalDist
 from typing import Any
 
@@ -107,7 +108,11 @@ class Diagnostics:
             found.append(f"R-hat is {self.rhat:.3f}, above 1.01: the chains disagree; warm up and run longer")
         if self.ess is not None and self.ess < 100 * self.n_chains:
             found.append(f"about {self.ess:.0f} effective samples, under 100 a chain; run longer or thin less")
-        if self.beta is not None and self.beta_asked is not None and not self.beta.low <= self.beta_asked <= self.beta.high:
+        if (
+            self.beta is not None
+            and self.beta_asked is not None
+            and not self.beta.low <= self.beta_asked <= self.beta.high
+        ):
             found.append(f"the samples are at beta {self.beta}, beta {self.beta_asked:g} was asked for")
         return tuple(found)
 
@@ -138,7 +143,7 @@ def mixing_of(series: NDArray[np.float64], sweeps_per_sample: int) -> Mixing:
     chains, draws = series.shape
     if draws < MIN_DRAWS or np.ptp(series) == 0:
         return Mixing(None, None, None)
-    from arviz_stats.base import array_stats
+    array_stats: Any = import_module("arviz_stats.base").array_stats  # imported late: it brings scipy
 
     # Constant chains at different values: R-hat is infinite and no sample is effective, where the formulas divide by 0
     if chains > 1 and (np.ptp(series, axis=1) == 0).all():
@@ -150,9 +155,7 @@ def mixing_of(series: NDArray[np.float64], sweeps_per_sample: int) -> Mixing:
     return Mixing(rhat, ess, max(1.0, chains * draws / ess) * sweeps_per_sample)
 
 
-def local_fields(
-    model: Model, states: NDArray[np.integer[Any]], fields: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def local_fields(model: Model, states: NDArray[np.integer[Any]], fields: NDArray[np.float64]) -> NDArray[np.float64]:
     """What each site feels: h_i + sum_j J_ij s_j, shape (N, n_sites); Potts: for each of its states, (N, n_sites, q).
 
     Args:
@@ -183,7 +186,7 @@ def beta_by_pseudolikelihood(
     free: NDArray[np.bool_],
     level: float = 0.95,
 ) -> BetaEstimate | None:
-    """beta that maximises sum log P(s_i | all others) over free sites and samples, with an interval.
+    """Beta that maximises sum log P(s_i | all others) over free sites and samples, with an interval.
 
     Args:
         model: the model in the user's units.
@@ -273,4 +276,3 @@ def diagnose(
         n_chains=states.shape[0],
         n_samples=states.shape[1],
     )
-

@@ -64,7 +64,7 @@ class Driver(Protocol):
         ...
 
     def admit(self, run: Run, program: AnyProgram) -> int:
-        """Refuse now, in the caller's thread, what `run` would refuse later (ModelNotSupportedError, InvalidModelError).
+        """Refuse now, in the caller's thread, what `run` would refuse later, by a ModelNotSupportedError.
 
         Returns the host memory in bytes that the run needs beside its results, so that too much can be refused instead
         of exhausted. Must not touch the machine, which may be running another job.

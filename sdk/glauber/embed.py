@@ -78,7 +78,9 @@ def default_strength(model: IsingModel) -> float:
     return strength if strength > 0 else 1.0
 
 
-def find_embedding(model: IsingModel, topology: TopologyBase, *, seed: int = 0, strength: float | None = None) -> Embedding:
+def find_embedding(
+    model: IsingModel, topology: TopologyBase, *, seed: int = 0, strength: float | None = None
+) -> Embedding:
     """Search for an embedding of the model's graph in the device's.
 
     Raises:

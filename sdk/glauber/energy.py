@@ -88,7 +88,7 @@ class EnergyReport:
         """The least trustworthy provenance among the parts used."""
         strength: tuple[Provenance, ...] = ("assumed", "vendor", "model", "derived", "measured")
         used = [part.provenance for part in self.parts.values() if part.provenance is not None]
-        return min(used, key=strength.index) if used else None
+        return strength[min(strength.index(provenance) for provenance in used)] if used else None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, the derived figures included."""
@@ -151,7 +151,10 @@ def device_seconds(spec: SpecBase, operations: Operations) -> Quantity | None:
     seconds = sampling
     variance = (sampling * rate.uncertainty / rate.best) ** 2
     provenance, source = rate.provenance, [f"rate: {rate.source}"]
-    for quantity, count in ((costs.program_seconds, min(1, operations.nodes_written)), (costs.read_seconds, operations.reads)):
+    for quantity, count in (
+        (costs.program_seconds, min(1, operations.nodes_written)),
+        (costs.read_seconds, operations.reads),
+    ):
         if quantity is not None:
             seconds += count * quantity.best
             variance += (count * quantity.uncertainty) ** 2

@@ -3,7 +3,7 @@
     GlauberError
     |-- InvalidModelError(ValueError)        the input is wrong whatever the device: NaN, a self-loop, a bad clamp
     |-- ModelNotSupportedError(ValueError)   the input is fine, but not on this device: missing edge, coefficient range
-    |-- DeviceNotFoundError(LookupError)     no such address, scheme or catalogue entry, or a part of it is not installed
+    |-- DeviceNotFoundError(LookupError)     no such address, scheme or catalogue entry, or a part is not installed
     |-- DeviceClosedError(RuntimeError)      the device was closed, or its worker died
     |-- DeviceIOError(OSError)               the link to the device failed
     |   `-- ProtocolError                    the device answered, but not what its protocol says

@@ -146,17 +146,16 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
 
 
 def _check_temperature(request: JobRequest, spec: AnySpec) -> float | None:
-    """beta to fold into the coefficients, or None; refuses schedules that the device has no way to follow."""
+    """Beta to fold into the coefficients, or None; refuses schedules that the device has no way to follow."""
     schedule = request.schedule
-    sampling = isinstance(schedule, SamplingSchedule)
-    if sampling and not spec.capabilities.sampler:
+    if isinstance(schedule, SamplingSchedule) and not spec.capabilities.sampler:
         raise ModelNotSupportedError(
             f"{spec.name} is an optimiser and states no temperature, so it cannot sample at beta = {schedule.beta:g};"
             " use an AnnealingSchedule for low energies, or another device"
         )
     if spec.capabilities.beta != "folded":
         return None
-    if not sampling:
+    if not isinstance(schedule, SamplingSchedule):
         raise ModelNotSupportedError(
             f"{spec.name} takes beta by scaling its coefficients, so beta cannot change during a run; use a"
             " SamplingSchedule, one job per temperature"
@@ -241,8 +240,7 @@ class _Collector:
         self._samples: list[NDArray[np.unsignedinteger]] = []
         self._energies: list[NDArray[np.float64]] = []
         self._broken: list[tuple[float, int]] = []
-        self._sites: NDArray[np.int64] | None = None
-        self._edges: NDArray[np.int64] | None = None
+        self._embedded: Moments | None = None
         self.last: NDArray[np.unsignedinteger] | None = None
         self.moments: Moments | None = None
         self.n_samples = 0
@@ -283,9 +281,9 @@ class _Collector:
             a, b = model.edges[:, 0], model.edges[:, 1]
             sites = states.sum(axis=1, dtype=np.int64)
             edges = np.stack([(chain[:, a] * chain[:, b]).sum(axis=0, dtype=np.int64) for chain in states])
-            self._sites = sites if self._sites is None else self._sites + sites
-            self._edges = edges if self._edges is None else self._edges + edges
-            self.moments = Moments(self.n_samples, self._sites, self._edges)
+            if self._embedded is not None and self._embedded.edges is not None:
+                sites, edges = sites + self._embedded.sites, edges + self._embedded.edges
+            self.moments = self._embedded = Moments(self.n_samples, sites, edges)
 
     def packed(self) -> NDArray[np.unsignedinteger] | None:
         """All samples."""
@@ -381,7 +379,9 @@ def execute(
         if close is not None:
             close()
     if collector.n_samples == 0:
-        reason = {"cancel": "cancelled", None: "ended by the device"}.get(stopped_by, f"stopped by its {stopped_by} budget")
+        reason = {"cancel": "cancelled", None: "ended by the device"}.get(
+            stopped_by, f"stopped by its {stopped_by} budget"
+        )
         raise BudgetExceededError(
             f"job {job_id} was {reason} after {sweeps} of {run.n_sweeps} sweeps, before its first sample; allow more"
             " or warm up less"
@@ -442,10 +442,12 @@ def _affordable(request: JobRequest, spec: AnySpec) -> tuple[int, StopReason | N
         InvalidModelError: joules are budgeted, and nobody published any for this device.
     """
     schedule, budget = request.schedule, request.budget
-    samples, reason = schedule.n_samples, None
+    samples = schedule.n_samples
+    reason: StopReason | None = None
     if budget is not None and budget.sweeps is not None:
         allowed = (budget.sweeps - schedule.n_warmup) // schedule.sweeps_per_sample
-        samples, reason = (allowed, "sweeps") if allowed < samples else (samples, reason)
+        if allowed < samples:
+            samples, reason = allowed, "sweeps"
     if budget is None or budget.joules is None:
         return samples, reason
 

@@ -99,7 +99,8 @@ def check_header(header: Any, kind: str, version: int, path: str | Path) -> None
         raise FileFormatError(f"{path} holds {found or 'no header'}, not {kind}")
     if header.get("version") != version:
         raise FileFormatError(
-            f"{path} is version {header.get('version')} of {kind}, this glauber reads version {version}; upgrade glauber"
+            f"{path} is version {header.get('version')} of {kind}, this glauber reads version {version};"
+            " upgrade glauber"
         )
 
 
@@ -298,7 +299,7 @@ def _parse_qubo(text: str, path: str | Path) -> IsingModel:
 
 
 def _parse_coo(text: str, path: str | Path) -> IsingModel:
-    """dimod's energies have plus signs: h = -linear, J = -quadratic."""
+    """Dimod's energies have plus signs: h = -linear, J = -quadratic."""
     heads = [line for line in text.splitlines() if line.startswith("#") and "vartype=" in line]
     vartype = heads[0].split("vartype=")[1].split()[0].rstrip(",") if heads else "SPIN"
     if vartype not in ("SPIN", "BINARY"):

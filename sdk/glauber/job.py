@@ -117,7 +117,8 @@ class Job:
         seen = -1
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._version > seen)
+                while self._version <= seen:
+                    self._changed.wait()
                 seen = self._version
                 progress = self._progress()
             yield progress
@@ -264,12 +265,17 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
     for job in pending:
         job.add_done_callback(on_done)
     deadline = None if timeout is None else time.monotonic() + timeout
-    for count in range(len(pending)):
+    done = 0
+    while done < len(pending):
         with something:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not something.wait_for(lambda count=count: len(ended) > count, left):
-                raise JobTimeoutError(f"{len(pending) - count} of {len(pending)} jobs have not ended after {timeout:g} s")
-            job = ended[count]
+            while len(ended) <= done and (deadline is None or time.monotonic() < deadline):
+                something.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if len(ended) <= done:
+                raise JobTimeoutError(
+                    f"{len(pending) - done} of {len(pending)} jobs have not ended after {timeout:g} s"
+                )
+            job = ended[done]
+        done += 1
         yield job
 
 

@@ -81,6 +81,12 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
+def _set(instance: object, **values: Any) -> None:
+    """Set the fields of a frozen instance that is being made."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
 def _labels(labels: Sequence[Hashable] | None, n_sites: int) -> tuple[Hashable, ...] | None:
     if labels is None:
         return None
@@ -90,7 +96,7 @@ def _labels(labels: Sequence[Hashable] | None, n_sites: int) -> tuple[Hashable, 
     return None if result == tuple(range(n_sites)) else result
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class IsingModel:
     """An Ising model: E(s) = offset - sum_i h_i s_i - sum_(i<j) J_ij s_i s_j, with s_i = -1 or +1.
 
@@ -111,21 +117,34 @@ class IsingModel:
     fields: NDArray[np.float64]
     edges: NDArray[np.int32]
     couplings: NDArray[np.float64]
-    offset: float = 0.0
-    labels: tuple[Hashable, ...] | None = None
-    graph_key: str = field(init=False, repr=False)
-    _key: list[str] = field(init=False, repr=False, default_factory=list)
+    offset: float
+    labels: tuple[Hashable, ...] | None
+    graph_key: str = field(repr=False)
+    _key: list[str] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        shape = np.shape(self.fields)
-        n = _count("the number of sites", shape[0] if len(shape) == 1 else 0, 1)
-        edges, _ = _edges(self.edges, n)
-        object.__setattr__(self, "fields", _floats("fields", self.fields, (n,)))
-        object.__setattr__(self, "edges", edges)
-        object.__setattr__(self, "couplings", _floats("couplings", self.couplings, (len(edges),)))
-        object.__setattr__(self, "offset", float(_floats("offset", self.offset, ())))
-        object.__setattr__(self, "labels", _labels(self.labels, n))
-        object.__setattr__(self, "graph_key", _digest(n.to_bytes(8, "little"), edges.tobytes()))
+    def __init__(
+        self,
+        fields: ArrayLike,
+        edges: ArrayLike,
+        couplings: ArrayLike,
+        offset: float = 0.0,
+        labels: Sequence[Hashable] | None = None,
+    ) -> None:
+        shape = np.shape(fields)
+        if len(shape) != 1:
+            raise InvalidModelError(f"fields must have shape (n_sites,), not {shape}")
+        n = _count("the number of sites", shape[0], 1)
+        pairs, _ = _edges(edges, n)
+        _set(
+            self,
+            fields=_floats("fields", fields, (n,)),
+            edges=pairs,
+            couplings=_floats("couplings", couplings, (len(pairs),)),
+            offset=float(_floats("offset", offset, ())),
+            labels=_labels(labels, n),
+            graph_key=_digest(n.to_bytes(8, "little"), pairs.tobytes()),
+            _key=[],
+        )
 
     @property
     def n_sites(self) -> int:
@@ -156,12 +175,16 @@ class IsingModel:
     def replace(self, *, fields: ArrayLike | None = None, couplings: ArrayLike | None = None) -> Self:
         """The same graph with other coefficients, without checking the edges again: for training loops."""
         model = object.__new__(type(self))
-        values: dict[str, Any] = {name: getattr(self, name) for name in ("edges", "offset", "labels", "graph_key")}
-        values["fields"] = self.fields if fields is None else _floats("fields", fields, (self.n_sites,))
-        values["couplings"] = self.couplings if couplings is None else _floats("couplings", couplings, (self.n_edges,))
-        values["_key"] = []
-        for name, value in values.items():
-            object.__setattr__(model, name, value)
+        _set(
+            model,
+            fields=self.fields if fields is None else _floats("fields", fields, (self.n_sites,)),
+            edges=self.edges,
+            couplings=self.couplings if couplings is None else _floats("couplings", couplings, (self.n_edges,)),
+            offset=self.offset,
+            labels=self.labels,
+            graph_key=self.graph_key,
+            _key=[],
+        )
         return model
 
     def energies(self, spins: ArrayLike) -> NDArray[np.float64]:
@@ -234,7 +257,7 @@ class IsingModel:
         return cls(model.fields, model.edges, model.couplings, labels=tuple(names))
 
     @classmethod
-    def from_qubo(cls, qubo: Mapping[tuple[Hashable, Hashable], float] | ArrayLike, *, offset: float = 0.0) -> Self:
+    def from_qubo(cls, qubo: Mapping[Any, float] | ArrayLike, *, offset: float = 0.0) -> Self:
         """A model whose energies are sum_ij Q_ij x_i x_j + offset with x = (1 + s) / 2.
 
         Args:
@@ -242,9 +265,10 @@ class IsingModel:
             offset: a constant added to every energy.
         """
         if isinstance(qubo, Mapping):
-            names = list(dict.fromkeys(name for pair in qubo for name in pair))
-            if all(isinstance(name, int) for name in names):
-                names = list(range(max(names, default=-1) + 1)) if min(names, default=0) >= 0 else sorted(names)
+            names: list[Hashable] = list(dict.fromkeys(name for pair in qubo for name in pair))
+            numbers = [name for name in names if isinstance(name, int) and name >= 0]
+            if len(numbers) == len(names):  # plain indices: every site up to the largest exists
+                names = list(range(max(numbers, default=-1) + 1))
             index = {name: k for k, name in enumerate(names)}
             entries = [(index[a], index[b], float(value)) for (a, b), value in qubo.items()]
         else:
@@ -286,7 +310,7 @@ class IsingModel:
     @classmethod
     def from_bqm(cls, bqm: dimod.BinaryQuadraticModel) -> Self:
         """A model from a dimod BQM of either vartype; dimod's spin energies have plus signs, ours minus."""
-        spin = bqm.change_vartype("SPIN", inplace=False)
+        spin = bqm.change_vartype("SPIN", inplace=False)  # type: ignore[arg-type, unused-ignore]
         names = tuple(spin.variables)
         index = {name: k for k, name in enumerate(names)}
         fields = np.array([-float(spin.linear[name]) for name in names])
@@ -303,10 +327,12 @@ class IsingModel:
         names = self.labels if self.labels is not None else tuple(range(self.n_sites))
         linear = {name: -h for name, h in zip(names, self.fields.tolist(), strict=True)}
         edges = zip(self.edges.tolist(), self.couplings.tolist(), strict=True)
-        return dimod.BinaryQuadraticModel(linear, {(names[i], names[j]): -J for (i, j), J in edges}, self.offset, "SPIN")
+        return dimod.BinaryQuadraticModel(
+            linear, {(names[i], names[j]): -J for (i, j), J in edges}, self.offset, "SPIN"
+        )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class PottsModel:
     """A Potts model of q states: E(s) = offset - sum_i h_i[s_i] - sum_edges J_ij[s_i, s_j], with s_i = 0 .. q - 1.
 
@@ -326,42 +352,54 @@ class PottsModel:
     fields: NDArray[np.float64]
     edges: NDArray[np.int32]
     couplings: NDArray[np.float64]
-    allowed: NDArray[np.bool_] | None = None
-    offset: float = 0.0
-    graph_key: str = field(init=False, repr=False)
-    _key: list[str] = field(init=False, repr=False, default_factory=list)
+    allowed: NDArray[np.bool_] | None
+    offset: float
+    graph_key: str = field(repr=False)
+    _key: list[str] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        shape = np.shape(self.fields)
+    def __init__(
+        self,
+        fields: ArrayLike,
+        edges: ArrayLike,
+        couplings: ArrayLike,
+        allowed: ArrayLike | None = None,
+        offset: float = 0.0,
+    ) -> None:
+        shape = np.shape(fields)
         if len(shape) != 2:
             raise InvalidModelError(f"Potts fields must have shape (n_sites, n_states), not {shape}")
         n = _count("the number of sites", shape[0], 1)
         q = _count("the number of states", shape[1], 2, MAX_POTTS_STATES)
-        edges, turned = _edges(self.edges, n)
-        m = len(edges)
+        pairs, turned = _edges(edges, n)
+        m = len(pairs)
         shapes = {1: (m,), 2: (q, q), 3: (m, q, q)}
-        ndim = np.ndim(self.couplings)
+        ndim = np.ndim(couplings)
         if ndim not in shapes:
             raise InvalidModelError(f"couplings must have shape {(m,)}, {(q, q)} or {(m, q, q)}, not {ndim} axes")
-        couplings = _floats("couplings", self.couplings, shapes[ndim])
-        if turned.any() and ndim == 2 and not np.array_equal(couplings, couplings.T):
-            couplings = np.broadcast_to(couplings, (m, q, q)).copy()
-        if turned.any() and couplings.ndim == 3:
-            couplings = np.where(turned[:, None, None], couplings.swapaxes(1, 2), couplings)
-        couplings.setflags(write=False)
-        object.__setattr__(self, "fields", _floats("fields", self.fields, (n, q)))
-        object.__setattr__(self, "edges", edges)
-        object.__setattr__(self, "couplings", couplings)
-        object.__setattr__(self, "offset", float(_floats("offset", self.offset, ())))
-        if self.allowed is not None:
-            allowed = np.array(self.allowed, dtype=np.bool_)
-            if allowed.shape != (n, q):
-                raise InvalidModelError(f"allowed has shape {allowed.shape}, but shape {(n, q)} is needed")
-            if not allowed.any(axis=1).all():
-                raise InvalidModelError(f"site {int(allowed.any(axis=1).argmin())} is allowed no state at all")
-            allowed.setflags(write=False)
-            object.__setattr__(self, "allowed", allowed)
-        object.__setattr__(self, "graph_key", _digest(n.to_bytes(8, "little"), edges.tobytes()))
+        tables = _floats("couplings", couplings, shapes[ndim])
+        if turned.any() and ndim == 2 and not np.array_equal(tables, tables.T):
+            tables = np.broadcast_to(tables, (m, q, q)).copy()
+        if turned.any() and tables.ndim == 3:
+            tables = np.where(turned[:, None, None], tables.swapaxes(1, 2), tables)
+        tables.setflags(write=False)
+        mask = None
+        if allowed is not None:
+            mask = np.array(allowed, dtype=np.bool_)
+            if mask.shape != (n, q):
+                raise InvalidModelError(f"allowed has shape {mask.shape}, but shape {(n, q)} is needed")
+            if not mask.any(axis=1).all():
+                raise InvalidModelError(f"site {int(mask.any(axis=1).argmin())} is allowed no state at all")
+            mask.setflags(write=False)
+        _set(
+            self,
+            fields=_floats("fields", fields, (n, q)),
+            edges=pairs,
+            couplings=tables,
+            allowed=mask,
+            offset=float(_floats("offset", offset, ())),
+            graph_key=_digest(n.to_bytes(8, "little"), pairs.tobytes()),
+            _key=[],
+        )
 
     @classmethod
     def from_edges(cls, n_sites: int, n_states: int, edges: Iterable[tuple[int, int, float]]) -> Self:

@@ -47,7 +47,9 @@ def factory(scheme: str) -> DriverFactory:
     known = _factories()
     if scheme not in known:
         close = difflib.get_close_matches(scheme, known, n=1)
-        hint = f"did you mean {close[0]}://?" if close else f"installed are {', '.join(f'{s}://' for s in sorted(known))}"
+        hint = (
+            f"did you mean {close[0]}://?" if close else f"installed are {', '.join(f'{s}://' for s in sorted(known))}"
+        )
         raise DeviceNotFoundError(f"no driver for {scheme}:// is installed; {hint}")
     try:
         found: DriverFactory = known[scheme].load()()

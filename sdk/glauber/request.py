@@ -121,7 +121,7 @@ class JobRequest:
 
     def _legal(self, values: NDArray[np.int32]) -> NDArray[np.bool_]:
         if isinstance(self.model, IsingModel):
-            return np.abs(values) == 1
+            return np.asarray(np.abs(values) == 1)
         inside = (values >= 0) & (values < self.model.n_states)
         if self.model.allowed is not None:
             safe = np.where(inside, values, 0)
@@ -254,7 +254,9 @@ class JobRequest:
             initial=arrays.get("initial"),
             observe=frozenset(header["observe"]),
             budget=None if header["budget"] is None else Budget(**header["budget"]),
-            **{name: header[name] for name in ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa")},
+            **{
+                name: header[name] for name in ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa")
+            },
         )
 
 
@@ -274,11 +276,10 @@ def _integer(name: str, value: object, smallest: int, largest: int) -> int:
 
 
 def _observe(observe: Any) -> frozenset[Observable]:
-    wanted = frozenset([observe]) if isinstance(observe, str) else frozenset(observe)
-    unknown = wanted - set(OBSERVABLES)
-    if unknown or not wanted:
+    wanted = {observe} if isinstance(observe, str) else set(observe)
+    if not wanted or wanted - set(OBSERVABLES):
         raise InvalidModelError(f"observe is {sorted(map(str, wanted))}; choose among {', '.join(OBSERVABLES)}")
-    return wanted
+    return frozenset(name for name in OBSERVABLES if name in wanted)
 
 
 def _as_pairs(clamp: Any) -> list[tuple[Any, Any]] | None:

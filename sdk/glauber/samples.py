@@ -204,7 +204,8 @@ class SampleSet:
         """Fields and couplings as the device held them after quantisation, in the model's units."""
         program = self._program()
         couplings = program.edge_weight if isinstance(program, Program) else program.edge_couplings
-        return Coefficients(program.field * program.quantisation.step, couplings * program.quantisation.step)
+        step = np.float64(program.quantisation.step)
+        return Coefficients(np.asarray(program.field * step), np.asarray(couplings * step))
 
     def _program(self) -> AnyProgram:
         if self.program is None:
@@ -337,15 +338,14 @@ class SampleSet:
         )
 
 
-def field_change(
-    model: Model, fields: NDArray[np.float64], states: NDArray[np.integer[Any]]
-) -> NDArray[np.float64]:
+def field_change(model: Model, fields: NDArray[np.float64], states: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """What a job's own fields add to the energies of states (n_chains, n_samples, n_sites): sum (h - h_job) s."""
     change = model.fields - fields
     if isinstance(model, IsingModel):
-        return np.einsum("ci,csi->cs", np.broadcast_to(change, (len(states), model.n_sites)), states)
+        result: NDArray[np.float64] = np.einsum(
+            "ci,csi->cs", np.broadcast_to(change, (len(states), model.n_sites)), states
+        )
+        return result
     wide = np.broadcast_to(change, (len(states), *model.fields.shape))
     picked = np.take_along_axis(wide[:, None], states[..., None].astype(np.int64), axis=3)
     return np.asarray(picked[..., 0].sum(axis=2))
-
-

@@ -13,9 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from glauber.topology import Topology
 
-SCHEMA_NAME = "glauber.device-spec"
-SCHEMA_VERSION = 1
-
 Provenance = Literal["measured", "vendor", "model", "derived", "assumed"]
 Boundary = Literal["kernel", "chip", "board", "wall"]
 
@@ -61,8 +58,8 @@ class Quantity(_Frozen):
         """The value, or the middle of the interval."""
         if self.value is not None:
             return self.value
-        assert self.low is not None and self.high is not None  # noqa: S101 - the validator saw to it
-        return (self.low + self.high) / 2
+        low, high = self.low, self.high
+        return float("nan") if low is None or high is None else (low + high) / 2  # the validator lets neither be None
 
     @property
     def uncertainty(self) -> float:
@@ -162,8 +159,8 @@ class Costs(_Frozen):
 class SpecBase(_Frozen):
     """What all kinds of device have in common."""
 
-    schema_name: Literal["glauber.device-spec"] = SCHEMA_NAME
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_name: Literal["glauber.device-spec"] = "glauber.device-spec"
+    schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     """Name in the catalogue and in addresses."""
     title: str
@@ -246,17 +243,15 @@ device_spec_adapter: TypeAdapter[AnySpec] = TypeAdapter(DeviceSpec)
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a device description."""
     schema = device_spec_adapter.json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA_NAME, **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "glauber.device-spec", **schema}
 
 
 def summary_rows(spec: SpecBase) -> list[tuple[str, str]]:
     """(label, text) rows that describe a device to a person; what is not published says so."""
     unknown = "not published"
     coefficients, capabilities = spec.coefficients, spec.capabilities
-    if spec.topology is not None:
-        topology = spec.topology.describe()
-    else:
-        topology = "any graph" if spec.any_graph else unknown
+    no_topology = "any graph" if spec.any_graph else unknown
+    topology = no_topology if spec.topology is None else spec.topology.describe()
     beta_range = "" if capabilities.beta_range is None else " from {:g} to {:g}".format(*capabilities.beta_range)
     precision = unknown if coefficients.weight_bits is None else f"{coefficients.weight_bits} bits"
     weight_range = "any scale" if coefficients.weight_range is None else f"|J| <= {coefficients.weight_range:g}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from glauber.compile import PottsProgram, Program, Run
+from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber.samples import Moments
 from numpy.typing import NDArray
 
-from glauber.compile import PottsProgram, Program, Run
-from glauber.samples import Moments
-from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber_simulator._core import ffi, lib
 from glauber_simulator.session import potts_dtype
 

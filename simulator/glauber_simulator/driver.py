@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
-
 from glauber.catalogue import catalogue_names, load_spec
 from glauber.compile import AnyProgram, PottsProgram, Run
 from glauber.driver import Address, Batch
 from glauber.errors import DeviceNotFoundError, ModelNotSupportedError
 from glauber.spec import AnySpec
 from glauber.topology import OffsetGrid
+from pydantic import ValidationError
+
 from glauber_simulator import core
 from glauber_simulator.reference import IsingReference, PottsReference
 from glauber_simulator.session import Session, potts_dtype
@@ -141,9 +141,13 @@ def with_parameters(spec: AnySpec, parameters: dict[str, str]) -> AnySpec:
             changes["coefficients"] = type(spec.coefficients)(**{**spec.coefficients.model_dump(), **asked})
         if "width" in numbers or "height" in numbers:
             if not isinstance(spec.topology, OffsetGrid) and not (spec.topology is None and not spec.any_graph):
-                raise DeviceNotFoundError(f"the graph of {spec.name} is given; width and height belong to grids without")
+                raise DeviceNotFoundError(
+                    f"the graph of {spec.name} is given; width and height belong to grids without"
+                )
             if len(numbers.keys() & {"width", "height"}) < 2:
-                raise DeviceNotFoundError(f"a grid for {spec.name} needs both, as in sim://{spec.name}?width=24&height=24")
+                raise DeviceNotFoundError(
+                    f"a grid for {spec.name} needs both, as in sim://{spec.name}?width=24&height=24"
+                )
             changes["topology"] = OffsetGrid(width=numbers["width"], height=numbers["height"])
             changes["topology_note"] = "width and height assumed, from the device's address"
     except ValidationError as error:

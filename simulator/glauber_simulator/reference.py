@@ -9,10 +9,10 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal, getcontext
 
 import numpy as np
-from numpy.typing import NDArray
-
 from glauber.compile import PottsProgram, Program, Run, pack_spins, unpack_spins
 from glauber.samples import Moments
+from numpy.typing import NDArray
+
 from glauber_simulator.session import potts_dtype
 
 DECISION, START, CATEGORICAL = 0, 1, 3
@@ -38,7 +38,7 @@ C = U64(_rounded(2**30 * _LN2**3 / 6))
 E = np.array([_rounded(2**31 * (-_LN2 * j / 256).exp()) for j in range(256)], dtype=U64)
 
 
-def threefry4x32(key: tuple[int, int, int, int], counter: tuple[Words | int, ...]) -> list[Words]:
+def threefry4x32(key: tuple[int, int, int, int], counter: tuple[Words | np.uint32, ...]) -> list[Words]:
     """Threefry4x32, 20 rounds (section 3): four words for each of the broadcast counters."""
     rotations = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
     parity = 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]
@@ -91,7 +91,7 @@ def exp2(x: ULongs) -> ULongs:
 
 
 def scale(magnitude: ULongs, b: int) -> ULongs:
-    """magnitude * b, saturated at 63 * 2^32 before multiplying."""
+    """Magnitude * b, saturated at 63 * 2^32 before multiplying."""
     if b == 0:
         return np.zeros_like(magnitude)
     too_large = magnitude > U64(X_MAX // b)
@@ -103,7 +103,7 @@ def thresholds(field: NDArray[np.int64], b: int) -> ULongs:
     e = exp2(scale(np.abs(field).astype(U64), b))
     t = U64(1 << 63) // ((U64(1 << 62) + e + U64(1 << 30)) >> U64(31))
     t = np.minimum(t, U64(0xFFFFFFFF))
-    return np.where(field < 0, U64(1 << 32) - t, t)
+    return np.asarray(np.where(field < 0, U64(1 << 32) - t, t), dtype=U64)
 
 
 def _b_of_sweep(run: Run, sweep: int) -> int:
@@ -242,7 +242,7 @@ class PottsReference:
         sums = np.cumsum(np.where(allowed, e >> shift, U64(0)), axis=1, dtype=U64)
         total = sums[:, -1]
         target = u * (total >> U64(32)) + (u * (total & U64(0xFFFFFFFF)) >> U64(32))
-        return (sums <= target[:, None]).sum(axis=1)
+        return np.asarray((sums <= target[:, None]).sum(axis=1), dtype=np.int64)
 
     def _sweep(self, sweep: int) -> None:
         program, run = self._program, self._run

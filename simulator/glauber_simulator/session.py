@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-
 from glauber.samples import Moments
+from numpy.typing import NDArray
 
 
 class Session(Protocol):

@@ -5,7 +5,8 @@
     program.py    Program and PottsProgram: what is loaded into a device
     run.py        Run: what is run on a loaded program
 
-docs/machine.md specifies all of it. A program is cached by graph and coefficients, so a loop that resubmits pays nothing.
+docs/machine.md specifies all of it. A program is cached by graph and coefficients, so a loop that resubmits pays
+nothing.
 """
 
 from glauber.compile.program import (

@@ -144,7 +144,9 @@ def misfits(model: Model, spec: AnySpec) -> list[str]:
         return reasons
     degree = int(np.bincount(model.edges.ravel(), minlength=1).max()) if model.n_edges else 0
     if degree > spec.topology.max_degree:
-        reasons.append(f"degree: a site of the model has {degree} couplings, the device's have {spec.topology.max_degree}")
+        reasons.append(
+            f"degree: a site of the model has {degree} couplings, the device's have {spec.topology.max_degree}"
+        )
     missing = model.edges[~spec.topology.has_edges(model.edges)] if model.n_edges else model.edges
     if len(missing):
         listed = ", ".join(f"{i}-{j}" for i, j in missing[:MAX_LISTED_REASONS].tolist())
@@ -218,7 +220,7 @@ def compile_program(
     field = to_steps(model.fields, step.step, step.field_multiple, step.field_limit)
     couplings = to_steps(model.couplings, step.step, step.weight_multiple, step.weight_limit)
     asked = np.concatenate([model.couplings.ravel(), model.fields.ravel()])
-    programmed = np.concatenate([couplings.ravel(), field.ravel()]) * step.step
+    programmed = np.concatenate([couplings.ravel(), field.ravel()]) * np.float64(step.step)
     report = make_report(asked, programmed, step)
     text = repr((model.graph_key, model.offset, step))
     if isinstance(model, PottsModel):
@@ -295,7 +297,9 @@ def distribution_change(model: Model, program: AnyProgram, beta: float) -> float
     """
     q = 2 if isinstance(model, IsingModel) else model.n_states
     if q**model.n_sites > MAX_ENUMERATED_STATES:
-        raise InvalidModelError(f"{q}^{model.n_sites} states are too many to enumerate; at most {MAX_ENUMERATED_STATES}")
+        raise InvalidModelError(
+            f"{q}^{model.n_sites} states are too many to enumerate; at most {MAX_ENUMERATED_STATES}"
+        )
     states = np.array(list(itertools.product(range(q), repeat=model.n_sites)))
     if isinstance(model, IsingModel):
         states = 2 * states - 1

@@ -128,7 +128,9 @@ def choose_step(
     reasons = []
     # half a step of room: what rounds to the largest code is in range
     if largest_j * scale > weight_step * (top + 0.5):
-        reasons.append(f"largest |J| is {largest_j * scale:g}, the device's range ends at {coefficients.weight_range:g}")
+        reasons.append(
+            f"largest |J| is {largest_j * scale:g}, the device's range ends at {coefficients.weight_range:g}"
+        )
     if largest_h * scale > field_step * (field_top + 0.5):
         reasons.append(f"largest |h| is {largest_h * scale:g}, the device's range ends at {field_step * field_top:g}")
     if reasons and fold is not None:

@@ -73,7 +73,7 @@ class Run:
 
 
 def scaled_betas(betas: NDArray[np.float64], step: float, *, potts: bool) -> NDArray[np.uint64]:
-    """b of each beta: round(2 beta step log2(e) 2^32), ties to even; without the factor 2 for Potts.
+    """B of each beta: round(2 beta step log2(e) 2^32), ties to even; without the factor 2 for Potts.
 
     Raises:
         ModelNotSupportedError: b reaches 2^63: one step is then so cold that no arithmetic is left.
@@ -99,7 +99,7 @@ def make_run(
     fields: NDArray[np.float64] | None = None,
     clamp: NDArray[np.int8] | NDArray[np.int32] | None = None,
     initial: NDArray[np.unsignedinteger] | None = None,
-    observe: Collection[Observable] = ("samples",),
+    observe: Collection[Observable] = frozenset({"samples"}),
     threads: int | None = None,
     isa: str | None = None,
 ) -> Run:
@@ -186,4 +186,3 @@ def threefry4x32(key: list[int], counter: list[int]) -> list[int]:
             x = [(word + keys[(i + j) % 5]) & mask for j, word in enumerate(x)]
             x[3] = (x[3] + i) & mask
     return x
-

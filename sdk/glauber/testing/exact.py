@@ -56,9 +56,13 @@ class ExactLaw:
         weight = np.exp(exponent)
         return np.asarray(weight / weight.sum())
 
+    def _digits(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
+        """States as digits 0 .. q - 1."""
+        return (states + 1) // 2 if isinstance(self.model, IsingModel) else states
+
     @property
     def log_partition(self) -> float:
-        """log sum exp(-beta E) over the states."""
+        """Log sum exp(-beta E) over the states."""
         lowest = float(self.energies.min())
         return math.log(float(np.exp(-self.beta * (self.energies - lowest)).sum())) - self.beta * lowest
 
@@ -70,9 +74,8 @@ class ExactLaw:
         """
         base = 2 if isinstance(self.model, IsingModel) else self.model.n_states
         powers = base ** np.arange(self.model.n_sites - 1, -1, -1)
-        shift = (lambda s: (s + 1) // 2) if isinstance(self.model, IsingModel) else (lambda s: s)
-        codes = shift(samples.reshape(-1, self.model.n_sites).astype(np.int64)) @ powers
-        known = shift(self.states) @ powers
+        codes = self._digits(samples.reshape(-1, self.model.n_sites).astype(np.int64)) @ powers
+        known = self._digits(self.states) @ powers
         order = np.argsort(known)
         where = np.searchsorted(known[order], codes).clip(0, len(known) - 1)
         if not (known[order][where] == codes).all():

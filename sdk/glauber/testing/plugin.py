@@ -22,7 +22,9 @@ DEFAULT = "sim://ideal"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
     group = parser.getgroup("glauber")
-    group.addoption("--glauber-device", default=DEFAULT, metavar="ADDRESS", help=f"device for tests (default {DEFAULT})")
+    group.addoption(
+        "--glauber-device", default=DEFAULT, metavar="ADDRESS", help=f"device for tests (default {DEFAULT})"
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str:
