@@ -383,7 +383,7 @@ static struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
     int32_t *colour = NEW(int32_t, n);
     int32_t *fill = NEW(int32_t, n);
     for (int32_t c = 1; c < n_colours; c++) {
-        g.colour_start[c] = n * c / n_colours + (c == 1 ? 2 : 0);
+        g.colour_start[c] = n * c / n_colours + (c == 1 && n > 20 ? 2 : 0);
     }
     g.colour_start[n_colours] = n;
     for (int32_t p = 0; p < n; p++) {

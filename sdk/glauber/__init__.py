@@ -27,13 +27,13 @@ _HOME = {
     "Quantity": "spec",
     "SampleSet": "samples",
     "SamplingSchedule": "schedule",
-    "Solution": "solve",
+    "Solution": "solver",
     "as_completed": "job",
     "available_devices": "registry",
     "load_spec": "catalogue",
     "open_device": "device",
     "read_model": "formats",
-    "solve": "solve",
+    "solve": "solver",
     "wait": "job",
     "write_model": "formats",
 }
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
     from glauber.schedule import AnnealingSchedule, SamplingSchedule
-    from glauber.solve import Solution, solve
+    from glauber.solver import Solution, solve
     from glauber.spec import Quantity
 
 __all__ = [

@@ -273,8 +273,8 @@ def solve(
     """Search for the lowest energy, or the largest cut of a Gset file; every value is recounted from the file."""
     from glauber.device import open_device
     from glauber.request import Budget
-    from glauber.solve import Incumbent
-    from glauber.solve import solve as run_solver
+    from glauber.solver import Incumbent
+    from glauber.solver import solve as run_solver
 
     with _errors(as_json):
         _check_output(output)

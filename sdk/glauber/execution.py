@@ -108,6 +108,7 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         InvalidModelError: it needs more memory than there is, or joules are budgeted that nobody published.
     """
     spec, schedule, model = driver.spec, request.schedule, request.model
+    _check_capabilities(request, spec)
     fold = _check_temperature(request, spec)
     samples, stopped_by = _affordable(request, spec)
     embedding = None
@@ -128,8 +129,11 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         wide = np.broadcast_to(initial, (schedule.n_chains, model.n_sites))
         packed = pack_spins(wide.astype(np.int8)) if isinstance(model, IsingModel) else wide.astype(np.uint32)
     observe = set(request.observe) - {"energies"}
-    if "energies" in request.observe or (embedding is not None and "moments" in observe):
+    counts_moments = "moments" in observe and (embedding is not None or "moments" not in spec.capabilities.observables)
+    if "energies" in request.observe or counts_moments:
         observe.add("samples")
+    if counts_moments:
+        observe.remove("moments")
     run = make_run(
         program,
         schedule,
@@ -143,6 +147,22 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
     )
     _check_memory(request, driver, run, program)
     return Prepared(request, program, replace(run, n_samples=samples), embedding, stopped_by)
+
+
+def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
+    """Refuse what the device can neither do nor be made to do without changing the law."""
+    able = spec.capabilities
+    if request.clamp is not None and not able.clamp:
+        raise ModelNotSupportedError(
+            f"{spec.name} cannot hold spins; leave the clamped sites out of the model and add their couplings to the"
+            " fields of their neighbours"
+        )
+    if request.fields is not None and len(request.fields) > 1 and not able.chain_fields:
+        raise ModelNotSupportedError(
+            f"{spec.name} has one set of fields for all chains; submit one job for each set of fields"
+        )
+    if "samples" not in able.observables and request.observe != {"last"}:
+        raise ModelNotSupportedError(f'{spec.name} returns the last state only; submit with observe={{"last"}}')
 
 
 def _check_temperature(request: JobRequest, spec: AnySpec) -> float | None:
@@ -240,7 +260,7 @@ class _Collector:
         self._samples: list[NDArray[np.unsignedinteger]] = []
         self._energies: list[NDArray[np.float64]] = []
         self._broken: list[tuple[float, int]] = []
-        self._embedded: Moments | None = None
+        self._counted: Moments | None = None
         self.last: NDArray[np.unsignedinteger] | None = None
         self.moments: Moments | None = None
         self.n_samples = 0
@@ -259,7 +279,7 @@ class _Collector:
         """Keep what the request wants of a batch."""
         request, model = self._request, self._request.model
         self.facts = dict(batch.facts)
-        self.moments = batch.moments
+        self.moments = batch.moments if batch.moments is not None else self._counted
         self.n_samples += batch.n_samples
         self.last = batch.state
         if batch.samples is None or not batch.n_samples:
@@ -267,8 +287,8 @@ class _Collector:
         packed = self._read(batch.samples)
         if "samples" in request.observe:
             self._samples.append(packed)
-        embedded_moments = self._prepared.embedding is not None and "moments" in request.observe
-        if not embedded_moments and not ("energies" in request.observe and "samples" not in request.observe):
+        count_moments = "moments" in request.observe and "moments" not in self._prepared.run.observe
+        if not count_moments and not ("energies" in request.observe and "samples" not in request.observe):
             return
         ising = isinstance(model, IsingModel)
         states = unpack_spins(packed.astype(np.uint8, copy=False), model.n_sites) if ising else packed
@@ -277,13 +297,21 @@ class _Collector:
             self._energies.append(
                 energies if request.fields is None else energies + field_change(model, request.fields, states)
             )
-        if embedded_moments:
+        if count_moments:
+            self.moments = self._counted = self._count(states)
+
+    def _count(self, states: NDArray[Any]) -> Moments:
+        """Moments so far, from samples: for devices that do not sum themselves, and for embedded models."""
+        model, before = self._request.model, self._counted
+        edges = None
+        if isinstance(model, PottsModel):
+            sites = (states[..., None] == np.arange(model.n_states)).sum(axis=1, dtype=np.int64)
+        else:
             a, b = model.edges[:, 0], model.edges[:, 1]
             sites = states.sum(axis=1, dtype=np.int64)
             edges = np.stack([(chain[:, a] * chain[:, b]).sum(axis=0, dtype=np.int64) for chain in states])
-            if self._embedded is not None and self._embedded.edges is not None:
-                sites, edges = sites + self._embedded.sites, edges + self._embedded.edges
-            self.moments = self._embedded = Moments(self.n_samples, sites, edges)
+            edges = edges if before is None or before.edges is None else edges + before.edges
+        return Moments(self.n_samples, sites if before is None else sites + before.sites, edges)
 
     def packed(self) -> NDArray[np.unsignedinteger] | None:
         """All samples."""

@@ -78,8 +78,9 @@ def read_archive(path: str | Path, kind: str, version: int) -> tuple[dict[str, A
     Raises:
         FileFormatError: truncated, not an archive, of another kind or of another version.
     """
+    content = io.BytesIO(Path(path).read_bytes())
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(_HEADER).tobytes())
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError, NotImplementedError) as error:

@@ -312,6 +312,8 @@ class IsingModel:
         """A model from a dimod BQM of either vartype; dimod's spin energies have plus signs, ours minus."""
         spin = bqm.change_vartype("SPIN", inplace=False)  # type: ignore[arg-type, unused-ignore]
         names = tuple(spin.variables)
+        if set(names) == set(range(len(names))):
+            names = tuple(range(len(names)))  # plain indices keep their meaning whatever order dimod met them in
         index = {name: k for k, name in enumerate(names)}
         fields = np.array([-float(spin.linear[name]) for name in names])
         pairs = np.array([(index[a], index[b]) for a, b in spin.quadratic], dtype=np.int32).reshape(-1, 2)
@@ -325,11 +327,12 @@ class IsingModel:
         except ImportError as error:
             raise missing_extra("dimod", "interop", "to_bqm()") from error
         names = self.labels if self.labels is not None else tuple(range(self.n_sites))
-        linear = {name: -h for name, h in zip(names, self.fields.tolist(), strict=True)}
+        bqm = dimod.BinaryQuadraticModel("SPIN")
+        bqm.add_linear_from((name, -h) for name, h in zip(names, self.fields.tolist(), strict=True))
         edges = zip(self.edges.tolist(), self.couplings.tolist(), strict=True)
-        return dimod.BinaryQuadraticModel(
-            linear, {(names[i], names[j]): -J for (i, j), J in edges}, self.offset, "SPIN"
-        )
+        bqm.add_quadratic_from((names[i], names[j], -J) for (i, j), J in edges)
+        bqm.offset = self.offset
+        return bqm
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)

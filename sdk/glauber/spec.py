@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
 
 from glauber.topology import Topology
 
@@ -78,9 +78,11 @@ class Quantity(_Frozen):
         if self.value is None:
             text = f"{self.low:.6g} to {self.high:.6g} {self.unit}"
         elif self.low is not None or self.high is not None:
-            low = "" if self.low is None else f"{self.low:.6g}"
-            high = "" if self.high is None else f"{self.high:.6g}"
-            text = f"{self.value:.6g} {self.unit} ({low} to {high})"
+            low, high = self.low, self.high
+            if low is not None and high is not None:
+                text = f"{self.value:.6g} {self.unit} ({low:.6g} to {high:.6g})"
+            else:
+                text = f"{self.value:.6g} {self.unit} " + ("or more" if high is None else f"(at most {high:.6g})")
         elif self.standard_uncertainty is not None:
             text = f"{self.value:.6g} +- {self.standard_uncertainty:.2g} {self.unit}"
         else:
@@ -130,6 +132,11 @@ class Capabilities(_Frozen):
     )
     """What the device can return."""
 
+    @field_serializer("observables")
+    def _in_order(self, observables: frozenset[str]) -> list[str]:
+        """A set has no order, and a description must have one digest in every process."""
+        return sorted(observables)
+
 
 class Costs(_Frozen):
     """Seconds, joules and watts of the device's operations. None: not published."""
@@ -175,6 +182,8 @@ class SpecBase(_Frozen):
     """Which sites can be coupled; None: not published, or any graph as `any_graph` says."""
     any_graph: bool = False
     """Couplings between any two sites are possible, up to the number of units."""
+    grid_rules: tuple[tuple[int, int], ...] | None = None
+    """The rules of an offset grid whose width and height are not published: an address can give them."""
     topology_note: str = ""
     """Why the topology is missing or only ideal."""
     coefficients: Coefficients = Coefficients()
@@ -190,7 +199,9 @@ class SpecBase(_Frozen):
         """Sites that can be programmed: the topology's, or the number of units where any graph is possible."""
         if self.topology is not None:
             return self.topology.n_sites
-        return round(self.units.best) if self.units is not None and self.any_graph else None
+        if self.units is None or not self.any_graph:
+            return None
+        return int(self.units.value if self.units.value is not None else self.units.low or 0)  # what surely exists
 
     @property
     def spec_hash(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from glauber.catalogue import catalogue_names, load_spec
@@ -39,10 +39,12 @@ class SimulatorDriver:
     Attributes:
         spec: the description it follows.
         body: "core" or "reference".
+        facts: what every result's provenance should say beside the kernel, such as an assumed graph.
     """
 
-    def __init__(self, spec: AnySpec, body: str = "core") -> None:
+    def __init__(self, spec: AnySpec, body: str = "core", facts: Mapping[str, str] | None = None) -> None:
         self.spec = spec
+        self.facts = dict(facts or {})
         self.body = body
         self.contract_version = core.CONTRACT_VERSION
         self._program: AnyProgram | None = None
@@ -83,6 +85,7 @@ class SimulatorDriver:
         if program is None:
             raise ModelNotSupportedError("nothing is programmed; call program() before run()")
         session = self._session(run, program)
+        facts = {**session.facts, **self.facts}
         thin, done = run.sweeps_per_sample, run.first_sweep - 1
         limit = max(1, int(ASSUMED_UPDATES_PER_SECOND * BATCH_SECONDS / (program.n_sites * run.n_chains)))
         while done < run.n_sweeps:
@@ -100,7 +103,7 @@ class SimulatorDriver:
                 samples=samples if every and "samples" in run.observe else None,
                 state=session.state(),
                 moments=session.moments(),
-                facts=session.facts,
+                facts=facts,
             )
 
     def close(self) -> None:
@@ -140,15 +143,14 @@ def with_parameters(spec: AnySpec, parameters: dict[str, str]) -> AnySpec:
             asked = {"weight_bits": numbers["weight_bits"], "provenance": "assumed", "source": "the device's address"}
             changes["coefficients"] = type(spec.coefficients)(**{**spec.coefficients.model_dump(), **asked})
         if "width" in numbers or "height" in numbers:
-            if not isinstance(spec.topology, OffsetGrid) and not (spec.topology is None and not spec.any_graph):
-                raise DeviceNotFoundError(
-                    f"the graph of {spec.name} is given; width and height belong to grids without"
-                )
+            rules = spec.topology.rules if isinstance(spec.topology, OffsetGrid) else spec.grid_rules
+            if rules is None:
+                raise DeviceNotFoundError(f"sim://{spec.name} is no offset grid: width and height mean nothing there")
             if len(numbers.keys() & {"width", "height"}) < 2:
                 raise DeviceNotFoundError(
                     f"a grid for {spec.name} needs both, as in sim://{spec.name}?width=24&height=24"
                 )
-            changes["topology"] = OffsetGrid(width=numbers["width"], height=numbers["height"])
+            changes["topology"] = OffsetGrid(width=numbers["width"], height=numbers["height"], rules=rules)
             changes["topology_note"] = "width and height assumed, from the device's address"
     except ValidationError as error:
         raise DeviceNotFoundError(f"sim://{spec.name}: {error.errors()[0]['msg']}") from error
@@ -176,7 +178,8 @@ class SimulatorFactory:
         if body not in ("core", "reference"):
             raise DeviceNotFoundError(f"body={body} is not known; there are core and reference")
         able = spec.capabilities.model_copy(update={"deterministic": True, "chain_fields": True, "clamp": True})
-        return SimulatorDriver(spec.model_copy(update={"capabilities": able}), body)
+        facts = {"assumed graph": spec.topology_note} if "width" in address.parameters else {}
+        return SimulatorDriver(spec.model_copy(update={"capabilities": able}), body, facts)
 
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """See DriverFactory.devices."""

@@ -10,7 +10,7 @@ from glauber.device import Device
 from glauber.errors import InvalidModelError, missing_extra
 from glauber.model import IsingModel
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
-from glauber.solve import anneal_table, beta_range
+from glauber.solver import anneal_table, beta_range
 
 try:
     import dimod

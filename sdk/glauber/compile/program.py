@@ -163,8 +163,9 @@ def check_fit(model: Model, spec: AnySpec) -> None:
     """
     reasons = misfits(model, spec)
     if reasons:
-        remedy = "embed=True places it on the device's graph with several p-bits a spin" if spec.topology else "try"
-        remedy = remedy + ("; " if spec.topology else " ") + "sim://ideal takes any graph"
+        remedy = "sim://ideal takes any graph"
+        if spec.topology is not None:
+            remedy = f"embed=True places it on the device's graph with several p-bits a spin; {remedy}"
         raise ModelNotSupportedError(f"the model does not fit {spec.name} ({remedy}):", tuple(reasons))
 
 

@@ -114,11 +114,13 @@ def choose_step(
         bits = ASSUMED_WEIGHT_BITS
         assumptions.append(f"the precision of couplings is not published; {bits} bits assumed")
     top = max(1, 2 ** (bits - 1) - 1)
+    field_top = max(1, 2 ** ((coefficients.field_bits or bits) - 1) - 1)
     if coefficients.weight_range is None:
-        return Step(_free_step(couplings, fields, top), 1, 1, None, None, 1.0, tuple(assumptions))
+        return Step(_free_step(couplings, fields, top, field_top), 1, 1, None, None, 1.0, tuple(assumptions))
+    if coefficients.field_range is None and coefficients.field_bits is None:
+        assumptions.append("the range of fields is not published; that of couplings assumed")
 
     weight_step = coefficients.weight_range / top
-    field_top = max(1, 2 ** ((coefficients.field_bits or bits) - 1) - 1)
     field_step = weight_step if coefficients.field_range is None else coefficients.field_range / field_top
     ratio = Fraction(weight_step / field_step).limit_denominator(2**15)
     step = weight_step / ratio.numerator
@@ -149,16 +151,17 @@ def choose_step(
     return Step(step / scale, *multiples, top, field_top, scale, tuple(assumptions))
 
 
-def _free_step(couplings: NDArray[np.float64], fields: NDArray[np.float64], top: int) -> float:
+def _free_step(couplings: NDArray[np.float64], fields: NDArray[np.float64], top: int, field_top: int) -> float:
     """The step where the device takes any scale: exact if possible, else the finest that the bits allow."""
-    values = np.concatenate([couplings, fields])
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest == 0.0:
+    largest_j = float(np.abs(couplings).max(initial=0.0))
+    largest_h = float(np.abs(fields).max(initial=0.0))
+    if max(largest_j, largest_h) == 0.0:
         return 1.0
     if couplings.size == 0:
-        return largest / EDGELESS_STEPS
-    exact = exact_step(values, top)
-    return exact if exact is not None else largest / top
+        return largest_h / EDGELESS_STEPS
+    finest = max(largest_j / top, largest_h / field_top)
+    exact = exact_step(np.concatenate([couplings, fields]), max(top, field_top))
+    return exact if exact is not None and exact >= finest else finest
 
 
 def to_steps(values: NDArray[np.float64], step: float, multiple: int, limit: int | None) -> NDArray[np.int32]:

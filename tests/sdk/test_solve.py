@@ -1,0 +1,185 @@
+"""Solving, embedding, and the dimod adapter."""
+
+from __future__ import annotations
+
+import itertools
+import unittest
+
+import dimod
+import dimod.testing
+import glauber as gl
+import numpy as np
+import pytest
+from glauber.adapters import DimodSampler
+from glauber.embed import embed_model, find_embedding
+from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber.solver import beta_range
+from glauber.topology import King
+
+
+def frustrated(n, seed, degree=4):
+    rng = np.random.default_rng(seed)
+    pairs = list(itertools.combinations(range(n), 2))
+    chosen = [pairs[k] for k in rng.choice(len(pairs), n * degree // 2, replace=False)]
+    return gl.IsingModel(rng.integers(-2, 3, n), chosen, rng.choice([-1.0, 1.0, 2.0], len(chosen)))
+
+
+def ground_energy(model):
+    states = np.array(list(itertools.product((-1, 1), repeat=model.n_sites)))
+    return model.energies(states).min()
+
+
+@pytest.fixture(scope="module")
+def device():
+    with gl.open_device("sim://ideal?seed=1") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_problems_are_solved_exactly(device, seed):
+    model = frustrated(16, seed)
+    found = gl.solve(model, device=device, budget=gl.Budget(sweeps=64 * 500), seed=seed)
+    assert found.energy == ground_energy(model) == found.value == model.energies(found.spins)
+    assert found.objective == "energy"
+    assert (np.diff(found.solutions.energies) >= 0).all()
+    assert len(np.unique(found.solutions.states, axis=0)) == len(found.solutions)
+
+
+def test_a_budget_in_sweeps_is_kept_and_reproducible(device):
+    model = frustrated(60, 3)
+    first, second = (gl.solve(model, device=device, budget=gl.Budget(sweeps=20_000), seed=5) for _ in range(2))
+    np.testing.assert_array_equal(first.spins, second.spins)
+    assert first.sweeps == second.sweeps <= 20_000
+    assert [now.energy for now in first.trace] == sorted((now.energy for now in first.trace), reverse=True)
+
+
+def test_target_stops_early_and_a_time_budget_is_kept(device):
+    model = frustrated(16, 0)
+    target = ground_energy(model)
+    found = gl.solve(model, device=device, budget=gl.Budget(seconds=60), target=target, seed=1)
+    assert found.seconds_to_target is not None
+    assert found.seconds < 30
+    found = gl.solve(model, device=device, budget=gl.Budget(seconds=0.5), seed=1)
+    assert found.seconds < 5
+    assert found.seconds_to_target is None
+
+
+def test_maxcut_file(device, tmp_path):
+    path = tmp_path / "cycle"
+    path.write_text("5 5\n" + "".join(f"{i + 1} {(i + 1) % 5 + 1} 1\n" for i in range(5)))
+    found = gl.solve(path, device=device, budget=gl.Budget(sweeps=10_000), target=4)
+    assert (found.objective, found.value, found.energy) == ("cut", 4.0, -4.0)  # an odd cycle leaves one edge uncut
+    assert found.seconds_to_target is not None
+
+
+def test_what_solve_refuses(device, tmp_path):
+    model = frustrated(8, 0)
+    with pytest.raises(InvalidModelError, match="seconds or sweeps"):
+        gl.solve(model, device=device, budget=gl.Budget(joules=1.0))
+    with pytest.raises(InvalidModelError, match="no anneal at all"):
+        gl.solve(model, device=device, budget=gl.Budget(sweeps=10))
+    with pytest.raises(InvalidModelError, match="n_solutions"):
+        gl.solve(model, device=device, n_solutions=0)
+    with pytest.raises(InvalidModelError, match="target"):
+        gl.solve(model, device=device, target=float("nan"))
+    gl.write_model(gl.PottsModel.from_edges(2, 3, [(0, 1, 1.0)]), tmp_path / "p.npz")
+    with pytest.raises(ModelNotSupportedError, match="Potts"):
+        gl.solve(tmp_path / "p.npz", device=device)
+
+
+def test_beta_range_scales_with_the_model():
+    model = frustrated(20, 1)
+    hot, cold = beta_range(model)
+    assert 0 < hot < cold
+    scaled = beta_range(model.replace(fields=4 * model.fields, couplings=4 * model.couplings))
+    np.testing.assert_allclose(scaled, (hot / 4, cold / 4))
+    assert beta_range(gl.IsingModel([0.0], [], [])) == (1.0, 1.0)
+
+
+def complete(n):
+    return gl.IsingModel.from_edges(
+        [(i, j, (-1.0) ** (i + j)) for i, j in itertools.combinations(range(n), 2)], {0: 0.5}
+    )
+
+
+def test_embedded_model_has_the_energies_of_the_original_plus_a_constant():
+    model, topology = complete(5), King(rows=4, cols=4)
+    embedding = find_embedding(model, topology, seed=1)
+    placed = embed_model(model, embedding, topology)
+    states = np.array(list(itertools.product((-1, 1), repeat=5)), dtype=np.int8)
+    on_chip = embedding.spread(states, 1)
+    difference = placed.energies(on_chip) - model.energies(states)
+    np.testing.assert_allclose(difference, difference[0], atol=1e-12)
+    back, broken = embedding.read(on_chip)
+    np.testing.assert_array_equal(back, states)
+    assert broken == 0.0
+
+
+def test_broken_groups_are_counted_and_the_majority_decides():
+    model, topology = complete(5), King(rows=4, cols=4)
+    embedding = find_embedding(model, topology, seed=1)
+    largest = max(embedding.groups, key=len)
+    assert len(largest) >= 2
+    chip = np.ones((1, 16), dtype=np.int8)
+    chip[0, largest[-1]] = -1
+    spins, broken = embedding.read(chip)
+    assert broken == pytest.approx(1 / 5)
+    assert (spins == 1).all()
+
+
+def test_a_model_that_does_not_fit_runs_embedded():
+    model = complete(6)
+    with gl.open_device("sim://pbit-king-64?seed=3") as chip:
+        schedule = gl.AnnealingSchedule(n_sweeps=2000, n_chains=32, beta_start=0.1, beta_end=2.0)
+        observe = {"samples", "moments", "energies", "last"}
+        job = chip.submit(model, schedule, embed=True, on_overflow="scale", observe=observe, clamp={5: 1})
+        samples = job.result(60)
+    assert samples.spins.shape == (32, 1, 6)
+    assert (samples.spins[..., 5] == 1).all()
+    facts = samples.provenance.embedding
+    assert 0 <= facts["broken_groups"] < 0.2
+    assert facts["largest_group"] >= 2
+    states = np.array([s for s in itertools.product((-1, 1), repeat=6) if s[5] == 1])
+    assert samples.energies.min() == pytest.approx(model.energies(states).min())
+    np.testing.assert_array_equal(samples.moments.sites, samples.spins.sum(axis=1))
+    a, b = model.edges[:, 0], model.edges[:, 1]
+    np.testing.assert_array_equal(samples.moments.edges, (samples.spins[..., a] * samples.spins[..., b]).sum(axis=1))
+
+
+def test_an_embedding_that_does_not_exist():
+    with gl.open_device("sim://pbit-king-64") as chip, pytest.raises(ModelNotSupportedError, match="no embedding"):
+        chip.submit(complete(40), embed=True, on_overflow="scale")
+
+
+class Ideal(DimodSampler):
+    """dimod's suite makes its samplers without arguments."""
+
+    def __init__(self):
+        super().__init__(gl.open_device("sim://ideal?seed=2"))
+
+
+@dimod.testing.load_sampler_bqm_tests(Ideal)
+class TestDimodsOwnSuite(unittest.TestCase):
+    def test_sampler_api(self):
+        dimod.testing.assert_sampler_api(Ideal())
+
+
+def test_inside_dimods_composites(device):
+    bqm = dimod.BinaryQuadraticModel({"a": -1.0}, {("a", "b"): 1.0, ("b", "c"): -2.0}, 0.5, "BINARY")
+    exact = dimod.ExactSolver().sample(bqm).first.energy
+    sampler = DimodSampler(device)
+    # the composites that dimod still has itself; the others are in dwave-preprocessing
+    for composite in (dimod.TrackingComposite, lambda inner: dimod.TruncateComposite(inner, 5)):
+        found = composite(sampler).sample(bqm, num_reads=20, num_sweeps=100)
+        assert found.first.energy == pytest.approx(exact)
+        dimod.testing.assert_response_energies(found, bqm)
+
+
+def test_sampling_at_a_beta_follows_the_law(device):
+    bqm = dimod.BinaryQuadraticModel({0: 0.5}, {}, 0.0, "SPIN")
+    found = DimodSampler(device).sample(bqm, num_reads=20_000, num_sweeps=1, beta=1.0, seed=4)
+    up = float((found.record.sample == 1).mean())
+    p = 1 / (1 + np.exp(2 * 0.5))  # dimod's sign: a positive bias pushes the spin down
+    assert abs(up - p) < 4.9 * np.sqrt(p * (1 - p) / 20_000)  # alpha 1e-6
+    with pytest.raises(InvalidModelError, match="num_sweeps"):
+        DimodSampler(device).sample(bqm, num_sweeps=0)
