@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import dimod
+import glauber as gl
 import numpy as np
 from dwave.samplers import SimulatedAnnealingSampler
-
-import glauber as gl
-from benchmarks.machine import provenance, write
 from glauber.topology import King
+
+from benchmarks.machine import provenance, write
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

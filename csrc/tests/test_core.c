@@ -105,6 +105,10 @@ static void test_threshold(void) {
             CHECK(glb_test_threshold(-extreme[i], cold[j]) == 1, "saturation downwards, %d %d", i, j);
         }
     }
+    /* products that reach 2^64 must saturate before they wrap to 0 */
+    for (int k = 2; k < 31; k++) {
+        CHECK(glb_test_threshold((int32_t)1 << k, UINT64_C(1) << (64 - k)) == 0xFFFFFFFFu, "2^%d * 2^%d", k, 64 - k);
+    }
     CHECK(glb_test_threshold(INT32_MIN, (UINT64_C(1) << 63) - 1) == 1, "the most negative field");
     CHECK(glb_test_exp2(0) == UINT64_C(1) << 62, "exp2(0)");
     for (uint64_t n = 0; n < 62; n++) {
@@ -621,7 +625,8 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
         rc |= glb_ising_start(&job->program, &run, packed, state);
         output.samples = late;
         output.n_samples = SAMPLES - DONE / EVERY;
-        rc |= glb_ising_sweep(&job->program, &run, sum, state, scratch, job->first_sweep + DONE, SWEEPS - DONE, &output);
+        rc |= glb_ising_sweep(&job->program, &run, sum, state, scratch, job->first_sweep + DONE, SWEEPS - DONE,
+                              &output);
         for (int chain = 0; chain < n; chain++) {
             memcpy(samples + chain * SAMPLES * bytes, early + chain * (DONE / EVERY) * bytes,
                    (size_t)(DONE / EVERY * bytes));
@@ -805,15 +810,33 @@ static uint32_t oracle_word(uint64_t seed, uint32_t purpose, uint32_t position, 
     return word[position % 4];
 }
 
-static void potts_oracle(struct potts_job *job) {
-    const struct graph *g = &job->graph;
-    int32_t q = job->program.n_states;
+/* Inclusive sums of the states' weights, section 9; returns the last. `allowed` is the site's row, or NULL. */
+static uint64_t oracle_sums(int32_t q, const uint8_t *allowed, const int64_t *field, uint64_t b, uint64_t *sums) {
+    int64_t best = INT64_MIN;
+    uint64_t total = 0;
     uint32_t bits = 0;
-    int64_t *field = NEW(int64_t, q);
-    uint64_t *sums = NEW(uint64_t, q);
     while ((1 << bits) < q) {
         bits++;
     }
+    for (int32_t k = 0; k < q; k++) {
+        best = (allowed == NULL || allowed[k]) && field[k] > best ? field[k] : best;
+    }
+    for (int32_t k = 0; k < q; k++) {
+        if (allowed == NULL || allowed[k]) {
+            uint64_t gap = (uint64_t)(best - field[k]);
+            uint64_t x = b > 0 && gap > GLB_X_MAX / b ? GLB_X_MAX : gap * b;
+            total += glb_test_exp2(x) >> (q <= 64 ? 31 + bits : bits);
+        }
+        sums[k] = total;
+    }
+    return total;
+}
+
+static void potts_oracle(struct potts_job *job) {
+    const struct graph *g = &job->graph;
+    int32_t q = job->program.n_states;
+    int64_t *field = NEW(int64_t, q);
+    uint64_t *sums = NEW(uint64_t, q);
     job->last = NEW(int32_t, POTTS_CHAINS * g->n);
     job->samples = NEW(int32_t, POTTS_CHAINS * SAMPLES * g->n);
     job->counts = NEW(int64_t, POTTS_CHAINS * g->n * q);
@@ -841,8 +864,6 @@ static void potts_oracle(struct potts_job *job) {
             uint64_t sweep = job->first_sweep + (uint64_t)i;
             uint64_t b = job->b[sweep <= (uint64_t)job->n_b ? sweep - 1 : (uint64_t)job->n_b - 1];
             for (int32_t p = 0; p < g->n; p++) {
-                int64_t best = INT64_MIN;
-                uint64_t total = 0;
                 int32_t state = 0;
                 if (clamp != NULL && clamp[p] >= 0) {
                     continue;
@@ -855,18 +876,8 @@ static void potts_oracle(struct potts_job *job) {
                         field[k] += job->weight != NULL ? (other == k ? job->weight[r] : 0)
                                                         : job->table[job->table_start[r] + other * q + k];
                     }
-                    if ((job->allowed == NULL || job->allowed[p * q + k]) && field[k] > best) {
-                        best = field[k];
-                    }
                 }
-                for (int32_t k = 0; k < q; k++) {
-                    if (job->allowed == NULL || job->allowed[p * q + k]) {
-                        uint64_t gap = (uint64_t)(best - field[k]);
-                        uint64_t x = b > 0 && gap > GLB_X_MAX / b ? GLB_X_MAX : gap * b;
-                        total += glb_test_exp2(x) >> (q <= 64 ? 31 + bits : bits);
-                    }
-                    sums[k] = total;
-                }
+                uint64_t total = oracle_sums(q, job->allowed == NULL ? NULL : job->allowed + p * q, field, b, sums);
                 uint32_t u = oracle_word(job->seed, GLB_CATEGORICAL, (uint32_t)p, sweep, (uint32_t)chain);
                 for (int32_t k = 0; k < q; k++) {
                     state += sums[k] <= oracle_target(u, total);
@@ -935,6 +946,38 @@ static void potts_shard(const struct potts_job *job, int first, int n, int threa
     free(scratch);
 }
 
+static glb_potts potts_program(const struct potts_job *job, int32_t q) {
+    return (glb_potts){.n_sites = job->graph.n,
+                       .n_states = q,
+                       .n_colours = job->graph.n_colours,
+                       .colour_start = job->graph.colour_start,
+                       .site = job->graph.site,
+                       .row_start = job->graph.row_start,
+                       .neighbour = job->graph.neighbour,
+                       .weight = job->weight,
+                       .table_start = job->table_start,
+                       .table = job->table,
+                       .table_size = job->table == NULL ? 0 : 2 * (int64_t)job->graph.n_edges * q * q,
+                       .field = job->field,
+                       .allowed = job->allowed};
+}
+
+static void free_potts(struct potts_job *job) {
+    free_graph(&job->graph);
+    free(job->weight);
+    free(job->table);
+    free(job->table_start);
+    free(job->field);
+    free(job->allowed);
+    free(job->b);
+    free(job->chain_field);
+    free(job->clamp);
+    free(job->initial);
+    free(job->last);
+    free(job->samples);
+    free(job->counts);
+}
+
 static void test_potts_runs(void) {
     static const struct {
         int32_t n, q, colours, edges, limit;
@@ -997,19 +1040,7 @@ static void test_potts_runs(void) {
                 job.initial[k] = state;
             }
         }
-        job.program = (glb_potts){.n_sites = n,
-                                  .n_states = q,
-                                  .n_colours = job.graph.n_colours,
-                                  .colour_start = job.graph.colour_start,
-                                  .site = job.graph.site,
-                                  .row_start = job.graph.row_start,
-                                  .neighbour = job.graph.neighbour,
-                                  .weight = job.weight,
-                                  .table_start = job.table_start,
-                                  .table = job.table,
-                                  .table_size = job.table == NULL ? 0 : entries * q * q,
-                                  .field = job.field,
-                                  .allowed = job.allowed};
+        job.program = potts_program(&job, q);
         potts_oracle(&job);
         for (int threads = 1; threads <= 3; threads++) {
             for (int parts = 1; parts <= 2; parts++) {
@@ -1018,19 +1049,62 @@ static void test_potts_runs(void) {
                 potts_shard(&job, 3, 5, threads, parts);
             }
         }
-        free_graph(&job.graph);
-        free(job.weight);
-        free(job.table);
-        free(job.table_start);
-        free(job.field);
-        free(job.allowed);
-        free(job.b);
-        free(job.chain_field);
-        free(job.clamp);
-        free(job.initial);
-        free(job.last);
-        free(job.samples);
-        free(job.counts);
+        free_potts(&job);
+    }
+}
+
+/* Two allowed states whose border lies as close to the draw as a field can bring it: on it exactly for q <= 64, where
+ * the lower state must lose. A state that is not allowed has the largest field of all, and must not count. */
+static void test_potts_ties(void) {
+    static const int32_t sizes[] = {3, 64, 65, 300};
+    for (int i = 0; i < 4; i++) {
+        enum { SITES = 40 };
+        int32_t q = sizes[i];
+        int exact = 0;
+        struct potts_job job = {.graph = make_graph(SITES, 1, 0), .seed = random_u64(), .first_sweep = 1, .n_b = 1};
+        int64_t *field = NEW(int64_t, q);
+        uint64_t *sums = NEW(uint64_t, q);
+        job.b = NEW(uint64_t, 1);
+        job.b[0] = 4;
+        job.field = NEW(int32_t, SITES * q);
+        job.allowed = NEW(uint8_t, SITES * q);
+        job.chain_field = NEW(int32_t, POTTS_CHAINS * SITES * q);
+        for (int32_t k = 0; k < SITES * q; k++) {
+            job.allowed[k] = k % q == 0 || k % q == q - 1;
+        }
+        for (int32_t at = 0; at < POTTS_CHAINS * SITES; at++) {
+            uint32_t u = oracle_word(job.seed, GLB_CATEGORICAL, (uint32_t)(at % SITES), SWEEPS, (uint32_t)(at / SITES));
+            int64_t low = -(1 << 30) + 1;
+            int64_t high = (1 << 30) - 1;
+            uint64_t target = 0;
+            while (high - low > 1) { /* the last state's field; sums[0] is the border */
+                field[q - 1] = (low + high) / 2;
+                target = oracle_target(u, oracle_sums(q, job.allowed, field, 4, sums));
+                *(target < sums[0] ? &low : &high) = field[q - 1];
+            }
+            for (int64_t h = high - 4; h <= high + 4; h++) {
+                if (h <= -(1 << 30) || h >= 1 << 30) {
+                    continue;
+                }
+                field[q - 1] = h;
+                target = oracle_target(u, oracle_sums(q, job.allowed, field, 4, sums));
+                if (target >= sums[0]) {
+                    break;
+                }
+            }
+            exact += target == sums[0];
+            for (int32_t k = 0; k < q; k++) {
+                job.chain_field[(int64_t)at * q + k] = k == 0 ? 0 : k == q - 1 ? (int32_t)field[k] : (1 << 30) - 1;
+            }
+        }
+        CHECK(q > 64 || exact > POTTS_CHAINS * SITES / 8, "only %d of %d draws with %d states could be made ties",
+              exact, POTTS_CHAINS * SITES, (int)q);
+        job.program = potts_program(&job, q);
+        potts_oracle(&job);
+        potts_shard(&job, 0, POTTS_CHAINS, 1, 1);
+        free_potts(&job);
+        free(field);
+        free(sums);
     }
 }
 
@@ -1054,6 +1128,7 @@ int main(void) {
     test_ising_runs();
     test_forced_ties();
     test_potts_runs();
+    test_potts_ties();
     test_potts_target();
     printf("%d checks, %d failures, instruction sets 0 to %d\n", checks, failures, glb_isa_best());
     return failures < 100 ? failures : 100; /* an exit status has eight bits */

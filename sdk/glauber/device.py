@@ -28,9 +28,10 @@ from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
 from glauber.schedule import SamplingSchedule, Schedule
 from glauber.spec import AnySpec, Quantity
 
-logging.getLogger("glauber").addHandler(logging.NullHandler())
+_standard_log = logging.getLogger("glauber")
+_standard_log.addHandler(logging.NullHandler())
 _log = structlog.wrap_logger(  # events go to the standard logger "glauber": silent until an application listens
-    logging.getLogger("glauber"),
+    _standard_log,
     processors=[
         structlog.stdlib.filter_by_level,
         structlog.stdlib.add_log_level,
@@ -161,7 +162,8 @@ class Device:
             self._check_open()
             heapq.heappush(self._queue, (-request.priority, number, job, prepared))
             self._lock.notify()
-        self._log.debug("job queued", job=job_id, sites=request.model.n_sites, sweeps=request.schedule.n_sweeps)
+        if _standard_log.isEnabledFor(logging.DEBUG):  # structlog takes microseconds to find out that nobody listens
+            self._log.debug("job queued", job=job_id, sites=request.model.n_sites, sweeps=request.schedule.n_sweeps)
         return job
 
     def estimate(self, model: Model, schedule: Schedule | None = None, **arguments: Any) -> Estimate:
@@ -210,7 +212,6 @@ class Device:
         """Run one job; what goes wrong in it ends the job, not the worker."""
         driver = self._driver
         assert not isinstance(driver, JobService)
-        log = self._log.bind(job=job.id)
         if job.cancel_asked:
             job.finish(JobStatus.CANCELLED)
             return
@@ -235,14 +236,15 @@ class Device:
                 job.finish(JobStatus.CANCELLED)
             else:
                 job.finish(JobStatus.FAILED, error=error)
-                log.warning("job failed", error=repr(error))
+                self._log.warning("job failed", job=job.id, error=repr(error))
             return
         self._loaded = key
         if result.provenance.stopped_by == "cancel":
             job.finish(JobStatus.CANCELLED, result if job.request.partial else None)
         else:
             job.finish(JobStatus.DONE, result)
-        log.debug("job ended", status=job.status.value, seconds=result.timing["total"])
+        if _standard_log.isEnabledFor(logging.DEBUG):
+            self._log.debug("job ended", job=job.id, status=job.status.value, seconds=result.timing["total"])
 
     def _bury(self, error: BaseException, job: Job | None) -> None:
         """The worker is dying: fail its job and all that wait, and take no more."""

@@ -146,7 +146,9 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         isa=request.isa,
     )
     _check_memory(request, driver, run, program)
-    return Prepared(request, program, replace(run, n_samples=samples), embedding, stopped_by)
+    if samples != run.n_samples:
+        run = replace(run, n_samples=samples)
+    return Prepared(request, program, run, embedding, stopped_by)
 
 
 def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:

@@ -71,7 +71,9 @@ class Job:
         self.seed = seed
         self.submitted = time.perf_counter()
         self._on_cancel = on_cancel
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._final = threading.Condition(lock)  # apart, so that progress does not wake who waits for the end
         self._status = JobStatus.QUEUED
         self._cancel_asked = False
         self._sweeps_done = 0
@@ -139,7 +141,7 @@ class Job:
         if timeout is not None and not timeout >= 0:
             raise InvalidModelError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
         with self._changed:
-            if not self._changed.wait_for(lambda: self._status.final, timeout):
+            if not self._final.wait_for(lambda: self._status.final, timeout):
                 raise JobTimeoutError(
                     f"job {self.id} is {self._status.value} after waiting {timeout:g} s"
                     f" ({self._sweeps_done} of {self.request.schedule.n_sweeps} sweeps); it goes on: call result()"
@@ -230,6 +232,7 @@ class Job:
                 return
             self._status, self._result, self._error = status, result, error
             self._ended = time.perf_counter()
+            self._final.notify_all()
             callbacks, self._callbacks = self._callbacks, []
             self._tell()
         for callback in callbacks:

@@ -224,7 +224,8 @@ class JobRequest:
     @property
     def key(self) -> str:
         """A digest of everything that decides the result: not of priority, threads or instruction set."""
-        text = (self.model.key, self.schedule, sorted(self.observe), self.seed, self.budget, self.on_overflow)
+        schedule, budget = vars(self.schedule), None if self.budget is None else vars(self.budget)
+        text = (self.model.key, schedule, sorted(self.observe), self.seed, budget, self.on_overflow)
         digest = hashlib.blake2b(repr((*text, self.embed, self.partial)).encode(), digest_size=16)
         for name in ("clamp", "fields", "initial"):
             array = getattr(self, name)

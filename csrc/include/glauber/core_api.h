@@ -79,8 +79,8 @@ typedef struct {
     int64_t every;
     uint8_t *samples;            /* Ising: n_chains x n_samples x ceil(n_sites / 8), bit i % 8 of byte i / 8 by site */
     int64_t n_samples;           /* room per chain */
-    int64_t *site_sum;           /* Ising: n_sites x lanes by site; Potts: n_chains x n_sites x n_states by site */
-    int64_t *edge_sum;           /* Ising: n_edges x lanes */
+    int64_t *site_sum;           /* Ising: n_sites x n_chains by site; Potts: n_chains x n_sites x n_states by site */
+    int64_t *edge_sum;           /* Ising: n_edges x n_chains */
 } glb_output;
 
 int glb_contract_version(void);

@@ -1,0 +1,150 @@
+"""The command: text for people, JSON for machines, exit codes for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import glauber as gl
+import jsonschema
+import numpy as np
+import pytest
+from glauber.cli import app
+from typer.testing import CliRunner
+
+RUNNER = CliRunner()
+
+
+def invoke(*arguments, code=0):
+    result = RUNNER.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    path = tmp_path / "model.json"
+    gl.write_model(gl.IsingModel.from_edges([(0, 1, 1.0), (1, 2, -0.5)], {0: 0.3}), path)
+    return path
+
+
+def test_devices_as_json_lists_twelve_of_five_kinds():
+    listed = json.loads(invoke("devices", "--json").stdout)
+    assert len(listed) >= 12
+    assert {device["kind"] for device in listed} == {"tsu", "pbit", "annealer", "gpu", "cpu"}
+    assert all(device["address"].startswith("sim://") for device in listed)
+
+
+@pytest.mark.parametrize("name", gl.load_spec.__wrapped__.__globals__["catalogue_names"]())
+def test_describe_as_json_validates_against_the_schema(name):
+    schema = json.loads(invoke("schema").stdout)
+    jsonschema.validate(json.loads(invoke("describe", name, "--json").stdout), schema)
+
+
+def test_describe_for_people():
+    text = invoke("describe", "z1").stdout
+    assert "not published" in text
+    assert "7.09e-15 J" in text
+    assert "offset grid" in invoke("describe", "sim://z1?width=24&height=24").stdout.lower()
+
+
+def test_devices_and_version_for_people():
+    assert "sim://pbit-king-64" in invoke("devices").stdout
+    assert "machine contract" in invoke("version").stdout
+    assert json.loads(invoke("version", "--json").stdout)["machine contract"] == 1
+
+
+def test_run_is_reproducible_and_writes_what_it_drew(model_file, tmp_path):
+    arguments = ["run", model_file, "--device", "sim://ideal", "--samples", 50, "--chains", 2, "--seed", 3]
+    first = json.loads(invoke(*arguments, "--json", "-o", tmp_path / "a.npz").stdout)
+    invoke(*arguments, "-o", tmp_path / "b.npz")
+    a, b = gl.SampleSet.load(tmp_path / "a.npz"), gl.SampleSet.load(tmp_path / "b.npz")
+    np.testing.assert_array_equal(a.states, b.states)
+    assert first["lowest_energy"] == a.energies.min()
+    assert first["seed"] == 3
+
+
+def test_run_with_clamps(model_file, tmp_path):
+    invoke("run", model_file, "-d", "sim://ideal", "--clamp", "0=-1", "--clamp", "2=1", "-o", tmp_path / "c.npz")
+    states = gl.SampleSet.load(tmp_path / "c.npz").states
+    assert (states[..., 0] == -1).all()
+    assert (states[..., 2] == 1).all()
+
+
+def test_solve_prints_cut_check_and_best_known(tmp_path):
+    path = tmp_path / "C5"
+    path.write_text("5 5\n" + "".join(f"{i + 1} {(i + 1) % 5 + 1} 1\n" for i in range(5)))
+    text = invoke("solve", path, "--device", "sim://ideal", "--sweeps", 20000, "--best-known", 4).stdout
+    assert "cut: 4" in text
+    assert "recounted edge by edge" in text
+    assert "best known: 4 (reached)" in text
+    found = json.loads(invoke("solve", path, "-d", "sim://ideal", "--sweeps", 20000, "--json", "--seed", 1).stdout)
+    assert found["value"] == 4
+    invoke("solve", path, "-d", "sim://ideal", "--sweeps", 20000, "-o", tmp_path / "best.npz")
+    with np.load(tmp_path / "best.npz", allow_pickle=False) as archive:
+        assert archive["states"].shape[1] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["describe", "pbit-king"], 3, "did you mean pbit-king-64"),
+        (["describe", "simm://z1"], 3, "did you mean sim://"),
+        (["run", "{missing}", "-d", "sim://ideal"], 2, "No such file"),
+        (["run", "{model}", "-d", "nowhere"], 3, "looks like"),
+        (["run", "{model}", "-d", "sim://z1"], 4, "width"),
+        (["run", "{model}", "-d", "sim://ideal", "--beta", "-1"], 2, "greater than or equal to 0"),
+        (["run", "{model}", "-d", "sim://ideal", "--clamp", "0"], 2, "SITE=VALUE"),
+        (["run", "{model}", "-d", "sim://ideal", "--clamp", "9=1"], 2, "site 9"),
+        (["run", "{model}", "-d", "sim://ideal", "-o", "{folder}/no/x.npz"], 2, "does not exist"),
+        (["run", "{model}", "-d", "sim://ideal", "-o", "{folder}/x.txt"], 2, "written as .npz"),
+        (["run", "{folder}", "-d", "sim://ideal"], 2, "directory"),
+        (["solve", "{bad}", "-d", "sim://ideal"], 2, "line 1"),
+        (["solve", "{model}", "-d", "sim://ideal", "--seconds", "-1"], 2, "greater than 0"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_errors_have_a_code_and_no_traceback(model_file, tmp_path, arguments, code, message, as_json):
+    (tmp_path / "bad").write_text("rubbish\n")
+    names = {"model": model_file, "folder": tmp_path, "missing": tmp_path / "none", "bad": tmp_path / "bad"}
+    result = invoke(*(a.format(**names) for a in arguments), *(["--json"] if as_json else []), code=code)
+    text = json.loads(result.stderr)["message"] if as_json else result.stderr
+    assert message in text.replace("\n", " ")
+    assert "Traceback" not in result.output
+
+
+def test_help_for_newcomers():
+    for arguments in ([], ["run"], ["solve"], ["describe"], ["devices"]):
+        assert "Usage" in RUNNER.invoke(app, [*arguments, "--help"]).output
+
+
+def test_ctrl_c_keeps_what_was_drawn(model_file, tmp_path):
+    out = tmp_path / "r.npz"
+    command = [sys.executable, "-m", "glauber.cli", "run", str(model_file), "-d", "sim://ideal", "--samples", "1000000000",
+               "--thin", "1000", "--chains", "1", "-o", str(out)]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "what was drawn is kept" in errors
+    assert process.returncode == 0
+    assert gl.SampleSet.load(out).provenance.stopped_by == "cancel"
+
+
+def test_import_is_quick_and_loads_no_extra():
+    code = (
+        "import sys, time; t = time.perf_counter(); import glauber; seconds = time.perf_counter() - t\n"
+        "heavy = {'torch','jax','cupy','serial','pyvisa','dimod','scipy','networkx','rich','typer','numpy'}\n"
+        "print(seconds, sorted(heavy & set(sys.modules)))\n"
+        "glauber.open_device\n"
+        "extras = {'torch','jax','cupy','serial','pyvisa','dimod','minorminer','matplotlib','sklearn'}\n"
+        "print(sorted(extras & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    first, second = printed.splitlines()
+    assert first.split(" ", 1)[1] == "[]"
+    assert second == "[]"
