@@ -59,7 +59,7 @@ def complete(chains: DeviceChains, rbm: Rbm, data: Digits) -> dict[str, Floats]:
     held = np.zeros((N_CLASSES * RESTARTS, N_VISIBLE), dtype=np.float32)
     held[:, :N_PIXELS] = np.repeat(half, RESTARTS, axis=0)
     drawn = conditional(chains, rbm, held).reshape(N_CLASSES, RESTARTS, N_PIXELS)
-    return {"real": whole, "what is held": half, "one sample": drawn[:, 0], f"mean of {RESTARTS}": drawn.mean(axis=1)}
+    return {"real": whole, "held": half, "one draw": drawn[:, 0], f"mean of {RESTARTS}": drawn.mean(axis=1)}
 
 
 def log_likelihood(rbm: Rbm, data: Digits, seed: int) -> dict[str, float]:
@@ -182,7 +182,7 @@ def report(
             "samples": sum(book.samples for book in all_books),
         },
         "joules": sum(book.joules for book in all_books) if has_figures else None,
-        "joules_basis": "modelled, figures of the design assumed" if spec.status == "design" else "modelled",
+        "joules_basis": "modelled, a design's assumed figures" if spec.status == "design" else "modelled",
         "seconds": {"training": trained_seconds, "report": time.perf_counter() - began},
         "curves": {kind: [asdict(point) for point in results[kind, first][0].curve] for kind in ("device", "numpy")
                    if (kind, first) in results},

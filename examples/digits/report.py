@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ def tiles(images: Floats, rows: int, columns: int) -> Floats:
     return framed.transpose(0, 2, 1, 3).reshape(10 * rows, 10 * columns)
 
 
-def _show(axes: Axes, images: Floats, rows: int, title: str) -> None:
+def _show(axes: Axes, images: Floats, names: Sequence[str], title: str) -> None:
+    """Rows of images, each with its name on the left."""
+    rows = len(names)
     axes.imshow(tiles(images, rows, len(images) // rows), cmap="gray", vmin=-1, vmax=1)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=11)
     axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set_yticks(10 * np.arange(rows) + 4.5, names, fontsize=9)
+    axes.tick_params(length=0)
 
 
 def draw(
@@ -50,28 +53,31 @@ def draw(
         curves: training curves by name.
         summary: a line or two of figures.
     """
-    figure, axes = plt.subplots(2, 3, figsize=(14, 9.2), gridspec_kw={"height_ratios": [1.6, 1]})
+    figure = plt.figure(figsize=(15, 9), layout="constrained")
+    grid = figure.add_gridspec(12, 3)
+    digits = [str(digit) for digit in range(N_CLASSES)]
     pixels = to_spins(data.test_grey)
     real = np.concatenate([pixels[data.test_labels == digit][:COLUMNS] for digit in range(N_CLASSES)])
-    _show(axes[0, 0], real, N_CLASSES, "real digits, held out")
-    _show(axes[0, 1], samples, N_CLASSES, "drawn by the device, label units clamped to 0 ... 9")
+    _show(figure.add_subplot(grid[:7, 0]), real, digits, "real digits, held out")
+    _show(figure.add_subplot(grid[:7, 1]), samples, digits, "drawn by the device, label units clamped")
     panel = np.concatenate(list(completions.values())).reshape(-1, N_PIXELS)
-    _show(axes[0, 2], panel, len(completions), "half-hidden digits completed")
-    axes[0, 2].set_xlabel("rows: " + "; ".join(completions), fontsize=8)
-    for name, curve in curves.items():
+    _show(figure.add_subplot(grid[:4, 2]), panel, list(completions), "lower half hidden, completed by the device")
+    likelihood, accuracy = figure.add_subplot(grid[7:, 0]), figure.add_subplot(grid[7:, 1])
+    for colour, (name, curve) in zip(("tab:blue", "tab:orange"), curves.items(), strict=False):
         updates = [point.update for point in curve]
-        axes[1, 0].plot(updates, [point.train_pseudo for point in curve], label=f"{name}, training")
-        axes[1, 0].plot(updates, [point.test_pseudo for point in curve], "--", label=f"{name}, held out")
-        axes[1, 1].plot(updates, [100 * point.accuracy for point in curve], label=name)
-    axes[1, 0].set(title="pseudo-log-likelihood (nats per digit and label)", xlabel="updates (one job each)")
-    axes[1, 1].set(title="classification by free energy, held out (%)", xlabel="updates (one job each)", ylim=(80, 100))
-    for each in axes[1, :2]:
-        each.legend(fontsize=7)
-        each.grid(alpha=0.3)
-        each.title.set_fontsize(10)
-    axes[1, 2].axis("off")
-    axes[1, 2].text(0, 1, summary, va="top", fontsize=10, family="monospace", linespacing=1.5)
-    figure.tight_layout()
+        likelihood.plot(updates, [point.train_pseudo for point in curve], color=colour, label=f"{name}, training")
+        likelihood.plot(updates, [point.test_pseudo for point in curve], "--", color=colour, label=f"{name}, held out")
+        accuracy.plot(updates, [100 * point.accuracy for point in curve], color=colour, label=name)
+    likelihood.set_title("pseudo-log-likelihood (nats per digit and label)", fontsize=11)
+    accuracy.set_title("classification by free energy, held out (%)", fontsize=11)
+    accuracy.set_ylim(80, 100)
+    for axes in (likelihood, accuracy):
+        axes.set_xlabel("updates (on the device: one job each)")
+        axes.legend(fontsize=8, loc="lower right")
+        axes.grid(alpha=0.3)
+    text = figure.add_subplot(grid[5:, 2])
+    text.axis("off")
+    text.text(0, 1, summary, va="top", fontsize=10.5, family="monospace", linespacing=1.7)
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
     plt.close(figure)
@@ -82,20 +88,20 @@ def lines(figures: Mapping[str, Any]) -> str:
     """The figures that the picture and the terminal show."""
     accuracy, jobs = figures["accuracy_mean"], figures["device_jobs"]
     joules = figures["joules"]
-    energy = "not published" if joules is None else f"{joules:.3g} J ({figures['joules_basis']})"
+    energy = "not published" if joules is None else f"{joules:.3g} J\n{'':15}({figures['joules_basis']})"
     likelihood = figures["log_likelihood"]
-    text = [
-        f"device        {figures['device']}",
-        f"updates       {figures['updates']} a seed, seeds {', '.join(map(str, figures['seeds']))}",
-        f"accuracy      {100 * accuracy['device']:.1f} % on the device",
+    rows = [
+        ("device", figures["device"]),
+        ("updates", f"{figures['updates']} a seed, seeds {', '.join(map(str, figures['seeds']))}"),
+        ("accuracy", f"{100 * accuracy['device']:.1f} % on the device, mean of seeds"),
     ]
     if accuracy["numpy"] is not None:
-        text.append(f"              {100 * accuracy['numpy']:.1f} % in float NumPy")
-    text += [
-        f"log-likelihood {likelihood['test']:.2f} +- {likelihood['standard_error']:.2f} nats",
-        "              (AIS, held out, pixels and label)",
-        f"jobs, states  {jobs['jobs']}, {jobs['samples']}",
-        f"training      {figures['seconds']['training']:.1f} s on this computer",
-        f"chip's energy {energy}",
+        rows.append(("", f"{100 * accuracy['numpy']:.1f} % the same in float NumPy"))
+    rows += [
+        ("log-likelihood", f"{likelihood['test']:.2f} +- {likelihood['standard_error']:.2f} nats"),
+        ("", "(AIS, held out, pixels and labels)"),
+        ("jobs", f"{jobs['jobs']}, {jobs['samples']} states"),
+        ("training", f"{figures['seconds']['training']:.0f} s on this computer"),
+        ("chip's energy", energy),
     ]
-    return "\n".join(text)
+    return "\n".join(f"{name:15}{value}" for name, value in rows)

@@ -6,7 +6,7 @@ docs/machine.md, and nothing in it is shared with the C code.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, getcontext
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 import numpy as np
 from glauber.compile import PottsProgram, Program, Run, pack_spins, unpack_spins
@@ -30,12 +30,13 @@ def _rounded(value: Decimal) -> int:
     return int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
-getcontext().prec = 50
-_LN2 = Decimal(2).ln()
-A = U64(_rounded(2**38 * _LN2))
-B = U64(_rounded(2**30 * _LN2**2 / 2))
-C = U64(_rounded(2**30 * _LN2**3 / 6))
-E = np.array([_rounded(2**31 * (-_LN2 * j / 256).exp()) for j in range(256)], dtype=U64)
+with localcontext() as _context:
+    _context.prec = 50
+    _LN2 = Decimal(2).ln()
+    A = U64(_rounded(2**38 * _LN2))
+    B = U64(_rounded(2**30 * _LN2**2 / 2))
+    C = U64(_rounded(2**30 * _LN2**3 / 6))
+    E = np.array([_rounded(2**31 * (-_LN2 * j / 256).exp()) for j in range(256)], dtype=U64)
 
 
 def threefry4x32(key: tuple[int, int, int, int], counter: tuple[Words | np.uint32, ...]) -> list[Words]:

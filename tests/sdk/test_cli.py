@@ -124,8 +124,8 @@ def test_help_for_newcomers():
 
 def test_ctrl_c_keeps_what_was_drawn(model_file, tmp_path):
     out = tmp_path / "r.npz"
-    command = [sys.executable, "-m", "glauber.cli", "run", str(model_file), "-d", "sim://ideal", "--samples", "1000000000",
-               "--thin", "1000", "--chains", "1", "-o", str(out)]  # fmt: skip
+    command = [sys.executable, "-m", "glauber.cli", "run", str(model_file), "-d", "sim://ideal", "-o", str(out)]
+    command += ["--samples", "1000000000", "--thin", "1000", "--chains", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
