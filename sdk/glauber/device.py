@@ -20,9 +20,10 @@ from glauber.compile import derive_seed
 from glauber.driver import Driver, JobService
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
 from glauber.errors import DeviceClosedError, GlauberError, InvalidModelError, JobFailedError
-from glauber.execution import Prepared, ProgramCache, execute, needed_bytes, operations_of, prepare
+from glauber.execution import execute
 from glauber.job import Job, JobStatus
 from glauber.model import Model
+from glauber.prepare import Prepared, ProgramCache, all_operations, needed_bytes, prepare
 from glauber.registry import open_driver, parse_address
 from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
 from glauber.schedule import SamplingSchedule, Schedule
@@ -170,7 +171,7 @@ class Device:
         """What a job would take; raises what `submit` would raise. Arguments as for `submit`."""
         self._check_open()
         request = JobRequest(model, SamplingSchedule() if schedule is None else schedule, **arguments)
-        operations = operations_of(request)
+        operations = all_operations(request)
         host_bytes = 0
         if not isinstance(self._driver, JobService):
             prepared = prepare(request, self._driver, 0, self._cache)
