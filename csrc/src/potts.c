@@ -26,7 +26,7 @@ int glb_potts_check_run(const glb_potts *program, const glb_run *run) {
             }
         }
     }
-    for (int64_t i = 0; run->chain_field != NULL && i < run->n_chains * program->n_sites * q; i++) {
+    for (int64_t i = 0; run->chain_field != NULL && i < (int64_t)run->n_chains * program->n_sites * q; i++) {
         if (run->chain_field[i] >= 1 << 30 || run->chain_field[i] <= -(1 << 30)) {
             return GLB_E_RANGE;
         }

@@ -6,7 +6,9 @@ Exit codes: 0 done; 1 failed while running; 2 wrong input; 3 no such device; 4 t
 from __future__ import annotations
 
 import json
+import math
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,6 +237,10 @@ def _check_output(path: Path | None) -> None:
         raise InvalidModelError(f"results are written as .npz, not {path.name!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    with tempfile.TemporaryFile(dir=path.parent):  # what the folder refuses, it shall refuse before the work
+        pass
 
 
 def _clamps(texts: list[str] | None) -> list[tuple[Any, int]]:
@@ -278,6 +284,8 @@ def solve(
 
     with _errors(as_json):
         _check_output(output)
+        if best_known is not None and not math.isfinite(best_known):
+            raise InvalidModelError(f"--best-known must be a finite number, not {best_known}")
         limit = 20.0 if seconds is None and sweeps is None else seconds
         budget = Budget(seconds=limit, sweeps=sweeps)
         with open_device(device) as opened, _progress(not as_json) as bar:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import secrets
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -19,11 +20,11 @@ from numpy.typing import ArrayLike
 from glauber.compile import derive_seed
 from glauber.driver import Driver, JobService
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
-from glauber.errors import DeviceClosedError, GlauberError, InvalidModelError, JobFailedError
+from glauber.errors import DeviceClosedError, DeviceIOError, GlauberError, InvalidModelError, JobFailedError
 from glauber.execution import execute
 from glauber.job import Job, JobStatus
 from glauber.model import Model
-from glauber.prepare import Prepared, ProgramCache, all_operations, needed_bytes, prepare
+from glauber.prepare import Prepared, ProgramCache, needed_bytes, operations, prepare, prepared_operations
 from glauber.registry import open_driver, parse_address
 from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
 from glauber.schedule import SamplingSchedule, Schedule
@@ -92,6 +93,7 @@ class Device:
         self._running: Job | None = None
         self._followers: dict[str, tuple[Job, str]] = {}
         self._log = _log.bind(device=self.address)
+        self._process = os.getpid()  # a fork inherits the object but not its thread
         self._worker: threading.Thread | None = None
         if not isinstance(driver, JobService):
             self._worker = threading.Thread(target=self._work, name=f"glauber {self.address}", daemon=True)
@@ -152,12 +154,15 @@ class Device:
     def submit_request(self, request: JobRequest) -> Job:
         """Queue a request that was made, saved or received before; raises as `submit` does."""
         self._check_open()
-        number = next(self._numbers)
-        job_id = f"{self._prefix}-{number:06d}"
         if isinstance(self._driver, JobService):
-            return self._hand_over(self._driver, job_id, request)
-        seed = derive_seed(self.seed, number) if request.seed is None else request.seed
-        prepared = prepare(request, self._driver, seed, self._cache)
+            return self._hand_over(self._driver, f"{self._prefix}-{next(self._numbers):06d}", request)
+        prepared = prepare(request, self._driver, request.seed or 0, self._cache)
+        number = next(self._numbers)  # only now: a job that is refused takes no number, so it shifts no derived seed
+        seed = request.seed
+        if seed is None:
+            seed = derive_seed(self.seed, number)
+            prepared = replace(prepared, run=replace(prepared.run, seed=seed))
+        job_id = f"{self._prefix}-{number:06d}"
         job = Job(job_id, request, seed, self._cancel)
         with self._lock:
             self._check_open()
@@ -171,20 +176,23 @@ class Device:
         """What a job would take; raises what `submit` would raise. Arguments as for `submit`."""
         self._check_open()
         request = JobRequest(model, SamplingSchedule() if schedule is None else schedule, **arguments)
-        operations = all_operations(request)
-        host_bytes = 0
+        host_bytes, n_sweeps, n_samples = 0, request.schedule.n_sweeps, request.schedule.n_samples
+        counted = operations(request, n_sweeps, n_samples)
         if not isinstance(self._driver, JobService):
             prepared = prepare(request, self._driver, 0, self._cache)
             host_bytes = needed_bytes(request, self._driver, prepared.run, prepared.program)
+            counted = prepared_operations(prepared, n_sweeps, n_samples)
         return Estimate(
-            seconds=device_seconds(self.spec, operations),
-            energy=modelled_energy(self.spec, operations),
-            sweeps=operations.sweeps,
-            updates=operations.updates,
+            seconds=device_seconds(self.spec, counted),
+            energy=modelled_energy(self.spec, counted),
+            sweeps=counted.sweeps,
+            updates=counted.updates,
             host_bytes=host_bytes,
         )
 
     def _check_open(self) -> None:
+        if os.getpid() != self._process:
+            raise DeviceClosedError(f"{self.address} was opened in another process; open it in this one")
         if self._death is not None:
             raise DeviceClosedError(
                 f"the worker of {self.address} died of {self._death!r}; open the device again"
@@ -263,9 +271,10 @@ class Device:
 
     def _cancel(self, job: Job) -> None:
         """A queued job ends at once; a running one at its next batch."""
-        if job.id in self._followers:
-            assert isinstance(self._driver, JobService)
-            self._driver.cancel(self._followers[job.id][1])
+        if isinstance(self._driver, JobService):
+            followed = self._followers.get(job.id)
+            if followed is not None:
+                self._driver.cancel(followed[1])
             return
         with self._lock:
             left = [entry for entry in self._queue if entry[2] is not job]
@@ -296,13 +305,15 @@ class Device:
                 job.advance(event.sweeps_done, event.samples_done)
                 if status is JobStatus.FAILED:
                     raise JobFailedError(f"job {remote_id} failed at {self.address}: {event.message}")
+            if not status.final:
+                raise DeviceIOError(f"{self.address} stopped reporting on job {remote_id} while it was {status.value}")
             keep = status is JobStatus.DONE or (status is JobStatus.CANCELLED and job.request.partial)
             result = service.result(remote_id) if keep else None
             job.finish(JobStatus.DONE if status is JobStatus.DONE else JobStatus.CANCELLED, result)
-        except Exception as error:
+        except BaseException as error:
             job.finish(JobStatus.FAILED, error=error)
         finally:
-            del self._followers[job.id]
+            self._followers.pop(job.id, None)
 
     # Closing
 
@@ -331,19 +342,15 @@ class Device:
         followed = [job for job, _ in list(self._followers.values())]
         if not drain:
             for job in ([running] if running is not None else []) + followed:
-                if not job.done() and not job.cancel_asked:
-                    job.cancel()
+                try:
+                    job.ask_to_cancel()
+                except GlauberError as error:  # a service that cannot be reached must not keep the rest open
+                    self._log.warning("cancel failed", job=job.id, error=repr(error))
         if self._worker is not None:
             self._worker.join(timeout)
         for job in followed:
-            job.exception() if job.done() else self._wait_quietly(job, timeout)
+            job.wait(timeout)
         self._driver.close()
-
-    @staticmethod
-    def _wait_quietly(job: Job, timeout: float | None) -> None:
-        for progress in job.watch():
-            if progress.status.final or (timeout is not None and progress.seconds > timeout):
-                return
 
     def __enter__(self) -> Self:
         return self
@@ -356,6 +363,8 @@ class Device:
 
 def open_device(address: str, *, seed: int | None = None) -> Device:
     """Open a device by its address, such as `sim://pbit-king-64?seed=7`.
+
+    Close it, or use it in a `with` block: its thread keeps it alive until then.
 
     Args:
         address: scheme://name?parameters; `seed` is understood by every scheme.
@@ -370,9 +379,8 @@ def open_device(address: str, *, seed: int | None = None) -> Device:
     if text is not None:
         if seed is not None:
             raise InvalidModelError(f"{address} has a seed, and seed={seed} was given beside it; keep one")
-        try:
-            seed = check_seed(int(text))
-        except ValueError as error:
-            raise InvalidModelError(f"seed={text} in {address} is not an integer from 0 to 2^64 - 1") from error
+        if not (text.isascii() and text.isdigit()) or int(text) >= 2**64:
+            raise InvalidModelError(f"seed={text} in {address} is not an integer from 0 to 2^64 - 1")
+        seed = int(text)
     driver = open_driver(type(parsed)(parsed.scheme, parsed.name, parameters, address))
     return Device(driver, address=address, seed=seed)

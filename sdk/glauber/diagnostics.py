@@ -148,11 +148,14 @@ def mixing_of(series: NDArray[np.float64], sweeps_per_sample: int) -> Mixing:
     # Constant chains at different values: R-hat is infinite and no sample is effective, where the formulas divide by 0
     if chains > 1 and (np.ptp(series, axis=1) == 0).all():
         return Mixing(math.inf, float(chains), math.inf)
-    rhat = float(array_stats.rhat(series, chain_axis=0, draw_axis=1)) if draws >= MIN_DRAWS else math.nan
-    ess = float(array_stats.ess(series, chain_axis=0, draw_axis=1, method="bulk"))
-    if not (math.isfinite(rhat) and math.isfinite(ess) and ess > 0):
-        return Mixing(None, None, None)
-    return Mixing(rhat, ess, max(1.0, chains * draws / ess) * sweeps_per_sample)
+    # one chain has only its own halves to disagree with
+    halves = series if chains > 1 or draws < 2 * MIN_DRAWS else series[:, : draws // 2 * 2].reshape(2, -1)
+    with np.errstate(all="ignore"):  # constant halves divide by zero; what is not finite is not reported
+        rhat = float(array_stats.rhat(halves, chain_axis=0, draw_axis=1))
+        ess = float(array_stats.ess(series, chain_axis=0, draw_axis=1, method="bulk"))
+    good = math.isfinite(ess) and ess > 0
+    tau_int = max(1.0, chains * draws / ess) * sweeps_per_sample if good else None
+    return Mixing(rhat if math.isfinite(rhat) else None, ess if good else None, tau_int)
 
 
 def local_fields(model: Model, states: NDArray[np.integer[Any]], fields: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from glauber.driver import Batch, Driver
 from glauber.energy import modelled_energy
 from glauber.errors import BudgetExceededError
 from glauber.model import IsingModel, PottsModel
-from glauber.prepare import Prepared, operations
+from glauber.prepare import Prepared, prepared_operations
 from glauber.samples import Moments, Provenance, SampleSet, field_change
 from glauber.schedule import SamplingSchedule
 
@@ -190,7 +190,7 @@ def execute(
     packed, energies, last = collector.packed(), collector.energies(), collector.last_state()
     ended = time.perf_counter()
     reading += ended - finishing
-    counted = operations(request, sweeps, collector.n_samples)
+    counted = prepared_operations(prepared, sweeps, collector.n_samples, loads=int(load))
     clamped = None if request.clamp is None else request.clamp != request.free_value
     beta = request.schedule.beta if isinstance(request.schedule, SamplingSchedule) else None
     return SampleSet(
@@ -222,7 +222,7 @@ def execute(
             beta=beta,
             sweeps_per_sample=request.schedule.sweeps_per_sample,
             n_sweeps=sweeps,
-            quantisation=prepared.program.quantisation,
+            quantisation=prepared.quantisation,
             stopped_by=stopped_by,
             kernel=collector.facts,
             versions=_versions(),
@@ -230,5 +230,6 @@ def execute(
             embedding=collector.embedding_facts(),
         ),
         program=None if prepared.embedding is not None else prepared.program,
+        held_fields=None if run.fields is None else run.fields * np.float64(prepared.program.quantisation.step),
         stored_energies=energies,
     )

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glauber.errors import FileFormatError, InvalidModelError
-from glauber.model import IsingModel, Model, PottsModel
+from glauber.model import MAX_SITES, IsingModel, Model, PottsModel
 
 MODEL_FORMAT = "glauber.model"
 MODEL_VERSION = 1
@@ -38,7 +38,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     Raises:
         OSError: the folder is missing, not writable or full; nothing is left behind.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {target}: it is a folder")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist")
     try:
@@ -121,14 +123,14 @@ def model_to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any
 def model_from_arrays(header: Mapping[str, Any], arrays: Mapping[str, Any], path: str | Path) -> Model:
     """The inverse of model_to_arrays; checks as every constructor does."""
     try:
-        edges = np.asarray(arrays["edges"], dtype=np.int64).reshape(-1, 2).astype(np.int32)
+        edges = np.asarray(arrays["edges"])
         if header["model"] == "potts":
-            allowed = np.asarray(arrays["allowed"], dtype=bool) if "allowed" in arrays else None
+            allowed = np.asarray(arrays["allowed"]) if "allowed" in arrays else None
             return PottsModel(arrays["fields"], edges, arrays["couplings"], allowed, header["offset"])
         if header["model"] == "ising":
             labels = None if header["labels"] is None else tuple(header["labels"])
             return IsingModel(arrays["fields"], edges, arrays["couplings"], header["offset"], labels)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path} does not hold a valid model: {error}") from error
     raise FileFormatError(f"{path} holds a model of kind {header['model']!r}; ising and potts are understood")
 
@@ -168,6 +170,8 @@ def read_model(path: str | Path) -> Model:
             header = json.loads(text)
         except json.JSONDecodeError as error:
             raise FileFormatError(f"{path}, line {error.lineno}: {error.msg}") from error
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{path} is not a model: {error}") from error
         check_header(header, MODEL_FORMAT, MODEL_VERSION, path)
         return model_from_arrays(header, header.get("arrays") or {}, path)
     if suffix == ".qubo":
@@ -256,7 +260,7 @@ def _parse_gset(text: str, path: str | Path) -> Graph:
         n, m = (int(word) for word in line.split())
     except ValueError:
         raise _bad_line(path, number, line, 'a Gset header "n_nodes n_edges"') from None
-    if not 1 <= n < 2**31 or m < 0:
+    if not 1 <= n <= MAX_SITES or m < 0:
         raise _bad_line(path, number, line, "at least one node")
     pairs, weights = [], []
     for number, line in rows:
@@ -286,9 +290,9 @@ def _parse_qubo(text: str, path: str | Path) -> IsingModel:
         n, n_entries = int(words[3]), int(words[4]) + int(words[5])
     except ValueError:
         raise _bad_line(path, number, line, 'a header "p qubo 0 n nDiagonals nElements"') from None
-    if n < 1:
-        raise _bad_line(path, number, line, "at least one variable")
-    qubo: dict[tuple[int, int], float] = {(n - 1, n - 1): 0.0}
+    if not 1 <= n <= MAX_SITES:
+        raise _bad_line(path, number, line, f"1 to {MAX_SITES} variables")
+    qubo: dict[tuple[int, int], float] = {(i, i): 0.0 for i in range(n)}
     count = 0
     for number, line in rows:
         i, j, value = _entry(path, number, line, 0, n - 1)
@@ -302,10 +306,11 @@ def _parse_qubo(text: str, path: str | Path) -> IsingModel:
 def _parse_coo(text: str, path: str | Path) -> IsingModel:
     """Dimod's energies have plus signs: h = -linear, J = -quadratic."""
     heads = [line for line in text.splitlines() if line.startswith("#") and "vartype=" in line]
-    vartype = heads[0].split("vartype=")[1].split()[0].rstrip(",") if heads else "SPIN"
+    words = heads[0].split("vartype=")[1].split() if heads else ["SPIN"]
+    vartype = words[0].rstrip(",") if words else "(nothing)"
     if vartype not in ("SPIN", "BINARY"):
         raise FileFormatError(f"{path}: vartype={vartype} is not understood; SPIN and BINARY are")
-    entries = [_entry(path, number, line, 0, 2**31 - 2) for number, line in _rows(text, "#")]
+    entries = [_entry(path, number, line, 0, MAX_SITES - 1) for number, line in _rows(text, "#")]
     if not entries:
         raise FileFormatError(f"{path} has no entries")
     n = max(max(i, j) for i, j, _ in entries) + 1
@@ -314,7 +319,7 @@ def _parse_coo(text: str, path: str | Path) -> IsingModel:
         pair = (min(i, j), max(i, j))
         totals[pair] = totals.get(pair, 0.0) + value
     if vartype == "BINARY":
-        return IsingModel.from_qubo({(n - 1, n - 1): 0.0, **totals})
+        return IsingModel.from_qubo({**{(i, i): 0.0 for i in range(n)}, **totals})
     fields = np.zeros(n)
     for (i, j), value in totals.items():
         if i == j:

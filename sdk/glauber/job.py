@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 from glauber.errors import GlauberError, InvalidModelError, JobCancelledError, JobFailedError, JobTimeoutError
 from glauber.request import JobRequest
 from glauber.samples import SampleSet
+
+_log = logging.getLogger("glauber")
 
 
 class JobStatus(Enum):
@@ -138,22 +141,24 @@ class Job:
             JobCancelledError: the job was cancelled and nothing was to be kept.
             GlauberError: the job failed with this error; JobFailedError if it was none of ours.
         """
-        if timeout is not None and not timeout >= 0:
-            raise InvalidModelError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
-        with self._changed:
-            if not self._final.wait_for(lambda: self._status.final, timeout):
-                raise JobTimeoutError(
-                    f"job {self.id} is {self._status.value} after waiting {timeout:g} s"
-                    f" ({self._sweeps_done} of {self.request.schedule.n_sweeps} sweeps); it goes on: call result()"
-                    " again, or cancel()"
-                )
-            if self._result is not None:
-                return self._result
-            if self._status is JobStatus.CANCELLED:
-                raise JobCancelledError(f"job {self.id} was cancelled; submit with partial=True to keep what is drawn")
-            if isinstance(self._error, GlauberError):
-                raise self._error
-            raise JobFailedError(f"job {self.id} failed: {self._error!r}") from self._error
+        if not self.wait(timeout):
+            sweeps = f"{self._sweeps_done} of {self.request.schedule.n_sweeps} sweeps"
+            raise JobTimeoutError(
+                f"job {self.id} is {self._status.value} after waiting {timeout:g} s ({sweeps}); it goes on:"
+                " call result() again, or cancel()"
+            )
+        if self._result is not None:
+            return self._result
+        if self._status is JobStatus.CANCELLED:
+            kept = (
+                "nothing had been drawn yet"
+                if self.request.partial
+                else "submit with partial=True to keep what is drawn"
+            )
+            raise JobCancelledError(f"job {self.id} was cancelled; {kept}")
+        if isinstance(self._error, GlauberError):
+            raise self._error
+        raise JobFailedError(f"job {self.id} failed: {self._error!r}") from self._error
 
     def exception(self) -> BaseException | None:
         """What made the job fail, None if it has not."""
@@ -165,13 +170,25 @@ class Job:
         Raises:
             JobCancelledError: it was cancelled before, or has ended; `status` says which.
         """
-        with self._changed:
+        if not self.ask_to_cancel():
             if self._status.final:
                 raise JobCancelledError(f"job {self.id} has ended ({self._status.value}); there is nothing to cancel")
-            if self._cancel_asked:
-                raise JobCancelledError(f"job {self.id} is being cancelled already; wait for it with result()")
+            raise JobCancelledError(f"job {self.id} is being cancelled already; wait for it with result()")
+
+    def ask_to_cancel(self) -> bool:
+        """As `cancel`, but False instead of an error where there is nothing to cancel any more."""
+        with self._changed:
+            if self._status.final or self._cancel_asked:
+                return False
             self._cancel_asked = True
         self._on_cancel(self)
+        return True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job has ended; whether it has, after at most `timeout` seconds."""
+        seconds = _seconds(timeout)
+        with self._changed:
+            return self._final.wait_for(lambda: self._status.final, seconds)
 
     def add_done_callback(self, callback: Callable[[Job], None]) -> None:
         """Call `callback(job)` when the job ends, in the device's thread; at once if it has ended."""
@@ -236,11 +253,27 @@ class Job:
             callbacks, self._callbacks = self._callbacks, []
             self._tell()
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # as concurrent.futures does: a callback's mistake is its own
+                _log.exception("a done-callback of job %s raised", self.id)
 
     def _tell(self) -> None:
         self._version += 1
         self._changed.notify_all()
+
+
+def _seconds(timeout: object) -> float | None:
+    """A timeout that threading understands.
+
+    Raises:
+        InvalidModelError: neither None nor a number from 0 on.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidModelError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
+    return min(float(timeout), threading.TIMEOUT_MAX)
 
 
 class DoneAndNotDone(NamedTuple):
@@ -267,12 +300,15 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
 
     for job in pending:
         job.add_done_callback(on_done)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    seconds = _seconds(timeout)
+    deadline = None if seconds is None else time.monotonic() + seconds
     done = 0
     while done < len(pending):
         with something:
             while len(ended) <= done and (deadline is None or time.monotonic() < deadline):
-                something.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                something.wait(
+                    None if deadline is None else min(threading.TIMEOUT_MAX, max(0.0, deadline - time.monotonic()))
+                )
             if len(ended) <= done:
                 raise JobTimeoutError(
                     f"{len(pending) - done} of {len(pending)} jobs have not ended after {timeout:g} s"
@@ -286,6 +322,8 @@ def wait(
     jobs: Iterable[Job], timeout: float | None = None, *, return_when: Literal["all", "first"] = "all"
 ) -> DoneAndNotDone:
     """Wait until all jobs, or the first one, have ended, or the timeout is over; never raises for a late job."""
+    if return_when not in ("all", "first"):
+        raise InvalidModelError(f'return_when must be "all" or "first", not {return_when!r}')
     listed = list(dict.fromkeys(jobs))
     try:
         for _ in as_completed(listed, timeout):

@@ -20,14 +20,29 @@ if TYPE_CHECKING:
     import networkx
 
 MAX_POTTS_STATES = 65_536
+MAX_SITES = 2**27  # a gigabyte of fields; far beyond it only a typing error lies
+
+
+def real_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """A float64 copy of real numbers of any shape.
+
+    Raises:
+        InvalidModelError: text, complex numbers, ragged lists, or integers beyond the range of a double.
+    """
+    try:
+        given = np.asarray(values)
+        if given.size and given.dtype.kind not in "iufb":
+            given = np.array(values, dtype=object)
+            if not all(isinstance(x, int | float | np.number) and not isinstance(x, complex) for x in given.ravel()):
+                raise TypeError(f"{given.ravel()[0]!r} is not a real number")
+        return np.array(given, dtype=np.float64, order="C")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidModelError(f"{name} must be real numbers in a regular array: {error}") from error
 
 
 def _floats(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """A read-only float64 copy of `values`, refused unless it has `shape` and is finite."""
-    try:
-        array = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError) as error:
-        raise InvalidModelError(f"{name} must be numbers of shape {shape}: {error}") from error
+    array = real_numbers(name, values)
     if array.shape != shape:
         raise InvalidModelError(f"{name} has shape {array.shape}, but shape {shape} is needed")
     if not np.isfinite(array).all():
@@ -37,7 +52,7 @@ def _floats(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.
     return array
 
 
-def _count(name: str, value: object, smallest: int, largest: int = 2**31 - 1) -> int:
+def _count(name: str, value: object, smallest: int, largest: int = MAX_SITES) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not smallest <= int(value) <= largest:
         raise InvalidModelError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
     return int(value)
@@ -45,7 +60,10 @@ def _count(name: str, value: object, smallest: int, largest: int = 2**31 - 1) ->
 
 def _edges(edges: ArrayLike, n_sites: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Edges as a read-only (m, 2) int32 array with i < j, and which of them were turned round to get there."""
-    raw = np.asarray(edges)
+    try:
+        raw = np.asarray(edges)
+    except ValueError as error:
+        raise InvalidModelError(f"edges must have shape (n_edges, 2): {error}") from error
     if raw.size == 0:
         raw = np.zeros((0, 2), dtype=np.int64)
     if raw.ndim != 2 or raw.shape[1] != 2:
@@ -73,6 +91,19 @@ def _edges(edges: ArrayLike, n_sites: int) -> tuple[NDArray[np.int32], NDArray[n
     return pairs, turned
 
 
+def _triples(edges: Iterable[tuple[int, int, float]]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float64]]:
+    """(pairs, couplings) of (i, j, J) triples."""
+    try:
+        triples = list(edges)
+        pairs = np.array([(i, j) for i, j, _ in triples]) if triples else np.zeros((0, 2), np.int32)
+        couplings = [J for _, _, J in triples]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidModelError(f"edges must be triples (i, j, J): {error}") from error
+    if not np.issubdtype(pairs.dtype, np.integer):
+        raise InvalidModelError(f"edges must join site numbers (integers), not {pairs.dtype}")
+    return pairs, real_numbers("couplings", couplings)
+
+
 def _digest(*parts: bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -90,8 +121,12 @@ def _set(instance: object, **values: Any) -> None:
 def _labels(labels: Sequence[Hashable] | None, n_sites: int) -> tuple[Hashable, ...] | None:
     if labels is None:
         return None
-    result = tuple(labels)
-    if len(result) != n_sites or len(set(result)) != n_sites:
+    try:
+        result = tuple(labels)
+        different = len(set(result))
+    except TypeError as error:
+        raise InvalidModelError(f"labels must be {n_sites} hashable names: {error}") from error
+    if len(result) != n_sites or different != n_sites:
         raise InvalidModelError(f"labels must be {n_sites} different names, one a site; got {len(result)}")
     return None if result == tuple(range(n_sites)) else result
 
@@ -216,26 +251,26 @@ class IsingModel:
         offset: float = 0.0,
     ) -> Self:
         """A model from (i, j, J) triples and fields by site; n_sites is one more than the largest index by default."""
-        triples = list(edges)
+        pairs, couplings = _triples(edges)
         try:
-            pairs = np.array([(i, j) for i, j, _ in triples]).reshape(-1, 2)
-            couplings = [J for _, _, J in triples]
+            named = dict(biases or {})
         except (TypeError, ValueError) as error:
-            raise InvalidModelError(f"edges must be triples (i, j, J): {error}") from error
-        named = dict(biases or {})
-        largest = max([-1, *(int(k) for k in np.ravel(pairs)), *named])
+            raise InvalidModelError(f"biases must map sites to fields: {error}") from error
+        wrong = [k for k in named if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0]
+        if wrong:
+            raise InvalidModelError(f"biases has site {wrong[0]!r}; sites are numbers from 0")
+        largest = max([-1, *(int(k) for k in np.ravel(pairs)), *(int(k) for k in named)])
         n = _count("n_sites", largest + 1 if n_sites is None else n_sites, 1)
+        if max(named, default=0) >= n:
+            raise InvalidModelError(f"biases has site {max(named)}, but sites go from 0 to {n - 1}")
         fields = np.zeros(n)
-        for site, value in named.items():
-            if isinstance(site, bool) or not isinstance(site, int | np.integer) or not 0 <= site < n:
-                raise InvalidModelError(f"biases has site {site!r}, but sites go from 0 to {n - 1}")
-            fields[site] = value
-        return cls(fields, pairs if len(triples) else np.zeros((0, 2), np.int32), np.array(couplings), offset)
+        fields[list(named)] = real_numbers("biases", list(named.values()))
+        return cls(fields, pairs, couplings, offset)
 
     @classmethod
     def from_dense(cls, couplings: ArrayLike, fields: ArrayLike | None = None, *, offset: float = 0.0) -> Self:
         """A model from a symmetric matrix with zero diagonal: J[i, j] is the coupling of the pair, counted once."""
-        matrix = np.asarray(couplings, dtype=np.float64)
+        matrix = real_numbers("couplings", couplings)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InvalidModelError(f"a dense coupling matrix must be square, not of shape {matrix.shape}")
         if not np.array_equal(matrix, matrix.T, equal_nan=True):
@@ -251,8 +286,8 @@ class IsingModel:
         """A model from a graph: J from the edge attribute (1 where missing), h from the node's (0 where missing)."""
         names = list(graph.nodes)
         index = {name: k for k, name in enumerate(names)}
-        triples = [(index[a], index[b], float(data.get(coupling, 1.0))) for a, b, data in graph.edges(data=True)]
-        fields = {index[name]: float(data[bias]) for name, data in graph.nodes(data=True) if bias in data}
+        triples = [(index[a], index[b], data.get(coupling, 1.0)) for a, b, data in graph.edges(data=True)]
+        fields = {index[name]: data[bias] for name, data in graph.nodes(data=True) if bias in data}
         model = cls.from_edges(triples, fields, n_sites=len(names))
         return cls(model.fields, model.edges, model.couplings, labels=tuple(names))
 
@@ -265,14 +300,17 @@ class IsingModel:
             offset: a constant added to every energy.
         """
         if isinstance(qubo, Mapping):
-            names: list[Hashable] = list(dict.fromkeys(name for pair in qubo for name in pair))
-            numbers = [name for name in names if isinstance(name, int) and name >= 0]
-            if len(numbers) == len(names):  # plain indices: every site up to the largest exists
-                names = list(range(max(numbers, default=-1) + 1))
+            try:
+                names: list[Hashable] = list(dict.fromkeys(name for a, b in qubo for name in (a, b)))
+            except (TypeError, ValueError) as error:
+                raise InvalidModelError(f"a QUBO's keys must be pairs of labels: {error}") from error
+            if set(names) == set(range(len(names))):
+                names = list(range(len(names)))  # plain indices keep their meaning in whatever order they come
             index = {name: k for k, name in enumerate(names)}
-            entries = [(index[a], index[b], float(value)) for (a, b), value in qubo.items()]
+            values = real_numbers("QUBO entries", list(qubo.values())).tolist()
+            entries = [(index[a], index[b], value) for (a, b), value in zip(qubo, values, strict=True)]
         else:
-            matrix = np.asarray(qubo, dtype=np.float64)
+            matrix = real_numbers("the QUBO matrix", qubo)
             if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
                 raise InvalidModelError(f"a QUBO matrix must be square, not of shape {matrix.shape}")
             names = list(range(len(matrix)))
@@ -310,6 +348,8 @@ class IsingModel:
     @classmethod
     def from_bqm(cls, bqm: dimod.BinaryQuadraticModel) -> Self:
         """A model from a dimod BQM of either vartype; dimod's spin energies have plus signs, ours minus."""
+        if not hasattr(bqm, "change_vartype"):
+            raise InvalidModelError(f"from_bqm takes a dimod BinaryQuadraticModel, not {type(bqm).__name__}")
         spin = bqm.change_vartype("SPIN", inplace=False)  # type: ignore[arg-type, unused-ignore]
         names = tuple(spin.variables)
         if set(names) == set(range(len(names))):
@@ -387,7 +427,12 @@ class PottsModel:
         tables.setflags(write=False)
         mask = None
         if allowed is not None:
-            mask = np.array(allowed, dtype=np.bool_)
+            try:
+                mask = np.array(allowed)
+            except ValueError as error:
+                raise InvalidModelError(f"allowed must be Boolean of shape {(n, q)}: {error}") from error
+            if mask.dtype != np.bool_:
+                raise InvalidModelError(f"allowed must be Boolean, not {mask.dtype}")
             if mask.shape != (n, q):
                 raise InvalidModelError(f"allowed has shape {mask.shape}, but shape {(n, q)} is needed")
             if not mask.any(axis=1).all():
@@ -407,10 +452,9 @@ class PottsModel:
     @classmethod
     def from_edges(cls, n_sites: int, n_states: int, edges: Iterable[tuple[int, int, float]]) -> Self:
         """A standard Potts model without fields from (i, j, J) triples: J favours equal states."""
-        triples = list(edges)
-        pairs = np.array([(i, j) for i, j, _ in triples], dtype=np.int64).reshape(-1, 2)
+        pairs, couplings = _triples(edges)
         n, q = _count("n_sites", n_sites, 1), _count("n_states", n_states, 2, MAX_POTTS_STATES)
-        return cls(np.zeros((n, q)), pairs.astype(np.int32), np.array([J for _, _, J in triples], dtype=np.float64))
+        return cls(np.zeros((n, q)), pairs, couplings)
 
     @property
     def n_sites(self) -> int:

@@ -12,18 +12,30 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from glauber.compile import AnyProgram, Run, check_fit, compile_program, make_run, misfits, pack_spins
+from glauber.compile import (
+    AnyProgram,
+    QuantisationReport,
+    Run,
+    check_fit,
+    compile_program,
+    make_run,
+    misfits,
+    pack_spins,
+    step_of,
+)
 from glauber.driver import Driver
-from glauber.embed import Embedding, embed_model, find_embedding
+from glauber.embed import Embedding, default_strength, embed_model, find_embedding
 from glauber.energy import Operations, modelled_energy
 from glauber.errors import BudgetExceededError, InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import JobRequest
 from glauber.schedule import SamplingSchedule
 from glauber.spec import AnySpec
+from glauber.topology import TopologyBase
 
 StopReason = Literal["cancel", "seconds", "joules", "sweeps"]
 
+REMEMBERED_GRAPHS = 1024
 CHECKED_BYTES = 64 * 2**20
 """Below this no job is asked whether it fits into memory."""
 MEMORY_SHARE = 0.9
@@ -34,6 +46,7 @@ class ProgramCache:
 
     def __init__(self) -> None:
         self._fitting: set[tuple[str, int]] = set()
+        self._embeddings: dict[str, Embedding] = {}
         self._programs: OrderedDict[tuple[Any, ...], AnyProgram] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -42,19 +55,32 @@ class ProgramCache:
         states = model.n_states if isinstance(model, PottsModel) else 2
         if (model.graph_key, states) not in self._fitting:
             check_fit(model, spec)
+            if len(self._fitting) >= REMEMBERED_GRAPHS:
+                self._fitting.clear()
             self._fitting.add((model.graph_key, states))
+
+    def embed(self, model: IsingModel, topology: TopologyBase) -> Embedding:
+        """See find_embedding; a graph is placed once, always in the same way, with the strength of this model."""
+        if model.graph_key not in self._embeddings:
+            found = find_embedding(model, topology, seed=int(model.graph_key[:7], 16))
+            if len(self._embeddings) >= REMEMBERED_GRAPHS:
+                self._embeddings.clear()
+            self._embeddings[model.graph_key] = found
+        return replace(self._embeddings[model.graph_key], strength=default_strength(model))
 
     def get(
         self, model: Model, spec: AnySpec, fold: float | None, on_overflow: str, fields: NDArray[np.float64] | None
     ) -> AnyProgram:
-        """See compile_program."""
-        largest = 0.0 if fields is None or model.n_edges else float(np.abs(fields).max(initial=0.0))
-        key = (model.key, fold, on_overflow, largest)
+        """See step_of and compile_program."""
+        step = None  # the job's fields can decide about the step; without any, model and device do
+        if fields is not None:
+            step = step_of(model, spec, fold=fold, on_overflow=on_overflow, job_fields=fields)
+        key = (model.key, fold, on_overflow, step)
         with self._lock:
             if key in self._programs:
                 self._programs.move_to_end(key)
                 return self._programs[key]
-        program = compile_program(model, spec, fold=fold, on_overflow=on_overflow, job_fields=fields)
+        program = compile_program(model, step or step_of(model, spec, fold=fold, on_overflow=on_overflow))
         with self._lock:
             self._programs[key] = program
             while len(self._programs) > 32:
@@ -70,6 +96,7 @@ class Prepared:
         request: what was asked.
         program: what the driver is loaded with.
         run: what it runs.
+        quantisation: what the integer step costs, the job's own fields included.
         embedding: how the model lies on the device, or None where it fits as it is.
         stopped_by: why the run is shorter than the schedule, if it is.
     """
@@ -77,6 +104,7 @@ class Prepared:
     request: JobRequest
     program: AnyProgram
     run: Run
+    quantisation: QuantisationReport
     embedding: Embedding | None
     stopped_by: StopReason | None
 
@@ -91,10 +119,9 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
     spec, schedule, model = driver.spec, request.schedule, request.model
     _check_capabilities(request, spec)
     fold = _check_temperature(request, spec)
-    samples, stopped_by = _affordable(request, spec)
     embedding = None
     if request.embed and isinstance(model, IsingModel) and spec.topology is not None and misfits(model, spec):
-        embedding = find_embedding(model, spec.topology, seed=seed)
+        embedding = cache.embed(model, spec.topology)
         model = embed_model(model, embedding, spec.topology)
     else:
         cache.check_fit(model, spec)
@@ -127,9 +154,23 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         isa=request.isa,
     )
     _check_memory(request, driver, run, program)
-    if samples != run.n_samples:
-        run = replace(run, n_samples=samples)
-    return Prepared(request, program, run, embedding, stopped_by)
+    quantisation = program.quantisation if fields is None else _with_fields(program.quantisation, fields, run)
+    prepared = Prepared(request, program, run, quantisation, embedding, None)
+    samples, stopped_by = _affordable(prepared, spec)
+    if stopped_by is None:
+        return prepared
+    return replace(prepared, run=replace(run, n_samples=samples), stopped_by=stopped_by)
+
+
+def _with_fields(report: QuantisationReport, fields: NDArray[np.float64], run: Run) -> QuantisationReport:
+    """The report with the rounding of the job's own fields in it."""
+    if run.fields is None:
+        return report
+    largest = float(np.abs(run.fields * report.step - fields).max(initial=0.0))
+    rounding = 4 * np.finfo(np.float64).eps * float(np.abs(fields).max(initial=0.0))
+    return replace(
+        report, largest_error=max(report.largest_error, largest), exact=report.exact and bool(largest <= rounding)
+    )
 
 
 def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
@@ -213,35 +254,52 @@ def _check_memory(request: JobRequest, driver: Driver, run: Run, program: AnyPro
         )
 
 
-def operations(request: JobRequest, sweeps: int, samples: int) -> Operations:
-    """What the described device would do: chains one after another, one load of the weights, reads as asked."""
+def operations(
+    request: JobRequest, sweeps: int, samples: int, *, placed: Run | None = None, sites: int = 0, loads: int = 1
+) -> Operations:
+    """What the described device would do: chains one after another, reads as asked.
+
+    Args:
+        request: the job.
+        sweeps: sweeps per chain.
+        samples: samples per chain.
+        placed: the run, where the model was embedded; its clamps count then.
+        sites: device sites in use, where the model was embedded.
+        loads: how often the weights are written.
+    """
     n, chains = request.model.n_sites, request.schedule.n_chains
-    free = n if request.clamp is None else float((request.clamp == request.free_value).sum(axis=1).mean())
-    per_chain_writes = request.fields is not None and len(request.fields) > 1
+    clamp: NDArray[Any] | None = request.clamp
+    if placed is not None:
+        n, clamp = sites, placed.clamp
+    held = 0.0 if clamp is None else float((clamp != request.free_value).sum(axis=1).mean())
+    sets_of_fields = len(request.fields) if request.fields is not None and len(request.fields) > 1 else 0
     reads = chains * (samples if request.observe & {"samples", "energies", "moments"} else 1)
     return Operations(
-        updates=round(free * sweeps * chains),
+        updates=round((n - held) * sweeps * chains),
         sweeps=sweeps * chains,
-        nodes_written=n * (1 + chains * per_chain_writes),
+        nodes_written=n * (loads + sets_of_fields),
         nodes_read=n * reads,
         reads=reads,
         samples=samples * chains,
     )
 
 
-def all_operations(request: JobRequest) -> Operations:
-    """What a request makes the described device do if it runs to its end."""
-    return operations(request, request.schedule.n_sweeps, request.schedule.n_samples)
+def prepared_operations(prepared: Prepared, sweeps: int, samples: int, *, loads: int = 1) -> Operations:
+    """What a prepared job makes the described device do, embedded or not."""
+    if prepared.embedding is None:
+        return operations(prepared.request, sweeps, samples, loads=loads)
+    sites = sum(len(group) for group in prepared.embedding.groups)
+    return operations(prepared.request, sweeps, samples, placed=prepared.run, sites=sites, loads=loads)
 
 
-def _affordable(request: JobRequest, spec: AnySpec) -> tuple[int, StopReason | None]:
+def _affordable(prepared: Prepared, spec: AnySpec) -> tuple[int, StopReason | None]:
     """How many samples the budget's sweeps and joules allow, and which of the two ends the job early.
 
     Raises:
         BudgetExceededError: not even one.
         InvalidModelError: joules are budgeted, and nobody published any for this device.
     """
-    schedule, budget = request.schedule, request.budget
+    schedule, budget = prepared.request.schedule, prepared.request.budget
     samples = schedule.n_samples
     reason: StopReason | None = None
     if budget is not None and budget.sweeps is not None:
@@ -253,7 +311,7 @@ def _affordable(request: JobRequest, spec: AnySpec) -> tuple[int, StopReason | N
 
     def joules(count: int) -> float:
         sweeps = schedule.n_warmup + count * schedule.sweeps_per_sample
-        modelled = modelled_energy(spec, operations(request, sweeps, count)).joules
+        modelled = modelled_energy(spec, prepared_operations(prepared, sweeps, count)).joules
         if modelled is None:
             raise InvalidModelError(f"a budget in joules needs energy figures, and none is published for {spec.name}")
         return modelled

@@ -28,7 +28,10 @@ def parse_address(text: str) -> Address:
     """
     if not isinstance(text, str) or "://" not in text:
         raise DeviceNotFoundError(f"{text!r} is not a device address; one looks like sim://ideal or sim://pbit-king-64")
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise DeviceNotFoundError(f"{text!r} is not a device address: {error}") from error
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     parameters = dict(pairs)
     if len(parameters) != len(pairs):

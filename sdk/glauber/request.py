@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from glauber.errors import InvalidModelError
+from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
-from glauber.model import IsingModel, Model, PottsModel
+from glauber.model import IsingModel, Model, PottsModel, real_numbers
 from glauber.schedule import AnnealingSchedule, SamplingSchedule, Schedule, readable
 
 REQUEST_FORMAT = "glauber.job-request"
@@ -36,7 +36,7 @@ class Budget(BaseModel):
     joules: float | None = Field(default=None, gt=0)
     """Energy, by the same model as the result's energy report."""
     sweeps: int | None = Field(default=None, gt=0, strict=True)
-    """Sweeps, warm-up included."""
+    """Sweeps, warm-up included: of each chain in `submit`, over all chains in `solve`."""
 
     if not TYPE_CHECKING:
 
@@ -99,6 +99,9 @@ class JobRequest:
         set_(self, "priority", _integer("priority", self.priority, -(2**31), 2**31))
         if self.threads is not None:
             set_(self, "threads", _integer("threads", self.threads, 1, 256))
+        for name in ("embed", "partial"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidModelError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.on_overflow not in ("error", "scale"):
             raise InvalidModelError(f'on_overflow must be "error" or "scale", not {self.on_overflow!r}')
         if self.budget is not None and not isinstance(self.budget, Budget):
@@ -133,12 +136,16 @@ class JobRequest:
 
     def _rows(self, name: str, values: Any) -> NDArray[np.int32]:
         """An integer array as (1 or n_chains, n_sites)."""
-        given = np.asarray(values)
+        try:
+            given = np.asarray(values)
+        except ValueError as error:
+            raise InvalidModelError(f"{name} must be a regular array of integers: {error}") from error
         if not np.issubdtype(given.dtype, np.integer):
-            as_integers = given.astype(np.int64) if np.issubdtype(given.dtype, np.floating) else None
-            if as_integers is None or not np.array_equal(as_integers, given):
+            whole = np.issubdtype(given.dtype, np.floating) and bool((np.abs(given) < 2**31).all())
+            if not whole or not np.array_equal(np.trunc(given), given):
                 raise InvalidModelError(f"{name} must hold integers, not {given.dtype}")
-            given = as_integers
+        if given.size and (given.min() < -(2**31) or given.max() >= 2**31):
+            raise InvalidModelError(f"{name} holds {given.max()} or {given.min()}; values must be {self._legal_text()}")
         shapes = [(self.model.n_sites,), (1, self.model.n_sites), (self.schedule.n_chains, self.model.n_sites)]
         if given.shape not in shapes:
             raise InvalidModelError(f"{name} has shape {given.shape}; possible are {shapes[0]} and {shapes[2]}")
@@ -160,7 +167,11 @@ class JobRequest:
             row = np.full(self.model.n_sites, self.free_value, dtype=np.int32)
             for name, value in pairs:
                 site = self._site("clamp", name)
-                if not isinstance(value, int | np.integer) or not self._legal(_at(row, site, int(value)))[site]:
+                if (
+                    isinstance(value, bool)
+                    or not isinstance(value, int | np.integer)
+                    or not self._legal(_at(row, site, int(value)))[site]
+                ):
                     raise InvalidModelError(f"site {name!r} is clamped to {value!r}; it must be {self._legal_text()}")
                 if row[site] not in (self.free_value, value):
                     raise InvalidModelError(f"site {name!r} is clamped to {row[site]} and to {value}; keep one of them")
@@ -178,10 +189,7 @@ class JobRequest:
 
     def _checked_fields(self, fields: Any) -> NDArray[np.float64]:
         shape = self.model.fields.shape
-        try:
-            given = np.asarray(fields, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InvalidModelError(f"fields must be numbers: {error}") from error
+        given = real_numbers("fields", fields)  # a copy: the caller may change his array while the job runs
         if given.shape == shape:
             given = given[None]
         if given.shape not in ((1, *shape), (self.schedule.n_chains, *shape)):
@@ -190,6 +198,7 @@ class JobRequest:
         if not np.isfinite(given).all():
             at = np.argwhere(~np.isfinite(given))[0].tolist()
             raise InvalidModelError(f"fields{at} is {given[tuple(at)]}; every field must be finite")
+        given.setflags(write=False)
         return given
 
     def _checked_initial(self, initial: Any) -> NDArray[np.int32]:
@@ -247,18 +256,21 @@ class JobRequest:
         """
         header, arrays = read_archive(path, REQUEST_FORMAT, REQUEST_VERSION)
         schedules = {"sampling": SamplingSchedule, "annealing": AnnealingSchedule}
-        return cls(
-            model=model_from_arrays(header, arrays, path),
-            schedule=schedules[header["schedule"]["kind"]](**header["schedule"]),
-            clamp=arrays.get("clamp"),
-            fields=arrays.get("job_fields"),
-            initial=arrays.get("initial"),
-            observe=frozenset(header["observe"]),
-            budget=None if header["budget"] is None else Budget(**header["budget"]),
-            **{
-                name: header[name] for name in ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa")
-            },
-        )
+        plain = ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa")
+        model = model_from_arrays(header, arrays, path)
+        try:
+            return cls(
+                model=model,
+                schedule=schedules[header["schedule"]["kind"]](**header["schedule"]),
+                clamp=arrays.get("clamp"),
+                fields=arrays.get("job_fields"),
+                initial=arrays.get("initial"),
+                observe=frozenset(header["observe"]),
+                budget=None if header["budget"] is None else Budget(**header["budget"]),
+                **{name: header[name] for name in plain},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} does not hold a valid job request: {error!r}") from error
 
 
 def check_seed(seed: object) -> int | None:
@@ -277,7 +289,10 @@ def _integer(name: str, value: object, smallest: int, largest: int) -> int:
 
 
 def _observe(observe: Any) -> frozenset[Observable]:
-    wanted = {observe} if isinstance(observe, str) else set(observe)
+    try:
+        wanted = {observe} if isinstance(observe, str) else set(observe)
+    except TypeError as error:
+        raise InvalidModelError(f"observe must be a set of {', '.join(OBSERVABLES)}, not {observe!r}") from error
     if not wanted or wanted - set(OBSERVABLES):
         raise InvalidModelError(f"observe is {sorted(map(str, wanted))}; choose among {', '.join(OBSERVABLES)}")
     return frozenset(name for name in OBSERVABLES if name in wanted)
@@ -287,6 +302,10 @@ def _as_pairs(clamp: Any) -> list[tuple[Any, Any]] | None:
     """(site, value) pairs of a mapping or a list of pairs; None for an array."""
     if isinstance(clamp, Mapping):
         return list(clamp.items())
+    if isinstance(clamp, np.ndarray):
+        return None
+    if isinstance(clamp, Iterable) and not isinstance(clamp, list | tuple | str):
+        clamp = list(clamp)
     if isinstance(clamp, list | tuple) and all(isinstance(item, tuple) and len(item) == 2 for item in clamp):
         return list(clamp)
     return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
 from glauber.diagnostics import Diagnostics, diagnose
 from glauber.energy import EnergyPart, EnergyReport
-from glauber.errors import InvalidModelError, missing_extra
+from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
 from glauber.model import IsingModel, Model
 
@@ -141,6 +141,7 @@ class SampleSet:
         timing: seconds by phase: queue, program, sample, read, total.
         energy_report: joules, with uncertainty and provenance.
         provenance: how to have it again.
+        held_fields: the job's own fields as the device rounded them; None where it brought none.
         program: what the device was loaded with; None for an embedded model and for a result read from disk.
     """
 
@@ -156,6 +157,7 @@ class SampleSet:
     energy_report: EnergyReport
     provenance: Provenance
     program: AnyProgram | None = field(default=None, repr=False)
+    held_fields: NDArray[np.float64] | None = field(default=None, repr=False)
     stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
@@ -186,26 +188,27 @@ class SampleSet:
         """The last state of each chain, shape (n_chains, n_sites)."""
         return self._unpacked(self.last_packed)
 
-    def _energies(self, model: Model) -> NDArray[np.float64]:
+    def _energies(self, model: Model, fields: NDArray[np.float64] | None) -> NDArray[np.float64]:
         energies = model.energies(self.states)
-        return energies if self.fields is None else energies + field_change(model, self.fields, self.states)
+        return energies if fields is None else energies + field_change(model, fields, self.states)
 
     @cached_property
     def energies(self) -> NDArray[np.float64]:
         """Energies in the user's model (with the job's fields where it brought some), (n_chains, n_samples)."""
-        return self.stored_energies if self.stored_energies is not None else self._energies(self.model)
+        return self.stored_energies if self.stored_energies is not None else self._energies(self.model, self.fields)
 
     @cached_property
     def programmed_energies(self) -> NDArray[np.float64]:
         """Energies in the model that the device held after quantisation, (n_chains, n_samples)."""
-        return self._energies(self._program().as_model())
+        return self._energies(self._program().as_model(), self.held_fields)
 
     def programmed_coefficients(self) -> Coefficients:
-        """Fields and couplings as the device held them after quantisation, in the model's units."""
+        """Fields and couplings as the device held them, in the model's units; fields of the job have a chain axis."""
         program = self._program()
         couplings = program.edge_weight if isinstance(program, Program) else program.edge_couplings
         step = np.float64(program.quantisation.step)
-        return Coefficients(np.asarray(program.field * step), np.asarray(couplings * step))
+        fields = np.asarray(program.field * step) if self.held_fields is None else self.held_fields
+        return Coefficients(fields, np.asarray(couplings * step))
 
     def _program(self) -> AnyProgram:
         if self.program is None:
@@ -308,6 +311,13 @@ class SampleSet:
             FileFormatError: truncated, or of another format or version.
         """
         header, arrays = read_archive(path, SAMPLES_FORMAT, SAMPLES_VERSION)
+        try:
+            return cls._from_arrays(header, arrays, path)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FileFormatError(f"{path} does not hold a valid sample set: {error!r}") from error
+
+    @classmethod
+    def _from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], path: str | Path) -> Self:
         parts = {name[6:]: array for name, array in arrays.items() if name.startswith("model.")}
         provenance, energy = header["provenance"], header["energy"]
         quantisation = provenance.pop("quantisation")
@@ -316,11 +326,17 @@ class SampleSet:
         if header["n_moments"] is not None:
             moments = Moments(header["n_moments"], arrays["moments.sites"], arrays.get("moments.edges"))
         energy["parts"] = {name: EnergyPart(**part) for name, part in energy["parts"].items()}
+        model = model_from_arrays(header, parts, path)
+        chains, samples = header["n_chains"], header["n_samples"]
+        row = (model.n_sites + 7) // 8 if isinstance(model, IsingModel) else model.n_sites
+        packed = arrays.get("packed")
+        if arrays["last"].shape != (chains, row) or (packed is not None and packed.shape != (chains, samples, row)):
+            raise FileFormatError(f"{path}: the states' shape is not that of {chains} chains x {samples} samples")
         return cls(
-            model=model_from_arrays(header, parts, path),
+            model=model,
             n_chains=header["n_chains"],
             n_samples=header["n_samples"],
-            packed=arrays.get("packed"),
+            packed=packed,
             last_packed=arrays["last"],
             moments=moments,
             fields=arrays.get("job_fields"),

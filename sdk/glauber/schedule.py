@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from glauber.errors import InvalidModelError
 
 MAX_SWEEPS = 2**48
 
-Beta = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1, le=MAX_SWEEPS)]
+MAX_ANNEAL_SWEEPS = 10**7  # each has a temperature of its own: 80 MB of them
+
+
+def _plain(value: object) -> object:
+    """NumPy's scalars as Python's, so that strictness means "no text, no truth values" and not "no NumPy"."""
+    return value.item() if isinstance(value, np.integer | np.floating) else value
+
+
+Beta = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_SWEEPS)]
+CountOrNone = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, le=MAX_SWEEPS)]
+Chains = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=2**31 - 1)]
 
 
 def readable(name: str, error: ValidationError) -> str:
@@ -47,14 +57,20 @@ class SamplingSchedule(_Schedule):
     kind: Literal["sampling"] = "sampling"
     n_samples: Count = 1000
     """States kept per chain."""
-    n_chains: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 1
+    n_chains: Chains = 1
     """Independent chains."""
-    n_warmup: Annotated[int, Field(strict=True, ge=0, le=MAX_SWEEPS)] = 0
+    n_warmup: CountOrNone = 0
     """Sweeps before the first kept one."""
     sweeps_per_sample: Count = 1
     """Sweeps from one kept state to the next (thinning)."""
     beta: Beta = 1.0
     """Inverse temperature, dimensionless: P(s) ~ exp(-beta E(s))."""
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        if self.n_sweeps > MAX_SWEEPS:
+            raise ValueError(f"{self.n_sweeps} sweeps in all are more than {MAX_SWEEPS}")
+        return self
 
     @property
     def n_sweeps(self) -> int:
@@ -70,9 +86,9 @@ class AnnealingSchedule(_Schedule):
     """Cool (or heat) from beta_start to beta_end, one beta per sweep, and keep the last state of each chain."""
 
     kind: Literal["annealing"] = "annealing"
-    n_sweeps: Count = 1000
+    n_sweeps: Annotated[Count, Field(le=MAX_ANNEAL_SWEEPS)] = 1000
     """Sweeps of the anneal; with `table`, its length."""
-    n_chains: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 1
+    n_chains: Chains = 1
     """Independent anneals."""
     beta_start: Beta = 0.1
     """Inverse temperature of the first sweep."""
@@ -87,8 +103,8 @@ class AnnealingSchedule(_Schedule):
     @classmethod
     def _from_table(cls, data: object) -> object:
         """A table says by itself how long it is and where it begins and ends."""
-        if isinstance(data, dict) and data.get("table") is not None and len(data["table"]):
-            table = tuple(float(beta) for beta in data["table"])
+        if isinstance(data, dict) and isinstance(data.get("table"), list | tuple | np.ndarray) and len(data["table"]):
+            table = tuple(data["table"])
             ends = {"n_sweeps": len(table), "beta_start": table[0], "beta_end": table[-1], "shape": "table"}
             return {**ends, **data, "table": table}
         return data

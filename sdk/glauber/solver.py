@@ -21,15 +21,18 @@ from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.formats import Graph, is_gset, read_gset, read_model
 from glauber.job import Job
 from glauber.model import IsingModel
-from glauber.request import Budget
+from glauber.request import Budget, check_seed
 from glauber.samples import Aggregate
 from glauber.schedule import AnnealingSchedule
+from glauber.spec import AnySpec
 
 FIRST_SWEEPS = 100
 """Sweeps of the first anneal; each following one is twice as long until MOST_SWEEPS."""
 MOST_SWEEPS = 6400
 CHAINS = 64
 """Anneals side by side: two words of 32 replicas."""
+LARGE_UPDATES = 20_000_000
+"""Updates of the first anneal beyond which its time is measured on a shorter one first."""
 QUENCH_SWEEPS = 10
 """Sweeps at the end, ten times colder, that let every chain slide into its minimum."""
 
@@ -110,16 +113,25 @@ def beta_range(model: IsingModel) -> tuple[float, float]:
     values = np.abs(values[values != 0])
     if values.size == 0:
         return 1.0, 1.0
+    largest = float(values.max())  # everything relative to it, so that squares neither overflow nor vanish
+    values, couplings, fields = values / largest, model.couplings / largest, model.fields / largest
     step = exact_step(values, limit=64)
     unit = step if step is not None else float(np.median(values)) / 4
-    squares = np.bincount(model.edges.ravel(), np.repeat(model.couplings**2, 2), model.n_sites) + model.fields**2
+    squares = np.bincount(model.edges.ravel(), np.repeat(couplings**2, 2), model.n_sites) + fields**2
     hot = min(1.1 / unit, 2.2 / math.sqrt(float(squares.mean())))
-    return hot, max(2.2 / unit, hot)
+    return hot / largest, max(2.2 / unit, hot) / largest
 
 
-def anneal_table(hot: float, cold: float, n_sweeps: int) -> tuple[float, ...]:
-    """Geometric from hot to cold, then a quench."""
-    return (*np.geomspace(hot, cold, n_sweeps).tolist(), *([10 * cold] * QUENCH_SWEEPS))
+def anneal_table(model: IsingModel, spec: AnySpec, n_sweeps: int) -> tuple[float, ...]:
+    """Geometric from hot to cold, then a quench; as cold as the device can be, its scaling of the model included."""
+    hot, cold = beta_range(model)
+    table = np.array([*np.geomspace(hot, cold, n_sweeps), *([10 * cold] * QUENCH_SWEEPS)])
+    limits, largest = spec.capabilities.beta_range, float(np.abs(model.couplings).max(initial=0.0))
+    if limits is not None:
+        weight_range = spec.coefficients.weight_range
+        scale = 1.0 if weight_range is None or largest <= weight_range else weight_range / largest
+        table = np.clip(table, limits[0] * scale, limits[1] * scale)
+    return tuple(table.tolist())
 
 
 @dataclass
@@ -193,11 +205,18 @@ def solve(
         FileFormatError: the file is malformed.
     """
     budget = Budget(seconds=20.0) if budget is None else budget
+    if not isinstance(budget, Budget):
+        raise InvalidModelError(f"budget must be a glauber.Budget, not {type(budget).__name__}")
+    if not isinstance(device, Device | str):
+        raise InvalidModelError(f"device must be a Device or an address, not {type(device).__name__}")
+    if not isinstance(problem, IsingModel | str | Path):
+        raise InvalidModelError(f"solve takes an IsingModel or a file, not {type(problem).__name__}")
+    seed = check_seed(seed)
     if budget.joules is not None or (budget.seconds is None and budget.sweeps is None):
         raise InvalidModelError("solve takes a budget in seconds or sweeps")
     if isinstance(n_solutions, bool) or not isinstance(n_solutions, int) or n_solutions < 1:
         raise InvalidModelError(f"n_solutions must be a positive integer, not {n_solutions!r}")
-    if target is not None and not math.isfinite(target):
+    if target is not None and (not isinstance(target, int | float) or not math.isfinite(target)):
         raise InvalidModelError(f"target must be a finite number, not {target!r}")
     graph = None
     if isinstance(problem, str | Path):
@@ -215,9 +234,9 @@ def solve(
 
 def _anneal(search: _Search, device: Device, budget: Budget, seed: int | None) -> Solution:
     """Anneals of growing length until the budget is spent or the target reached."""
-    hot, cold = beta_range(search.model)
     job: Job | None = None
-    sweeps = FIRST_SWEEPS
+    probe = search.model.n_sites * CHAINS * FIRST_SWEEPS > LARGE_UPDATES  # a first look, to learn the rate
+    sweeps = 1 if probe and budget.seconds is not None else FIRST_SWEEPS
     seconds_per_sweep = 0.0
     first_seed = seed
     number = 0
@@ -225,7 +244,7 @@ def _anneal(search: _Search, device: Device, budget: Budget, seed: int | None) -
         length = _length(search, budget, sweeps, seconds_per_sweep)
         if length is None:
             break
-        schedule = AnnealingSchedule(table=anneal_table(hot, cold, length), n_chains=CHAINS)
+        schedule = AnnealingSchedule(table=anneal_table(search.model, device.spec, length), n_chains=CHAINS)
         job_seed = None if first_seed is None else (first_seed + number) % 2**64
         began = search.seconds
         job = device.submit(search.model, schedule, observe={"last"}, seed=job_seed, on_overflow="scale")
@@ -233,8 +252,7 @@ def _anneal(search: _Search, device: Device, budget: Budget, seed: int | None) -
         try:
             states = job.result().last
         except BaseException:
-            if not job.done() and not job.cancel_asked:
-                job.cancel()
+            job.ask_to_cancel()
             raise
         search.take(states, schedule.n_sweeps)
         seconds_per_sweep = (search.seconds - began) / schedule.n_sweeps
@@ -277,6 +295,6 @@ def _length(search: _Search, budget: Budget, wanted: int, seconds_per_sweep: flo
     if budget.seconds is not None and search.jobs:
         left = (budget.seconds - search.seconds) / max(1e-9, seconds_per_sweep)
         length = min(length, int(left) - QUENCH_SWEEPS)
-        if length < min(wanted, FIRST_SWEEPS):
+        if length < min(wanted, FIRST_SWEEPS) and search.jobs > 1:
             return None  # an anneal that is much too short finds nothing
     return length if length >= 1 else None

@@ -58,7 +58,10 @@ class SimulatorDriver:
         core.isa_number(run.isa)
         if isinstance(program, PottsProgram):
             moments = 8 * program.n_states if "moments" in run.observe else 0
-            return run.n_chains * program.n_sites * (4 + potts_dtype(program.n_states)(0).itemsize + moments)
+            fields = 0 if run.fields is None else 4 * program.n_states
+            clamp = 0 if run.clamp is None else 4
+            cell = 4 + potts_dtype(program.n_states)(0).itemsize + 2 * moments + fields + clamp
+            return run.n_chains * program.n_sites * cell + 16 * program.n_states * self._threads(run, program)
         lanes = -(-(run.n_chains if run.layout == 0 else program.n_sites) // 32) * 32
         cells = lanes * (program.n_sites if run.layout == 0 else run.n_chains)
         held = 1 + 1 / 8 + (0 if run.clamp is None else 1) + (0 if run.fields is None else 4)

@@ -192,10 +192,10 @@ def test_too_few_or_constant_samples_say_nothing(device):
 
 
 def test_quantisation_effect_on_the_law_is_reported():
-    from glauber.compile import compile_program, distribution_change
+    from glauber.compile import compile_program, distribution_change, step_of
     from glauber.device import open_device
 
     with open_device("sim://ideal?weight_bits=3") as coarse, open_device("sim://ideal") as fine:
-        far = distribution_change(RING, compile_program(RING, coarse.spec), 1.0)
-        near = distribution_change(RING, compile_program(RING, fine.spec), 1.0)
+        far = distribution_change(RING, compile_program(RING, step_of(RING, coarse.spec)), 1.0)
+        near = distribution_change(RING, compile_program(RING, step_of(RING, fine.spec)), 1.0)
     assert near < 1e-4 < 0.01 < far

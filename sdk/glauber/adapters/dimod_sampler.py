@@ -10,7 +10,7 @@ from glauber.device import Device
 from glauber.errors import InvalidModelError, missing_extra
 from glauber.model import IsingModel
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
-from glauber.solver import anneal_table, beta_range
+from glauber.solver import anneal_table
 
 try:
     import dimod
@@ -72,7 +72,9 @@ class DimodSampler(dimod.Sampler):  # type: ignore[misc, unused-ignore]  # dimod
         model = IsingModel.from_bqm(bqm)
         schedule: SamplingSchedule | AnnealingSchedule
         if beta is None:
-            schedule = AnnealingSchedule(table=anneal_table(*beta_range(model), int(num_sweeps)), n_chains=num_reads)
+            schedule = AnnealingSchedule(
+                table=anneal_table(model, self.device.spec, int(num_sweeps)), n_chains=num_reads
+            )
         else:
             schedule = SamplingSchedule(n_samples=1, n_chains=num_reads, n_warmup=int(num_sweeps) - 1, beta=beta)
         job = self.device.submit(model, schedule, observe={"last"}, seed=seed, on_overflow="scale")

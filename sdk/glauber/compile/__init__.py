@@ -17,6 +17,7 @@ from glauber.compile.program import (
     compile_program,
     distribution_change,
     misfits,
+    step_of,
 )
 from glauber.compile.quantise import QuantisationReport
 from glauber.compile.run import Run, derive_seed, make_run, pack_spins, unpack_spins
@@ -34,5 +35,6 @@ __all__ = [
     "make_run",
     "misfits",
     "pack_spins",
+    "step_of",
     "unpack_spins",
 ]

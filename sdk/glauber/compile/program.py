@@ -173,6 +173,7 @@ def _key(*arrays: NDArray[np.generic] | None, text: str) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for array in arrays:
         if array is not None:
+            digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
@@ -194,36 +195,49 @@ def check_sums(weight_sum: NDArray[np.int64], field_by_position: NDArray[np.int6
     return largest
 
 
-def compile_program(
+def step_of(
     model: Model,
     spec: AnySpec,
     *,
     fold: float | None = None,
     on_overflow: str = "error",
     job_fields: NDArray[np.float64] | None = None,
-) -> AnyProgram:
-    """The integer program of a model on a device whose graph it fits (`check_fit`).
+) -> Step:
+    """The integer step of a job.
 
     Args:
         model: what to sample.
         spec: whose precision and ranges count.
         fold: beta, where the device takes it by scaled coefficients.
         on_overflow: "error" refuses coefficients out of range, "scale" shrinks them all and raises beta.
-        job_fields: fields that the job brings in place of the model's; they set the step of a model without edges.
+        job_fields: fields that the job brings in place of the model's.
+
+    Raises:
+        ModelNotSupportedError: a coefficient is out of range.
+    """
+    return choose_step(
+        spec.coefficients,
+        model.couplings.ravel(),
+        model.fields.ravel(),
+        np.zeros(0) if job_fields is None else job_fields.ravel(),
+        fold=fold,
+        on_overflow=on_overflow,
+    )
+
+
+def compile_program(model: Model, step: Step) -> AnyProgram:
+    """The integer program of a model on a device whose graph it fits (`check_fit`), on the step that `step_of` chose.
 
     Raises:
         ModelNotSupportedError: a coefficient or a sum of them is out of range.
     """
-    extra = np.zeros(0) if job_fields is None or model.n_edges else np.ravel(job_fields)
-    fields = np.concatenate([model.fields.ravel(), extra])
-    step = choose_step(spec.coefficients, model.couplings.ravel(), fields, fold=fold, on_overflow=on_overflow)
     order = order_of(model.graph_key, model.n_sites, model.edges)
     field = to_steps(model.fields, step.step, step.field_multiple, step.field_limit)
-    couplings = to_steps(model.couplings, step.step, step.weight_multiple, step.weight_limit)
+    couplings = to_steps(model.couplings, step.step, step.weight_multiple, step.weight_limit, sign_only=step.sign_only)
     asked = np.concatenate([model.couplings.ravel(), model.fields.ravel()])
     programmed = np.concatenate([couplings.ravel(), field.ravel()]) * np.float64(step.step)
     report = make_report(asked, programmed, step)
-    text = repr((model.graph_key, model.offset, step))
+    text = repr((type(model).__name__, model.graph_key, model.offset, step))
     if isinstance(model, PottsModel):
         return _potts(model, order, couplings, field, step, report, text)
     weight = couplings[order.row_edge]

@@ -56,6 +56,7 @@ class Step:
         weight_limit: largest multiple of a coupling, or None.
         field_limit: largest multiple of a field, or None.
         scale: what coefficients are multiplied by on the device.
+        sign_only: couplings have one bit: -J or +J, and 0 where there is none.
         assumptions: see QuantisationReport.
     """
 
@@ -65,6 +66,7 @@ class Step:
     weight_limit: int | None
     field_limit: int | None
     scale: float
+    sign_only: bool
     assumptions: tuple[str, ...]
 
 
@@ -92,6 +94,7 @@ def choose_step(
     coefficients: Coefficients,
     couplings: NDArray[np.float64],
     fields: NDArray[np.float64],
+    job_fields: NDArray[np.float64],
     *,
     fold: float | None,
     on_overflow: str,
@@ -101,7 +104,8 @@ def choose_step(
     Args:
         coefficients: precision and range of the device.
         couplings: all J (or table entries) of the model, flat.
-        fields: all h of the model, flat; for a model without edges, those of the job too.
+        fields: all h of the model, flat.
+        job_fields: all fields of the job, flat; empty if it brings none. On a free scale they want to be exact too.
         fold: beta, for devices that take it by scaling the coefficients; else None.
         on_overflow: "error" or "scale".
 
@@ -116,7 +120,8 @@ def choose_step(
     top = max(1, 2 ** (bits - 1) - 1)
     field_top = max(1, 2 ** ((coefficients.field_bits or bits) - 1) - 1)
     if coefficients.weight_range is None:
-        return Step(_free_step(couplings, fields, top, field_top), 1, 1, None, None, 1.0, tuple(assumptions))
+        free = _free_step(couplings, fields, job_fields, top, field_top)
+        return Step(free, 1, 1, top if bits == 1 else None, None, 1.0, bits == 1, tuple(assumptions))
     if coefficients.field_range is None and coefficients.field_bits is None:
         assumptions.append("the range of fields is not published; that of couplings assumed")
 
@@ -148,23 +153,30 @@ def choose_step(
         room = [(coefficients.weight_range, largest_j), (field_step * field_top, largest_h)]
         scale = min(limit / largest for limit, largest in room if largest > 0)
     multiples = (ratio.numerator, ratio.denominator)
-    return Step(step / scale, *multiples, top, field_top, scale, tuple(assumptions))
+    return Step(step / scale, *multiples, top, field_top, scale, bits == 1, tuple(assumptions))
 
 
-def _free_step(couplings: NDArray[np.float64], fields: NDArray[np.float64], top: int, field_top: int) -> float:
-    """The step where the device takes any scale: exact if possible, else the finest that the bits allow."""
+def _free_step(
+    couplings: NDArray[np.float64],
+    fields: NDArray[np.float64],
+    job_fields: NDArray[np.float64],
+    top: int,
+    field_top: int,
+) -> float:
+    """The step where the device takes any scale: exact if possible, else the finest that the model's bits allow."""
     largest_j = float(np.abs(couplings).max(initial=0.0))
     largest_h = float(np.abs(fields).max(initial=0.0))
-    if max(largest_j, largest_h) == 0.0:
-        return 1.0
+    largest_job = float(np.abs(job_fields).max(initial=0.0))
     if couplings.size == 0:
-        return largest_h / EDGELESS_STEPS
-    finest = max(largest_j / top, largest_h / field_top)
-    exact = exact_step(np.concatenate([couplings, fields]), max(top, field_top))
+        return max(largest_h, largest_job) / EDGELESS_STEPS or 1.0
+    finest = max(largest_j / top, largest_h / field_top) or largest_job / field_top or 1.0
+    exact = exact_step(np.concatenate([couplings, fields, job_fields]), SUM_LIMIT)
     return exact if exact is not None and exact >= finest else finest
 
 
-def to_steps(values: NDArray[np.float64], step: float, multiple: int, limit: int | None) -> NDArray[np.int32]:
+def to_steps(
+    values: NDArray[np.float64], step: float, multiple: int, limit: int | None, *, sign_only: bool = False
+) -> NDArray[np.int32]:
     """Values as integers in steps: multiples of `multiple`, none above `limit` multiples, ties to even.
 
     Raises:
@@ -178,7 +190,7 @@ def to_steps(values: NDArray[np.float64], step: float, multiple: int, limit: int
             " Bring couplings and fields to a comparable scale"
         )
     rounded = np.rint(scaled)
-    if limit == 1:  # one bit: a sign, where there is a coupling at all
+    if sign_only:
         rounded = np.sign(scaled)
     if limit is not None:
         np.clip(rounded, -limit, limit, out=rounded)  # at most half a step: choose_step has refused the rest

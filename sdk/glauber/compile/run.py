@@ -42,7 +42,7 @@ class Run:
             None for the program's.
         clamp: Ising int8: -1, +1, 0 free; Potts int32: state, -1 free; (n_chains, n_sites), or (1, ...); or None.
         initial: packed spins (n_chains, ceil(n_sites / 8)), or Potts states (n_chains, n_sites); None: random.
-        initial_moments: sums to go on from when a run is resumed, else None; see driver.Moments.
+        initial_moments: sums to go on from when a run is resumed, else None; see samples.Moments.
         observe: what to return: "samples" (states as they come) and "moments"; the last state always is.
         threads: for simulators; None lets them choose. Never changes a sample.
         isa: for simulators: an instruction set by name, or None. Never changes a sample.
@@ -79,16 +79,14 @@ def scaled_betas(betas: NDArray[np.float64], step: float, *, potts: bool) -> NDA
         ModelNotSupportedError: b reaches 2^63: one step is then so cold that no arithmetic is left.
     """
     factor = 1.0 if potts else 2.0
-    values = []
-    for beta in betas.tolist():
-        scaled = factor * beta * step * LOG2_E * 2.0**32
-        if not scaled < 2.0**63:
-            raise ModelNotSupportedError(
-                f"beta = {beta:g} times the step {step:g} is too cold for 64-bit arithmetic; beta * step must stay"
-                f" below {2.0**31 / LOG2_E / factor:.3g}. Scale the model down"
-            )
-        values.append(round(scaled))
-    return np.array(values, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # infinity is refused just below
+        scaled = factor * betas * step * LOG2_E * 2.0**32
+    if not (scaled < 2.0**63).all():
+        raise ModelNotSupportedError(
+            f"beta = {float(betas.max()):g} times the step {step:g} is too cold for 64-bit arithmetic; beta * step must"
+            f" stay below {2.0**31 / LOG2_E / factor:.3g}. Scale the model down"
+        )
+    return np.rint(scaled).astype(np.uint64)
 
 
 def make_run(

@@ -1,0 +1,571 @@
+"""Every body of the machine returns the same bits: the reference, each instruction set, any threads, any batches.
+
+A case is one point of model x chains x layout x schedule x clamp x fields x start. It runs once on the NumPy reference;
+then the C core must return the same packed samples, last states and moments on each instruction set, with 1, 2 and 3
+threads, whole and cut into batches that are resumed from nothing but what a driver reports. The default suite takes the
+cases that hold every *pair* of values; `-m slow` takes the full product. All comparisons are exact: there is no alpha.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from glauber.catalogue import load_spec
+from glauber.compile import AnyProgram, PottsProgram, Run, compile_program, make_run, pack_spins, step_of, unpack_spins
+from glauber.driver import Batch
+from glauber.model import IsingModel, Model, PottsModel
+from glauber.samples import Moments
+from glauber.schedule import AnnealingSchedule, SamplingSchedule
+from glauber_simulator import core, driver
+from glauber_simulator.driver import SimulatorDriver
+from numpy.typing import NDArray
+
+THREADS = (1, 2, 3)
+CHAINS = (1, 3, 4, 5, 33, 64)
+SEED = 0x9E3779B97F4A7C15  # both halves of the key's seed are in use
+
+
+def _needs(isa: str) -> Any:
+    missing = core.ISA_LEVELS.index(isa) > core.ISA_LEVELS.index(core.BEST_ISA)
+    needed = {"avx512": "AVX-512 F, BW, VL and DQ", "avx2": "AVX2", "sse2": "an x86-64 processor"}.get(isa, "")
+    return pytest.mark.skipif(missing, reason=f"needs {needed}; the best instruction set here is {core.BEST_ISA}")
+
+
+every_isa = pytest.mark.parametrize("isa", [pytest.param(isa, marks=_needs(isa)) for isa in core.ISA_LEVELS])
+
+
+def compiled(model: Model) -> AnyProgram:
+    return compile_program(model, step_of(model, load_spec("ideal")))
+
+
+# Running
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run returned, joined over its batches."""
+
+    samples: NDArray[Any]
+    last: NDArray[Any]
+    moments: Moments | None
+    n_batches: int
+
+
+def joined(batches: list[Batch]) -> Outcome:
+    samples = [batch.samples for batch in batches if batch.samples is not None and batch.n_samples]
+    counts = [batch.first_sample for batch in batches if batch.n_samples]
+    lengths = [batch.n_samples for batch in batches if batch.n_samples]
+    assert counts == list(np.cumsum([0, *lengths[:-1]])), "first_sample does not count the samples before it"
+    return Outcome(np.concatenate(samples, axis=1), batches[-1].state, batches[-1].moments, len(batches))
+
+
+def run_whole(body: str, program: AnyProgram, run: Run) -> Outcome:
+    machine = SimulatorDriver(load_spec("ideal"), body)
+    machine.program(program)
+    return joined(list(machine.run(run)))
+
+
+def run_in_parts(program: AnyProgram, run: Run, sweeps: int, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """Each batch of about `sweeps` sweeps on a fresh driver, resumed from next_sweep, state and moments alone."""
+    monkeypatch.setattr(driver, "BATCH_SECONDS", 1.0)
+    monkeypatch.setattr(driver, "ASSUMED_UPDATES_PER_SECOND", sweeps * run.n_chains * program.n_sites)
+    batches: list[Batch] = []
+    while run.first_sweep <= run.n_sweeps:
+        machine = SimulatorDriver(load_spec("ideal"))
+        machine.program(program)
+        batch = next(machine.run(run))
+        batches.append(batch)
+        sums = batch.moments
+        resumed = None if sums is None else (sums.n_samples, sums.sites, sums.edges)
+        run = replace(run, first_sweep=batch.next_sweep, initial=batch.state, initial_moments=resumed)
+    monkeypatch.undo()
+    return joined(batches)
+
+
+def assert_same(got: Outcome, wanted: Outcome, context: object) -> None:
+    where = f"{context}"
+    np.testing.assert_array_equal(got.samples, wanted.samples, err_msg=where)
+    np.testing.assert_array_equal(got.last, wanted.last, err_msg=where)
+    assert got.samples.dtype == wanted.samples.dtype, where
+    assert got.moments is not None, where
+    assert wanted.moments is not None, where
+    assert got.moments.n_samples == wanted.moments.n_samples, where
+    np.testing.assert_array_equal(got.moments.sites, wanted.moments.sites, err_msg=where)
+    assert (got.moments.edges is None) == (wanted.moments.edges is None), where
+    if wanted.moments.edges is not None:
+        np.testing.assert_array_equal(got.moments.edges, wanted.moments.edges, err_msg=where)
+
+
+def assert_bodies_agree(
+    program: AnyProgram,
+    run: Run,
+    wanted: Outcome,
+    bodies: Iterable[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    context: object,
+) -> None:
+    """The C core against the reference's outcome: (instruction set, threads) x (whole, parts of 1, 2 or 3 sweeps)."""
+    for isa, threads in bodies:
+        here = replace(run, isa=isa, threads=threads)
+        assert_same(run_whole("core", program, here), wanted, (context, isa, threads, "whole"))
+        # one sweep at a time takes longest and is the hardest cut, so each thread count has a cut of its own
+        parts = run_in_parts(program, here, threads, monkeypatch)
+        assert parts.n_batches > 1, "nothing was cut"
+        assert_same(parts, wanted, (context, isa, threads, f"parts of {threads}"))
+
+
+def pairwise(factors: dict[str, tuple[Any, ...]], seed: int) -> list[dict[str, Any]]:
+    """Few combinations in which every pair of values of two factors occurs: greedy, best of 30 random ones each time.
+
+    Random offers alone may miss the last pairs for long, so each offer is built around a pair that is still missing.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(factors)
+    missing = {
+        ((a, i), (b, j))
+        for a, b in itertools.combinations(range(len(names)), 2)
+        for i in range(len(factors[names[a]]))
+        for j in range(len(factors[names[b]]))
+    }
+    chosen = []
+    while missing:
+        best: tuple[int, list[int]] = (-1, [])
+        wanted = sorted(missing)
+        for _ in range(30):
+            pick = [int(rng.integers(len(values))) for values in factors.values()]
+            for factor, value in wanted[int(rng.integers(len(wanted)))]:
+                pick[factor] = value
+            new = sum(((a, pick[a]), (b, pick[b])) in missing for a, b in itertools.combinations(range(len(names)), 2))
+            best = max(best, (new, pick))
+        pick = best[1]
+        missing -= {((a, pick[a]), (b, pick[b])) for a, b in itertools.combinations(range(len(names)), 2)}
+        chosen.append({name: factors[name][value] for name, value in zip(names, pick, strict=True)})
+    return chosen
+
+
+@lru_cache(maxsize=1)
+def ising_cases() -> list[dict[str, Any]]:
+    return pairwise(ISING_FACTORS, seed=1)
+
+
+@lru_cache(maxsize=1)
+def potts_cases() -> list[dict[str, Any]]:
+    return pairwise(POTTS_FACTORS, seed=1)
+
+
+def test_the_pairwise_selection_holds_every_pair():
+    for factors, chosen in ((ISING_FACTORS, ising_cases()), (POTTS_FACTORS, potts_cases())):
+        assert len(chosen) < np.prod([len(values) for values in factors.values()]) / 4
+        for a, b in itertools.combinations(factors, 2):
+            assert {(case[a], case[b]) for case in chosen} == set(itertools.product(factors[a], factors[b]))
+
+
+# Ising cases
+
+
+def _random_edges(rng: np.random.Generator, n: int, n_edges: int) -> NDArray[np.int32]:
+    pairs = np.array(list(itertools.combinations(range(n), 2)), dtype=np.int32)
+    return pairs[np.sort(rng.choice(len(pairs), n_edges, replace=False))]
+
+
+def _frustrated() -> IsingModel:
+    rng = np.random.default_rng(11)
+    edges = _random_edges(rng, 21, 40)
+    return IsingModel(rng.choice([-1.0, 0.0, 1.0], 21), edges, rng.choice([-1.0, 1.0], 40))
+
+
+def _dense() -> IsingModel:
+    rng = np.random.default_rng(12)
+    edges = _random_edges(rng, 9, 36)
+    return IsingModel(rng.integers(-3, 4, 9) / 4, edges, rng.integers(-5, 6, 36) / 4)
+
+
+def _bipartite() -> IsingModel:
+    """A 7 x 10 grid: colour classes of 35, so that both layouts' words are cut by a colour."""
+    rng = np.random.default_rng(13)
+    edges = [(10 * r + c, 10 * r + c + 1) for r in range(7) for c in range(9)]
+    edges += [(10 * r + c, 10 * r + c + 10) for r in range(6) for c in range(10)]
+    return IsingModel(rng.normal(size=70), np.array(edges), rng.normal(size=len(edges)))
+
+
+def _odd_cycle() -> IsingModel:
+    edges = [(i, (i + 1) % 7) for i in range(7)] + [(0, 7), (7, 8), (3, 9)]
+    return IsingModel(np.linspace(-0.5, 0.5, 10), np.array(edges), -np.ones(len(edges)))
+
+
+def _loose() -> IsingModel:
+    return IsingModel(np.linspace(-2, 2, 40), np.zeros((0, 2), np.int32), np.zeros(0))
+
+
+def _wide() -> IsingModel:
+    """Full 16-bit couplings on a complete graph: sums beyond 32767 take the 32-bit fields."""
+    rng = np.random.default_rng(14)
+    return IsingModel(rng.normal(size=12), _random_edges(rng, 12, 66), rng.normal(size=66))
+
+
+def _n33() -> IsingModel:
+    rng = np.random.default_rng(15)
+    edges = np.array([(i, i + 1) for i in range(32)] + [(0, 32)])
+    return IsingModel(rng.normal(size=33), edges, rng.choice([-0.5, 1.5], 33))
+
+
+ISING_MODELS: dict[str, Callable[[], IsingModel]] = {
+    "frustrated": _frustrated,
+    "dense": _dense,
+    "bipartite": _bipartite,
+    "odd cycle": _odd_cycle,
+    "no edges": _loose,
+    "32-bit": _wide,
+    "n=1": lambda: IsingModel(np.array([0.4]), np.zeros((0, 2), np.int32), np.zeros(0)),
+    "n=2": lambda: IsingModel.from_edges([(0, 1, -0.7)], {1: 0.2}),
+    "n=33": _n33,
+}
+
+# Chains and layout are one factor, so that every model meets all twelve. "Other" is the layout that the job would not
+# choose: a shard of a larger job may have few chains in replica planes.
+ISING_FACTORS: dict[str, tuple[Any, ...]] = {
+    "model": tuple(ISING_MODELS),
+    "chains": tuple(itertools.product(CHAINS, ("resolved", "other"))),
+    "schedule": ("thinned", "annealing"),
+    "clamp": ("none", "shared", "per chain"),
+    "fields": ("none", "shared", "per chain"),
+    "initial": ("random", "given"),
+}
+
+
+@lru_cache(maxsize=4096)
+def ising_program(name: str) -> Any:
+    return compiled(ISING_MODELS[name]())
+
+
+def ising_run(case: dict[str, Any]) -> Run:
+    model, program = ISING_MODELS[case["model"]](), ising_program(case["model"])
+    n, (chains, layout) = model.n_sites, case["chains"]
+    rng = np.random.default_rng(zlib.crc32(repr(sorted(case.items())).encode()))
+    schedule: Any
+    if case["schedule"] == "thinned":
+        schedule = SamplingSchedule(n_samples=3, n_chains=chains, n_warmup=2, sweeps_per_sample=2, beta=0.7)
+    else:
+        # two equal sweeps in a row, then a change back: threshold tables are kept and made again
+        schedule = AnnealingSchedule(table=(0.2, 0.2, 0.9, 0.0, 2.5), n_chains=chains)
+    rows = {"none": 0, "shared": 1, "per chain": chains}
+    clamp = fields = initial = None
+    if rows[case["clamp"]]:
+        clamp = rng.choice(np.array([-1, 0, 0, 1], np.int8), (rows[case["clamp"]], n))
+    if rows[case["fields"]]:
+        fields = rng.normal(size=(rows[case["fields"]], n))
+    if case["initial"] == "given":
+        initial = pack_spins(rng.choice(np.array([-1, 1], np.int8), (chains, n)))
+    run = make_run(
+        program,
+        schedule,
+        seed=SEED,
+        fields=fields,
+        clamp=clamp,
+        initial=initial,
+        observe={"samples", "moments"},
+    )
+    return run if layout == "resolved" else replace(run, layout=1 - run.layout)
+
+
+@lru_cache(maxsize=4096)
+def ising_reference(items: tuple[tuple[str, Any], ...]) -> Outcome:
+    case = dict(items)
+    return run_whole("reference", ising_program(case["model"]), ising_run(case))
+
+
+def check_ising(case: dict[str, Any], bodies: Iterable[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ising_reference(tuple(sorted(case.items())))
+    assert_bodies_agree(ising_program(case["model"]), ising_run(case), wanted, bodies, monkeypatch, case)
+
+
+@every_isa
+@pytest.mark.parametrize("model", ISING_MODELS)
+def test_ising_pairs(isa, model, monkeypatch):
+    cases = [case for case in ising_cases() if case["model"] == model]
+    assert {case["chains"] for case in cases} == set(ISING_FACTORS["chains"])
+    for case in cases:
+        check_ising(case, itertools.product([isa], THREADS), monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chains", ISING_FACTORS["chains"], ids=str)
+@pytest.mark.parametrize("model", ISING_MODELS)
+def test_ising_product(model, chains, monkeypatch):
+    """Every combination, on all instruction sets that are here; the thread counts take turns."""
+    isas = core.ISA_LEVELS[: core.ISA_LEVELS.index(core.BEST_ISA) + 1]
+    rest = {name: values for name, values in ISING_FACTORS.items() if name not in ("model", "chains")}
+    for turn, values in enumerate(itertools.product(*rest.values())):
+        case = {"model": model, "chains": chains, **dict(zip(rest, values, strict=True))}
+        check_ising(case, [(isa, 1 + (turn + k) % 3) for k, isa in enumerate(isas)], monkeypatch)
+
+
+def test_the_cases_reach_both_field_widths_both_table_paths_and_both_layouts():
+    """The kernel chooses by the size of the sums; a change of the models must not lose a path unnoticed."""
+    widths, tables, layouts = set(), set(), set()
+    for case in ising_cases():
+        run, program = ising_run(case), ising_program(case["model"])
+        fields = program.field[None] if run.fields is None else run.fields
+        largest = int((program.weight_sum + np.abs(fields[:, program.order.site])).max())
+        widths.add(largest <= 32767)
+        tables.add(2 * largest + 1 <= program.n_sites * run.n_chains)
+        layouts.add(run.layout)
+    assert widths == tables == {True, False}
+    assert layouts == {0, 1}
+
+
+def test_clamped_spins_stay_and_nothing_else_is_clamped():
+    """All bodies agreeing on a wrong thing would pass above; clamps and moments are checked against their meaning."""
+    for case in ising_cases():
+        run, program = ising_run(case), ising_program(case["model"])
+        outcome = ising_reference(tuple(sorted(case.items())))
+        spins = unpack_spins(outcome.samples, program.n_sites).astype(np.int64)
+        np.testing.assert_array_equal(outcome.last, outcome.samples[:, -1])
+        assert outcome.moments is not None
+        assert outcome.moments.n_samples == spins.shape[1] == run.n_samples
+        np.testing.assert_array_equal(outcome.moments.sites, spins.sum(axis=1))
+        a, b = program.edges[:, 0], program.edges[:, 1]
+        assert outcome.moments.edges is not None
+        np.testing.assert_array_equal(outcome.moments.edges, (spins[:, :, a] * spins[:, :, b]).sum(axis=1))
+        if run.clamp is not None:
+            clamp = np.broadcast_to(run.clamp, (run.n_chains, program.n_sites))
+            held = np.broadcast_to(clamp[:, None] != 0, spins.shape)
+            np.testing.assert_array_equal(spins[held], np.broadcast_to(clamp[:, None], spins.shape)[held])
+
+
+@every_isa
+@pytest.mark.parametrize("layout", ["resolved", "other"])
+def test_free_spins_move(isa, layout):
+    """The counterpart: at b = 0 each free spin is a fair coin, so 192 draws show both sides but once in 2^191."""
+    for name in ISING_MODELS:
+        case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": name, "chains": (64, layout)}
+        run = replace(ising_run(case), b=np.zeros(1, np.uint64), isa=isa)
+        spins = unpack_spins(run_whole("core", ising_program(name), run).samples, ising_program(name).n_sites)
+        assert (spins.min(axis=(0, 1)) < spins.max(axis=(0, 1))).all(), name
+
+
+@every_isa
+def test_moments_alone_and_samples_alone(isa):
+    """What is observed changes no state, and nothing is returned that was not asked for."""
+    case = {**{k: v[-1] for k, v in ISING_FACTORS.items()}, "chains": (33, "resolved"), "schedule": "thinned"}
+    wanted, program = ising_reference(tuple(sorted(case.items()))), ising_program(case["model"])
+    for observe in (frozenset({"samples"}), frozenset({"moments"}), frozenset({"last"})):
+        machine = SimulatorDriver(load_spec("ideal"))
+        machine.program(program)
+        *_, batch = machine.run(replace(ising_run(case), isa=isa, observe=observe))
+        np.testing.assert_array_equal(batch.state, wanted.last)
+        assert (batch.samples is not None) == ("samples" in observe)
+        assert (batch.moments is not None) == ("moments" in observe)
+        if batch.moments is not None:
+            np.testing.assert_array_equal(batch.moments.sites, wanted.moments.sites)
+
+
+@every_isa
+@pytest.mark.parametrize("layout", [0, 1])
+def test_sweep_numbers_beyond_32_bits(isa, layout, monkeypatch):
+    """A long run resumed just before sweep 2^32 crosses into the key's fourth word."""
+    program = ising_program("odd cycle")
+    begin = 2**32 - 3
+    run = replace(
+        ising_run({**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": "odd cycle", "chains": (33, "resolved")}),
+        layout=layout,
+        first_sweep=begin,
+        n_warmup=begin - 1,
+        n_samples=6,
+        sweeps_per_sample=1,
+        stream=3,
+        initial=np.zeros((33, 2), np.uint8),
+    )
+    wanted = run_whole("reference", program, run)
+    assert wanted.samples.shape[1] == 6
+    assert_bodies_agree(program, run, wanted, itertools.product([isa], THREADS), monkeypatch, (layout, "2^32"))
+    # without the carry, sweep 2^32 would draw what sweep 0 of the same key draws; the runs must differ from the start
+    early = replace(run, first_sweep=1, n_warmup=0)
+    assert not np.array_equal(run_whole("core", program, early).samples, wanted.samples)
+
+
+# Shards
+
+
+def shard(run: Run, first: int, count: int) -> Run:
+    """The part of a run that a worker with `count` chains from `first` gets; the layout stays the whole job's."""
+
+    def rows(array: Any) -> Any:
+        return array if array is None or len(array) == 1 < run.n_chains else array[first : first + count]
+
+    return replace(
+        run,
+        first_chain=run.first_chain + first,
+        n_chains=count,
+        fields=rows(run.fields),
+        clamp=rows(run.clamp),
+        initial=rows(run.initial),
+    )
+
+
+def assert_is_slice(got: Outcome, whole: Outcome, first: int, count: int, context: object) -> None:
+    here = slice(first, first + count)
+    assert whole.moments is not None
+    edges = None if whole.moments.edges is None else whole.moments.edges[here]
+    sums = Moments(whole.moments.n_samples, whole.moments.sites[here], edges)
+    assert_same(got, Outcome(whole.samples[here], whole.last[here], sums, whole.n_batches), context)
+
+
+SHARDS = [(0, 64), (0, 1), (31, 1), (32, 5), (5, 30), (31, 33), (63, 1)]
+
+
+@every_isa
+@pytest.mark.parametrize("layout", ["resolved", "other"])
+@pytest.mark.parametrize("model", ["frustrated", "32-bit", "no edges", "n=33"])
+def test_a_shard_is_a_slice_of_the_whole(isa, layout, model):
+    case = {
+        "model": model,
+        "chains": (64, layout),
+        "schedule": "thinned",
+        "clamp": "per chain",
+        "fields": "per chain",
+        "initial": "given" if model == "n=33" else "random",
+    }
+    whole, run = ising_reference(tuple(sorted(case.items()))), ising_run(case)
+    for (first, count), threads in itertools.product(SHARDS, THREADS):
+        part = replace(shard(run, first, count), isa=isa, threads=threads)
+        got = run_whole("core", ising_program(model), part)
+        assert_is_slice(got, whole, first, count, (case, first, count, threads))
+
+
+def test_a_shard_on_the_reference_is_a_slice_too():
+    for layout in ("resolved", "other"):
+        case = {**{k: v[-1] for k, v in ISING_FACTORS.items()}, "chains": (64, layout)}
+        whole, run = ising_reference(tuple(sorted(case.items()))), ising_run(case)
+        for first, count in SHARDS[2:4]:
+            got = run_whole("reference", ising_program(case["model"]), shard(run, first, count))
+            assert_is_slice(got, whole, first, count, (case, first, count))
+
+
+# Potts
+
+
+POTTS_FACTORS: dict[str, tuple[Any, ...]] = {
+    "couplings": ("weights", "shared table", "tables", "no edges"),
+    "q": (2, 3, 4, 5, 70, 300),
+    "chains": (1, 3, 5, 33),
+    "allowed": (False, True),
+    "schedule": ("thinned", "annealing"),
+    "clamp": ("none", "shared", "per chain"),
+    "fields": ("none", "shared", "per chain"),
+    "initial": ("random", "given"),
+}
+
+
+@lru_cache(maxsize=256)
+def potts_program(couplings: str, q: int, allowed: bool) -> Any:
+    rng = np.random.default_rng([q, len(couplings), allowed])
+    n = 6  # positions 4 and 5 take words 0 and 1 of a second counter
+    # an odd cycle, and edges turned round, so that tables are read in both directions
+    edges = np.array([(0, 1), (2, 1), (2, 0), (3, 2), (3, 4), (5, 0)])
+    m = len(edges)
+    if couplings == "no edges":
+        edges, m = edges[:0], 0
+    values = {
+        "weights": lambda: rng.normal(size=m),
+        "shared table": lambda: rng.normal(size=(q, q)),
+        "tables": lambda: rng.normal(size=(m, q, q)),
+        "no edges": lambda: np.zeros(0),
+    }[couplings]()
+    mask = None
+    if allowed:
+        mask = rng.random((n, q)) < 0.6
+        mask[np.arange(n), rng.integers(q, size=n)] = True
+    return compiled(PottsModel(rng.normal(size=(n, q)), edges, values, mask))
+
+
+def potts_run(case: dict[str, Any]) -> tuple[PottsProgram, Run]:
+    program = potts_program(case["couplings"], case["q"], case["allowed"])
+    n, q, chains = program.n_sites, program.n_states, case["chains"]
+    rng = np.random.default_rng(zlib.crc32(repr(sorted(case.items())).encode()))
+    mask = np.ones((n, q), dtype=bool) if program.allowed is None else program.allowed
+    legal = [np.flatnonzero(row) for row in mask]
+    schedule: Any
+    if case["schedule"] == "thinned":
+        schedule = SamplingSchedule(n_samples=3, n_chains=chains, n_warmup=1, sweeps_per_sample=2, beta=0.9)
+    else:
+        schedule = AnnealingSchedule(table=(0.3, 0.0, 2.0, 6.0), n_chains=chains)
+
+    def states(rows: int) -> NDArray[np.int32]:
+        return np.array([[rng.choice(choices) for choices in legal] for _ in range(rows)], dtype=np.int32)
+
+    rows = {"none": 0, "shared": 1, "per chain": chains}
+    clamp = fields = initial = None
+    if rows[case["clamp"]]:
+        held = states(rows[case["clamp"]])
+        clamp = np.where(rng.random(held.shape) < 0.4, held, np.int32(-1))
+    if rows[case["fields"]]:
+        fields = rng.normal(size=(rows[case["fields"]], n, q))
+    if case["initial"] == "given":
+        initial = states(chains).astype(np.uint32)
+    run = make_run(
+        program, schedule, seed=SEED, fields=fields, clamp=clamp, initial=initial, observe={"samples", "moments"}
+    )
+    return program, run
+
+
+def check_potts(case: dict[str, Any], threads: Iterable[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    program, run = potts_run(case)
+    wanted = run_whole("reference", program, run)
+    assert_bodies_agree(program, run, wanted, itertools.product(["portable"], threads), monkeypatch, case)
+    # what all bodies return must also mean what it says
+    states = wanted.samples.astype(np.int64)
+    assert wanted.moments is not None
+    np.testing.assert_array_equal(
+        wanted.moments.sites, (states[..., None] == np.arange(program.n_states)).sum(axis=1), err_msg=f"{case}"
+    )
+    np.testing.assert_array_equal(wanted.last, wanted.samples[:, -1])
+    if program.allowed is not None:
+        assert program.allowed[np.arange(program.n_sites), states].all(), case
+    if run.clamp is not None:
+        clamp = np.broadcast_to(run.clamp[:, None], states.shape)
+        np.testing.assert_array_equal(states[clamp >= 0], clamp[clamp >= 0], err_msg=f"{case}")
+
+
+@pytest.mark.parametrize("couplings", POTTS_FACTORS["couplings"])
+def test_potts_pairs(couplings, monkeypatch):
+    cases = [case for case in potts_cases() if case["couplings"] == couplings]
+    assert {case["q"] for case in cases} == set(POTTS_FACTORS["q"])
+    for case in cases:
+        check_potts(case, THREADS, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("q", POTTS_FACTORS["q"])
+@pytest.mark.parametrize("couplings", POTTS_FACTORS["couplings"])
+def test_potts_product(couplings, q, monkeypatch):
+    rest = {name: values for name, values in POTTS_FACTORS.items() if name not in ("couplings", "q")}
+    for turn, values in enumerate(itertools.product(*rest.values())):
+        case = {"couplings": couplings, "q": q, **dict(zip(rest, values, strict=True))}
+        check_potts(case, [1 + turn % 3], monkeypatch)
+
+
+@pytest.mark.parametrize("couplings", ["weights", "tables"])
+def test_a_potts_shard_is_a_slice_of_the_whole(couplings):
+    case = {
+        "couplings": couplings,
+        "q": 5,
+        "chains": 33,
+        "allowed": True,
+        "schedule": "thinned",
+        "clamp": "per chain",
+        "fields": "per chain",
+        "initial": "random",
+    }
+    program, run = potts_run(case)
+    whole = run_whole("reference", program, run)
+    for (first, count), threads in itertools.product([(0, 33), (1, 1), (30, 3), (7, 20)], THREADS):
+        got = run_whole("core", program, replace(shard(run, first, count), threads=threads))
+        assert_is_slice(got, whole, first, count, (case, first, count, threads))
