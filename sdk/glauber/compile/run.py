@@ -89,7 +89,7 @@ def scaled_betas(betas: NDArray[np.float64], step: float, *, potts: bool) -> NDA
             f"beta = {float(betas.max()):g} times the step {step:g} is too cold for 64-bit arithmetic; beta * step must"
             f" stay below {2.0**31 / LOG2_E / factor:.3g}. Scale the model down"
         )
-    return np.rint(scaled).astype(np.uint64)
+    return np.asarray(np.rint(scaled), dtype=np.uint64)
 
 
 def make_run(
