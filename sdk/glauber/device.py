@@ -77,7 +77,10 @@ class Device:
     """
 
     def __init__(self, driver: Driver | JobService, *, address: str = "", seed: int | None = None) -> None:
-        self._driver = driver
+        # asked once: checking a protocol takes longer than preparing a small job
+        self._driver: Driver | JobService = driver
+        self._service = driver if isinstance(driver, JobService) else None
+        self._machine = None if isinstance(driver, JobService) else driver
         self.address = address or f"{driver.spec.name} (opened by hand)"
         checked = check_seed(seed)
         self.seed: int = secrets.randbits(64) if checked is None else checked
@@ -95,7 +98,7 @@ class Device:
         self._log = _log.bind(device=self.address)
         self._process = os.getpid()  # a fork inherits the object but not its thread
         self._worker: threading.Thread | None = None
-        if not isinstance(driver, JobService):
+        if self._machine is not None:
             self._worker = threading.Thread(target=self._work, name=f"glauber {self.address}", daemon=True)
             self._worker.start()
 
@@ -154,9 +157,9 @@ class Device:
     def submit_request(self, request: JobRequest) -> Job:
         """Queue a request that was made, saved or received before; raises as `submit` does."""
         self._check_open()
-        if isinstance(self._driver, JobService):
-            return self._hand_over(self._driver, f"{self._prefix}-{next(self._numbers):06d}", request)
-        prepared = prepare(request, self._driver, request.seed or 0, self._cache)
+        if self._machine is None:
+            return self._hand_over(f"{self._prefix}-{next(self._numbers):06d}", request)
+        prepared = prepare(request, self._machine, request.seed or 0, self._cache)
         number = next(self._numbers)  # only now: a job that is refused takes no number, so it shifts no derived seed
         seed = request.seed
         if seed is None:
@@ -178,9 +181,9 @@ class Device:
         request = JobRequest(model, SamplingSchedule() if schedule is None else schedule, **arguments)
         host_bytes, n_sweeps, n_samples = 0, request.schedule.n_sweeps, request.schedule.n_samples
         counted = operations(request, n_sweeps, n_samples)
-        if not isinstance(self._driver, JobService):
-            prepared = prepare(request, self._driver, 0, self._cache)
-            host_bytes = needed_bytes(request, self._driver, prepared.run, prepared.program)
+        if self._machine is not None:
+            prepared = prepare(request, self._machine, 0, self._cache)
+            host_bytes = needed_bytes(request, self._machine, prepared.run, prepared.program)
             counted = prepared_operations(prepared, n_sweeps, n_samples)
         return Estimate(
             seconds=device_seconds(self.spec, counted),
@@ -219,8 +222,7 @@ class Device:
 
     def _run(self, job: Job, prepared: Prepared) -> None:
         """Run one job; what goes wrong in it ends the job, not the worker."""
-        driver = self._driver
-        assert not isinstance(driver, JobService)
+        assert self._machine is not None
         if job.cancel_asked:
             job.finish(JobStatus.CANCELLED)
             return
@@ -231,7 +233,7 @@ class Device:
         try:
             result = execute(
                 prepared,
-                driver,
+                self._machine,
                 load=load,
                 job_id=job.id,
                 address=self.address,
@@ -271,10 +273,10 @@ class Device:
 
     def _cancel(self, job: Job) -> None:
         """A queued job ends at once; a running one at its next batch."""
-        if isinstance(self._driver, JobService):
+        if self._service is not None:
             followed = self._followers.get(job.id)
             if followed is not None:
-                self._driver.cancel(followed[1])
+                self._service.cancel(followed[1])
             return
         with self._lock:
             left = [entry for entry in self._queue if entry[2] is not job]
@@ -287,7 +289,9 @@ class Device:
 
     # Services with a queue of their own
 
-    def _hand_over(self, service: JobService, job_id: str, request: JobRequest) -> Job:
+    def _hand_over(self, job_id: str, request: JobRequest) -> Job:
+        service = self._service
+        assert service is not None
         remote_id = service.submit(request)
         job = Job(job_id, request, -1 if request.seed is None else request.seed, self._cancel)
         self._followers[job_id] = (job, remote_id)

@@ -79,7 +79,7 @@ class _Arrays:
             return ffi.NULL
         buffer = ffi.from_buffer(f"{kind}[]", np.ascontiguousarray(array))
         self._kept.append(buffer)
-        return ffi.cast(f"{kind} *", buffer)
+        return buffer
 
 
 class _CoreSession(_Arrays):
@@ -105,23 +105,36 @@ class _CoreSession(_Arrays):
         self._n_moments = run.initial_moments[0] if run.initial_moments is not None else 0
 
 
+class IsingNet(_Arrays):
+    """An Ising program in the core's form, made once however often it is run."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        order = program.order
+        self.program = program
+        self.c = ffi.new("glb_ising *")
+        self.c.n_sites = program.n_sites
+        self.c.n_colours = len(order.colour_start) - 1
+        self.c.colour_start = self.pointer("int32_t", order.colour_start)
+        self.c.site = self.pointer("int32_t", order.site)
+        self.c.row_start = self.pointer("int64_t", order.row_start)
+        self.c.neighbour = self.pointer("int32_t", order.neighbour)
+        self.c.weight = self.pointer("int32_t", program.weight)
+        self.c.field = self.pointer("int32_t", program.field[order.site])
+        self.c.n_edges = program.n_edges
+        self.c.edge = self.pointer("int32_t", order.position[program.edges])
+
+
 class IsingSession(_CoreSession):
     """An Ising run in progress on the C core."""
 
-    def __init__(self, program: Program, run: Run, n_threads: int) -> None:
+    def __init__(self, net: IsingNet, run: Run, n_threads: int) -> None:
         super().__init__(run, n_threads)
-        order = program.order
+        program, order = net.program, net.program.order
+        self._net = net  # keeps alive what self._c points to
+        self._c = net.c
         self._n_sites = program.n_sites
         self._bytes = (program.n_sites + 7) // 8
-        self._c = ffi.new("glb_ising *")
-        self._c.n_sites = program.n_sites
-        self._c.n_colours = len(order.colour_start) - 1
-        self._c.colour_start = self.pointer("int32_t", order.colour_start)
-        self._c.site = self.pointer("int32_t", order.site)
-        self._c.row_start = self.pointer("int64_t", order.row_start)
-        self._c.neighbour = self.pointer("int32_t", order.neighbour)
-        self._c.weight = self.pointer("int32_t", program.weight)
-        self._c.field = self.pointer("int32_t", program.field[order.site])
         row = int(lib.glb_ising_lanes(self._c, self._c_run))
         _ensure(row)
         self._offset = run.first_chain % 32 if run.layout == 0 else 0
@@ -167,10 +180,8 @@ class IsingSession(_CoreSession):
             self._sites[:] = sites.T
             if edges is not None:
                 self._edges[:] = edges.T
-        self._c.n_edges = program.n_edges
-        self._c.edge = self.pointer("int32_t", program.order.position[program.edges])
-        self._output.site_sum = ffi.cast("int64_t *", ffi.from_buffer("int64_t[]", self._sites))
-        self._output.edge_sum = ffi.cast("int64_t *", ffi.from_buffer("int64_t[]", self._edges))
+        self._output.site_sum = ffi.from_buffer("int64_t[]", self._sites)
+        self._output.edge_sum = ffi.from_buffer("int64_t[]", self._edges)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -185,7 +196,7 @@ class IsingSession(_CoreSession):
         samples = np.empty((self._run.n_chains, kept, self._bytes), dtype=np.uint8)
         self._output.every = every
         self._output.n_samples = kept
-        self._output.samples = ffi.cast("uint8_t *", ffi.from_buffer("uint8_t[]", samples)) if kept else ffi.NULL
+        self._output.samples = ffi.from_buffer("uint8_t[]", samples) if kept else ffi.NULL
         _ensure(
             lib.glb_ising_sweep(
                 self._c,
@@ -215,29 +226,40 @@ class IsingSession(_CoreSession):
         return Moments(self._n_moments, self._sites.T.copy(), self._edges.T.copy())
 
 
+class PottsNet(_Arrays):
+    """A Potts program in the core's form, made once however often it is run."""
+
+    def __init__(self, program: PottsProgram) -> None:
+        super().__init__()
+        order = program.order
+        self.program = program
+        self.c = ffi.new("glb_potts *")
+        self.c.n_sites = program.n_sites
+        self.c.n_states = program.n_states
+        self.c.n_colours = len(order.colour_start) - 1
+        self.c.colour_start = self.pointer("int32_t", order.colour_start)
+        self.c.site = self.pointer("int32_t", order.site)
+        self.c.row_start = self.pointer("int64_t", order.row_start)
+        self.c.neighbour = self.pointer("int32_t", order.neighbour)
+        self.c.weight = self.pointer("int32_t", program.weight)
+        self.c.table_start = self.pointer("int64_t", program.table_start)
+        self.c.table = self.pointer("int32_t", program.table)
+        self.c.table_size = 0 if program.table is None else len(program.table)
+        self.c.field = self.pointer("int32_t", program.field[order.site])
+        allowed = None if program.allowed is None else program.allowed[order.site].astype(np.uint8)
+        self.c.allowed = self.pointer("uint8_t", allowed)
+
+
 class PottsSession(_CoreSession):
     """A Potts run in progress on the C core."""
 
-    def __init__(self, program: PottsProgram, run: Run, n_threads: int) -> None:
+    def __init__(self, net: PottsNet, run: Run, n_threads: int) -> None:
         super().__init__(run, n_threads)
-        order = program.order
+        program = net.program
+        self._net = net  # keeps alive what self._c points to
+        self._c = net.c
         self._program = program
         self._dtype = potts_dtype(program.n_states)
-        self._c = ffi.new("glb_potts *")
-        self._c.n_sites = program.n_sites
-        self._c.n_states = program.n_states
-        self._c.n_colours = len(order.colour_start) - 1
-        self._c.colour_start = self.pointer("int32_t", order.colour_start)
-        self._c.site = self.pointer("int32_t", order.site)
-        self._c.row_start = self.pointer("int64_t", order.row_start)
-        self._c.neighbour = self.pointer("int32_t", order.neighbour)
-        self._c.weight = self.pointer("int32_t", program.weight)
-        self._c.table_start = self.pointer("int64_t", program.table_start)
-        self._c.table = self.pointer("int32_t", program.table)
-        self._c.table_size = 0 if program.table is None else len(program.table)
-        self._c.field = self.pointer("int32_t", program.field[order.site])
-        allowed = None if program.allowed is None else program.allowed[order.site].astype(np.uint8)
-        self._c.allowed = self.pointer("uint8_t", allowed)
         self._c_run.chain_field = self.pointer("int32_t", self._by_position(run.fields))
         clamp = None if run.clamp is None else self._by_position(run.clamp.astype(np.int32))
         self._c_run.potts_clamp = self.pointer("int32_t", clamp)
@@ -251,7 +273,7 @@ class PottsSession(_CoreSession):
             self._counts = np.zeros((run.n_chains, program.n_sites, program.n_states), dtype=np.int64)
             if run.initial_moments is not None:
                 self._counts[:] = run.initial_moments[1]
-            self._output.site_sum = ffi.cast("int64_t *", ffi.from_buffer("int64_t[]", self._counts))
+            self._output.site_sum = ffi.from_buffer("int64_t[]", self._counts)
         initial = None if run.initial is None else self._by_position(run.initial.astype(np.int32))
         start = ffi.NULL if initial is None else ffi.from_buffer("int32_t[]", initial)
         _ensure(lib.glb_potts_start(self._c, self._c_run, start, ffi.from_buffer("int32_t[]", self._state)))

@@ -48,10 +48,13 @@ class SimulatorDriver:
         self.body = body
         self.contract_version = core.CONTRACT_VERSION
         self._program: AnyProgram | None = None
+        self._net: core.IsingNet | core.PottsNet | None = None
 
     def program(self, program: AnyProgram) -> None:
         """See Driver.program."""
-        self._program = program
+        self._program, self._net = program, None
+        if self.body == "core":
+            self._net = core.PottsNet(program) if isinstance(program, PottsProgram) else core.IsingNet(program)
 
     def admit(self, run: Run, program: AnyProgram) -> int:
         """See Driver.admit."""
@@ -75,12 +78,12 @@ class SimulatorDriver:
         return min(os.cpu_count() or 1, 64) if program.n_sites * run.n_chains >= THREADED_UPDATES else 1
 
     def _session(self, run: Run, program: AnyProgram) -> Session:
-        if self.body == "reference":
+        if self._net is None:
             return PottsReference(program, run) if isinstance(program, PottsProgram) else IsingReference(program, run)
         threads = self._threads(run, program)
-        if isinstance(program, PottsProgram):
-            return core.PottsSession(program, run, threads)
-        return core.IsingSession(program, run, threads)
+        if isinstance(self._net, core.PottsNet):
+            return core.PottsSession(self._net, run, threads)
+        return core.IsingSession(self._net, run, threads)
 
     def run(self, run: Run) -> Iterator[Batch]:
         """See Driver.run. Batches grow or shrink to BATCH_SECONDS; where they are cut changes no sample."""
@@ -111,7 +114,7 @@ class SimulatorDriver:
 
     def close(self) -> None:
         """See Driver.close."""
-        self._program = None
+        self._program = self._net = None
 
 
 def next_batch(done: int, n_warmup: int, n_sweeps: int, thin: int, limit: int) -> tuple[int, int]:

@@ -380,7 +380,7 @@ class RepeatedNoise(Wrapped):
 
     def run(self, run: Run) -> Iterator[Batch]:
         assert self._program is not None
-        session = core.IsingSession(self._program, run, 1)
+        session = core.IsingSession(core.IsingNet(self._program), run, 1)
         samples, count = [], 0
         for sweep in range(1, run.n_sweeps + 1):
             take = sweep > run.n_warmup and (sweep - run.n_warmup) % run.sweeps_per_sample == 0

@@ -80,10 +80,11 @@ def scaled_betas(betas: NDArray[np.float64], step: float, *, potts: bool) -> NDA
     """
     factor = 1.0 if potts else 2.0
     if betas.size == 1:  # plain floats: NumPy's guards would take longer than the product
-        scaled = np.array([factor * float(betas[0]) * step * LOG2_E * 2.0**32])
-    else:
-        with np.errstate(over="ignore"):  # infinity is refused just below
-            scaled = factor * betas * step * LOG2_E * 2.0**32
+        one = factor * float(betas[0]) * step * LOG2_E * 2.0**32
+        if one < 2.0**63:
+            return np.array([round(one)], dtype=np.uint64)
+    with np.errstate(over="ignore"):  # infinity is refused just below
+        scaled = factor * betas * step * LOG2_E * 2.0**32
     if not (scaled < 2.0**63).all():
         raise ModelNotSupportedError(
             f"beta = {float(betas.max()):g} times the step {step:g} is too cold for 64-bit arithmetic; beta * step must"
