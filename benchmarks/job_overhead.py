@@ -2,9 +2,9 @@
 
     python -m benchmarks.job_overhead [--rounds 2000] [--json benchmarks/results/job_overhead.json]
 
-The two are interleaved in one run, one call each in turn, so that a busy machine slows both alike. Each call of either
-makes a new random state of the same king's-graph problem in one sweep. "cold" is glauber's first job of a graph it has
-not seen: colouring and compiling included.
+The two take turns of 50 calls in one run, as a training loop would make them, so that a busy machine slows both alike
+and each finds its own code in the caches. Each call of either makes a new random state of the same king's-graph problem
+in one sweep. "cold" is glauber's first job of a graph it has not seen: colouring and compiling included.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from dwave.samplers import SimulatedAnnealingSampler
 from glauber.topology import King
 
 from benchmarks.machine import provenance, write
+
+
+TURN = 50
+"""Calls in a row."""
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -47,15 +51,17 @@ def main() -> None:
     with gl.open_device("sim://ideal?seed=1") as device:
         device.submit(model, schedule).result()
         peer.sample(bqm, num_reads=1, num_sweeps=1)
-        for k in range(arguments.rounds):
-            began = time.perf_counter()
-            device.submit(model, schedule, seed=k).result()
-            times["glauber"].append(time.perf_counter() - began)
-            began = time.perf_counter()
-            peer.sample(bqm, num_reads=1, num_sweeps=1, seed=k)
-            times["dwave-samplers"].append(time.perf_counter() - began)
-            if k % 20 == 0:  # a graph of its own: one edge less, another each time
-                one = k // 20 % len(edges)
+        for turn in range(0, arguments.rounds, TURN):
+            for k in range(turn, turn + TURN):
+                began = time.perf_counter()
+                device.submit(model, schedule, seed=k).result()
+                times["glauber"].append(time.perf_counter() - began)
+            for k in range(turn, turn + TURN):
+                began = time.perf_counter()
+                peer.sample(bqm, num_reads=1, num_sweeps=1, seed=k)
+                times["dwave-samplers"].append(time.perf_counter() - began)
+            for k in range(3):  # a graph of its own: one edge less, another each time
+                one = (turn // TURN * 3 + k) % len(edges)
                 fresh = gl.IsingModel(np.zeros(64), np.delete(edges, one, axis=0), np.delete(couplings, one))
                 began = time.perf_counter()
                 device.submit(fresh, schedule, seed=k).result()
