@@ -21,7 +21,6 @@ from glauber.topology import King
 
 from benchmarks.machine import provenance, write
 
-
 TURN = 50
 """Calls in a row."""
 

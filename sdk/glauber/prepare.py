@@ -23,6 +23,7 @@ from glauber.compile import (
     pack_spins,
     step_of,
 )
+from glauber.compile.quantise import same
 from glauber.driver import Driver
 from glauber.embed import Embedding, default_strength, embed_model, find_embedding
 from glauber.energy import Operations, modelled_energy
@@ -166,11 +167,9 @@ def _with_fields(report: QuantisationReport, fields: NDArray[np.float64], run: R
     """The report with the rounding of the job's own fields in it."""
     if run.fields is None:
         return report
-    largest = float(np.abs(run.fields * report.step - fields).max(initial=0.0))
-    rounding = 4 * np.finfo(np.float64).eps * float(np.abs(fields).max(initial=0.0))
-    return replace(
-        report, largest_error=max(report.largest_error, largest), exact=report.exact and bool(largest <= rounding)
-    )
+    held = run.fields * np.float64(report.step)
+    largest = max(report.largest_error, float(np.abs(held - fields).max(initial=0.0)))
+    return replace(report, largest_error=largest, exact=report.exact and same(held, fields))
 
 
 def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:

@@ -73,21 +73,29 @@ class Step:
 def exact_step(values: NDArray[np.float64], limit: int) -> float | None:
     """The largest step of which every value is an integer multiple, none above `limit`; None if there is none.
 
-    Euclid's algorithm on the doubles themselves (fmod is exact), given up as soon as the multiples grow too large.
+    Multiples up to the rounding of doubles (`same`), so that 0.1, 0.2 and 0.3 have the step 0.1. Euclid's algorithm,
+    given up as soon as the multiples grow too large; rests too small to be a step are the rounding of the values.
     """
-    magnitudes = np.abs(values[values != 0])
-    if magnitudes.size == 0:
+    given = np.abs(values[values != 0])
+    if given.size == 0:
         return 1.0
-    largest = float(magnitudes.max())
-    step = float(magnitudes.min())
-    while largest / step <= limit:
+    magnitudes, largest, step = given, float(given.max()), float(given.min())
+    smallest = largest / limit / 16
+    while largest / step <= limit * (1 + 1e-9):
         rest = np.fmod(magnitudes, step)
-        rest = rest[rest > 0]
+        rest = np.minimum(rest, step - rest)
+        rest = rest[rest > smallest]
         if rest.size == 0:
-            return step
+            step = largest / round(largest / step)
+            return step if same(np.rint(given / step) * step, given) else None
         magnitudes = np.append(rest, step)
         step = float(rest.min())
     return None
+
+
+def same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether each number of a equals its partner in b up to four roundings of a double."""
+    return bool((np.abs(a - b) <= 4 * np.finfo(np.float64).eps * np.abs(b)).all())
 
 
 def choose_step(
@@ -200,13 +208,14 @@ def to_steps(
 def make_report(asked: NDArray[np.float64], programmed: NDArray[np.float64], step: Step) -> QuantisationReport:
     """Errors of the programmed coefficients against the asked ones, both flat and in the model's units."""
     error = programmed - asked
-    power = float(asked @ asked)
+    unit = float(np.abs(asked).max(initial=0.0)) or 1.0  # so that squares neither overflow nor vanish
+    relative, power = error / unit, float((asked / unit) @ (asked / unit))
     return QuantisationReport(
         step=step.step,
         largest_error=float(np.abs(error).max(initial=0.0)),
-        rms_error=math.sqrt(float(error @ error) / max(1, error.size)),
-        beta_factor=float(asked @ programmed) / power if power > 0 else 1.0,
+        rms_error=unit * math.sqrt(float(relative @ relative) / max(1, error.size)),
+        beta_factor=float((asked / unit) @ (programmed / unit)) / power if power > 0 else 1.0,
         scale=step.scale,
-        exact=bool(np.abs(error).max(initial=0.0) <= 4 * np.finfo(np.float64).eps * np.abs(asked).max(initial=0.0)),
+        exact=same(programmed, asked),
         assumptions=step.assumptions,
     )
