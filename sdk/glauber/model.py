@@ -259,7 +259,7 @@ class IsingModel:
         wrong = [k for k in named if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0]
         if wrong:
             raise InvalidModelError(f"biases has site {wrong[0]!r}; sites are numbers from 0")
-        largest = max([-1, *(int(k) for k in np.ravel(pairs)), *(int(k) for k in named)])
+        largest = max([-1 if not len(pairs) else int(pairs.max()), *(int(k) for k in named)])
         n = _count("n_sites", largest + 1 if n_sites is None else n_sites, 1)
         if max(named, default=0) >= n:
             raise InvalidModelError(f"biases has site {max(named)}, but sites go from 0 to {n - 1}")

@@ -239,6 +239,56 @@ CASES = {
         "whole number",
     ),
     "unknown body": (lambda: gl.open_device("sim://ideal?body=gpu"), DeviceNotFoundError, "gpu", "reference"),
+    "broken address": (lambda: gl.open_device("sim://[::1"), DeviceNotFoundError, r"sim://\[::1", "Invalid IPv6"),
+    "address not text": (lambda: gl.open_device(7), DeviceNotFoundError, "7", "looks like"),
+    "clamp that wraps": (lambda: submit(PAIR, SHORT, clamp={0: 2**32 + 1}), InvalidModelError, "4294967297", r"-1 or"),
+    "clamp array that wraps": (
+        lambda: submit(PAIR, SHORT, clamp=np.array([2**32 + 1, 0])),
+        InvalidModelError,
+        "4294967297",
+        r"-1 or \+1",
+    ),
+    "clamp a Boolean": (lambda: submit(PAIR, SHORT, clamp={0: True}), InvalidModelError, "True", r"-1 or \+1"),
+    "initial that wraps": (
+        lambda: submit(PAIR, SHORT, initial=np.array([1, 2**32 - 1])),
+        InvalidModelError,
+        "4294967295",
+        r"-1 or \+1",
+    ),
+    "ragged initial": (lambda: submit(PAIR, SHORT, initial=[[1], [1, -1]]), InvalidModelError, "initial", "regular"),
+    "Boolean initial": (
+        lambda: submit(PAIR, SHORT, initial=np.array([True, False])),
+        InvalidModelError,
+        "bool",
+        "integers",
+    ),
+    "complex fields": (lambda: submit(PAIR, SHORT, fields=[1j, 0]), InvalidModelError, "fields", "real numbers"),
+    "ragged fields": (lambda: submit(PAIR, SHORT, fields=[[1.0], [1.0, 2.0]]), InvalidModelError, "fields", "numbers"),
+    "fields beyond a double": (
+        lambda: submit(PAIR, SHORT, fields=[10**400, 0]),
+        InvalidModelError,
+        "fields",
+        "too large",
+    ),
+    "observe a number": (lambda: submit(PAIR, SHORT, observe=3), InvalidModelError, "3", "moments"),
+    "embed a word": (lambda: submit(PAIR, SHORT, embed="yes"), InvalidModelError, "yes", "True or False"),
+    "partial a number": (lambda: submit(PAIR, SHORT, partial=1), InvalidModelError, "1", "True or False"),
+    "negative seed of the address": (
+        lambda: gl.open_device("sim://ideal?seed=-1"),
+        InvalidModelError,
+        "-1",
+        "integer from 0",
+    ),
+    "very long anneal": (lambda: gl.AnnealingSchedule(n_sweeps=10**8), InvalidModelError, "100000000", "10000000"),
+    "Potts states past memory": (
+        lambda: submit(gl.PottsModel(np.zeros((1000, 3)), [], []), gl.SamplingSchedule(n_samples=2**30, n_chains=64)),
+        InvalidModelError,
+        "GiB",
+        "fewer chains",
+    ),
+    "solve what": (lambda: gl.solve([[0, 1]], device="sim://ideal"), InvalidModelError, "list", "IsingModel or a file"),
+    "solve where": (lambda: gl.solve(PAIR, device=None), InvalidModelError, "NoneType", "Device or an address"),
+    "solve for how long": (lambda: gl.solve(PAIR, device="sim://ideal", budget=5), InvalidModelError, "int", "Budget"),
     "half a grid": (lambda: gl.open_device("sim://z1?width=8"), DeviceNotFoundError, "both", "height"),
 }
 
@@ -298,8 +348,9 @@ def test_result_that_takes_too_long():
         with pytest.raises(TimeoutError):  # the standard library's class catches it too
             job.result(0)
         assert not job.done()
-        with pytest.raises(InvalidModelError, match="timeout"):
-            job.result(-1)
+        for wrong in (-1, "x", math.nan, True):
+            with pytest.raises(InvalidModelError, match="timeout"):
+                job.result(wrong)
         job.cancel()
 
 

@@ -103,6 +103,8 @@ def test_solve_prints_cut_check_and_best_known(tmp_path):
         (["run", "{model}", "-d", "sim://ideal", "-o", "{folder}/no/x.npz"], 2, "does not exist"),
         (["run", "{model}", "-d", "sim://ideal", "-o", "{folder}/x.txt"], 2, "written as .npz"),
         (["run", "{folder}", "-d", "sim://ideal"], 2, "directory"),
+        (["run", "{model}", "-d", "sim://ideal", "-o", "{folder}/d.npz"], 2, "it is a folder"),
+        (["solve", "{model}", "-d", "sim://ideal", "--best-known", "inf"], 2, "finite number"),
         (["solve", "{bad}", "-d", "sim://ideal"], 2, "line 1"),
         (["solve", "{model}", "-d", "sim://ideal", "--seconds", "-1"], 2, "greater than 0"),
     ],
@@ -110,6 +112,7 @@ def test_solve_prints_cut_check_and_best_known(tmp_path):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_errors_have_a_code_and_no_traceback(model_file, tmp_path, arguments, code, message, as_json):
     (tmp_path / "bad").write_text("rubbish\n")
+    (tmp_path / "d.npz").mkdir()
     names = {"model": model_file, "folder": tmp_path, "missing": tmp_path / "none", "bad": tmp_path / "bad"}
     result = invoke(*(a.format(**names) for a in arguments), *(["--json"] if as_json else []), code=code)
     text = json.loads(result.stderr)["message"] if as_json else result.stderr

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
+import warnings
 
 import glauber as gl
 import numpy as np
@@ -16,6 +18,7 @@ from glauber.errors import (
     BudgetExceededError,
     DeviceClosedError,
     DeviceIOError,
+    GlauberError,
     InvalidModelError,
     JobCancelledError,
     JobFailedError,
@@ -350,6 +353,85 @@ def test_close_in_a_callback_is_refused_instead_of_hanging():
     assert len(seen) == 1
 
 
+def test_a_callback_that_raises_harms_nobody(device, caplog):
+    after = []
+    with caplog.at_level(logging.ERROR):
+        job = device.submit(MODEL, LONG, budget=gl.Budget(seconds=0.1))
+        job.add_done_callback(lambda _: 1 / 0)
+        job.add_done_callback(after.append)
+        assert job.result(30).n_samples
+        assert device.submit(MODEL, SHORT).result(30).n_samples == 20  # the worker lives
+    assert after == [job]
+    assert any("done-callback" in record.getMessage() for record in caplog.records)
+
+
+def test_an_infinite_timeout_waits(device):
+    assert device.submit(MODEL, SHORT).result(float("inf")).n_samples == 20
+
+
+def test_close_with_a_timeout_returns_and_the_job_ends_later():
+    driver = GatedDriver()
+    device = Device(driver)
+    running, waiting = device.submit(MODEL, SHORT), device.submit(MODEL, SHORT)
+    began = time.monotonic()
+    device.close(timeout=0.2)
+    assert time.monotonic() - began < 10
+    assert waiting.status is gl.JobStatus.CANCELLED
+    driver.gate.set()
+    assert running.wait(30)
+
+
+def test_what_the_caller_does_to_his_arrays_after_submit_changes_nothing(gated):
+    driver, device = gated
+    fields, start = np.array([1.0, 0.0, -1.0]), np.array([1, -1, 1])
+    kept = fields.copy()
+    job = device.submit(MODEL, SHORT, fields=fields, initial=start, seed=3)
+    fields[:], start[:] = np.nan, 0
+    driver.gate.set()
+    again = device.submit(MODEL, SHORT, fields=kept, initial=[1, -1, 1], seed=3)
+    np.testing.assert_array_equal(job.result(30).states, again.result(30).states)
+
+
+def test_a_refused_job_shifts_no_seed():
+    seen = []
+    for refused in (False, True):
+        with gl.open_device("sim://ideal?seed=8") as device:
+            if refused:
+                with pytest.raises(InvalidModelError):
+                    device.submit(MODEL, SHORT, fields=[1.0])
+                with pytest.raises(GlauberError):
+                    device.submit(MODEL, SHORT, isa="mmx")
+            seen.append(device.submit(MODEL, SHORT).result(30).states)
+    np.testing.assert_array_equal(*seen)
+
+
+def test_a_forked_child_is_told_to_open_its_own(device):
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is what this test is about
+        child = os.fork()
+    if not child:  # nothing of pytest may run here
+        try:
+            device.submit(MODEL, SHORT)
+        except DeviceClosedError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    message = os.read(read, 10_000).decode()
+    os.close(read)
+    assert "opened in another process; open it in this one" in message
+    assert device.submit(MODEL, SHORT).result(30).n_samples == 20
+
+
+def test_a_device_that_is_forgotten_in_a_budget_reports_how_far_it_came(device):
+    job = device.submit(MODEL, LONG, budget=gl.Budget(sweeps=5000))
+    job.result(30)
+    assert job.progress.status is gl.JobStatus.DONE
+    assert job.progress.sweeps_done == 5000
+
+
 def test_many_threads_submit_at_once(device):
     results = []
 
@@ -389,6 +471,13 @@ def test_estimate_counts_what_the_job_then_does():
     assert estimate.seconds.value == pytest.approx(26 * 4 / rate + fixed)
 
 
+def test_a_program_that_stays_loaded_is_written_once_in_the_energy_too():
+    with gl.open_device("sim://pbit-king-64?seed=1") as chip:
+        first, second = (chip.submit(MODEL, SHORT, seed=1).result(30).energy_report for _ in range(2))
+    assert first.parts["program"].joules > second.parts["program"].joules == 0
+    assert first.parts["sample"].joules == second.parts["sample"].joules > 0
+
+
 class LocalService:
     """A JobService on top of a local device: what a lab server looks like from the client's side."""
 
@@ -424,6 +513,35 @@ class LocalService:
 
     def close(self):
         self._device.close()
+
+
+class LosingService(LocalService):
+    """The connection breaks while the job runs."""
+
+    def events(self, job_id, after):
+        yield next(super().events(job_id, after))
+
+
+class SilentService(LocalService):
+    """Nothing is ever reported."""
+
+    def events(self, job_id, after):
+        threading.Event().wait(60)
+        yield from ()
+
+
+def test_a_service_that_is_lost_fails_its_jobs():
+    with Device(LosingService()) as remote, pytest.raises(DeviceIOError, match="stopped reporting"):
+        remote.submit(MODEL, LONG).result(30)
+
+
+def test_closing_a_silent_service_takes_no_longer_than_asked():
+    remote = Device(SilentService())
+    job = remote.submit(MODEL, LONG)
+    began = time.monotonic()
+    remote.close(timeout=0.3)
+    assert time.monotonic() - began < 10
+    assert not job.wait(0) or job.status is not gl.JobStatus.DONE
 
 
 def test_a_device_wraps_a_job_service_just_as_well(device):

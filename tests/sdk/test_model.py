@@ -150,6 +150,28 @@ def test_potts_forbidden_state_has_infinite_energy(tmp_path):
     assert gl.read_model(tmp_path / "p.npz") == model
 
 
+def test_a_qubo_keeps_the_meaning_of_its_keys():
+    numbers = gl.IsingModel.from_qubo({(2, 0): 1.0, (1, 1): -3.0})
+    assert numbers.labels is None  # plain indices, in whatever order they came
+    assert numbers.fields.tolist() == [-0.25, 1.5, -0.25]
+    names = gl.IsingModel.from_qubo({("b", "a"): 4.0, ("a", "b"): 2.0})
+    assert names.labels == ("b", "a")
+    assert names.couplings.tolist() == [-1.5]  # the two add up
+    with pytest.raises(InvalidModelError, match="pairs of labels"):
+        gl.IsingModel.from_qubo({"ab": 1.0, 3: 2.0})
+
+
+@pytest.mark.parametrize("edge", [[0, 2**32], [-1, 0], [0, 2**63 - 1], [0.5, 1], [True, False]])
+def test_edges_of_a_json_file_do_not_wrap(tmp_path, edge):
+    path = tmp_path / "m.json"
+    gl.write_model(gl.IsingModel([0.0, 0.0], [(0, 1)], [1.0]), path)
+    content = json.loads(path.read_text())
+    content["arrays"]["edges"] = [edge]
+    path.write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match=r"m\.json"):
+        gl.read_model(path)
+
+
 def test_gset_energy_is_minus_the_cut(tmp_path):
     path = tmp_path / "K3"
     path.write_text("3 3\n1 2 1\n2 3 -1\n1 3 2\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import dimod
@@ -172,6 +173,90 @@ def test_diagnostics_of_good_and_of_bad_chains(device):
     assert bad.magnetisation.rhat == math.inf
     assert any("disagree" in warning for warning in bad.warnings)
     assert bad.as_dict()["warnings"] == list(bad.warnings)
+
+
+def test_one_chain_has_diagnostics_too(device):
+    schedule = gl.SamplingSchedule(n_samples=2000, n_chains=1, n_warmup=50, sweeps_per_sample=2)
+    found = device.submit(RING, schedule, seed=1).result(30).diagnostics()
+    assert found.n_chains == 1
+    assert found.rhat < 1.02  # of the chain's halves
+    assert found.ess > 200
+
+
+@pytest.mark.parametrize("n_chains", [1, 3])
+def test_energies_follow_the_fields_of_the_job(device, n_chains):
+    fields = np.random.default_rng(1).normal(size=(n_chains, 10))
+    schedule = gl.SamplingSchedule(n_samples=7, n_chains=3)
+    samples = device.submit(RING, schedule, fields=fields, seed=1, observe={"samples"}).result(30)
+    summed = device.submit(RING, schedule, fields=fields, seed=1, observe={"energies"}).result(30)
+    rows = np.broadcast_to(fields, (3, 10))
+    expected = [RING.replace(fields=h).energies(states) for h, states in zip(rows, samples.states, strict=True)]
+    np.testing.assert_allclose(samples.energies, expected, atol=1e-12)
+    np.testing.assert_allclose(summed.energies, expected, atol=1e-12)
+    np.testing.assert_allclose(samples.programmed_energies, expected, atol=1e-3)  # 16 bits
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    gl.write_model(RING, tmp_path / "m.npz")
+    gl.JobRequest(RING, seed=1).save(tmp_path / "r.npz")
+    with pytest.raises(FileFormatError, match=r"glauber\.model"):
+        gl.SampleSet.load(tmp_path / "m.npz")
+    with pytest.raises(FileFormatError, match=r"glauber\.job-request"):
+        gl.SampleSet.load(tmp_path / "r.npz")
+    np.savez(tmp_path / "n.npz", a=np.ones(3))
+    with pytest.raises(FileFormatError, match="not a complete"):
+        gl.SampleSet.load(tmp_path / "n.npz")
+
+
+def _with_header(path, change):
+    """The archive again with its JSON header changed."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays.pop("header").tobytes())
+    change(header, arrays)
+    np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+
+DAMAGE = {
+    "version": lambda header, arrays: header.update(version=99),
+    "no schedule": lambda header, arrays: header.pop("schedule"),
+    "other schedule": lambda header, arrays: header["schedule"].update(kind="guess"),
+    "negative samples": lambda header, arrays: header["schedule"].update(n_samples=-1),
+    "seed a list": lambda header, arrays: header.update(seed=[1]),
+    "no edges": lambda header, arrays: arrays.pop("edges"),
+    "edges elsewhere": lambda header, arrays: arrays.update(edges=np.array([[0, 99]])),
+    "fields of text": lambda header, arrays: arrays.update(fields=np.array(["x"] * 10)),
+    "clamp of the wrong shape": lambda header, arrays: arrays.update(clamp=np.ones((2, 2), int)),
+    "observe a number": lambda header, arrays: header.update(observe=3),
+    "offset a word": lambda header, arrays: header.update(offset="high"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_request_is_a_format_error(tmp_path, damage):
+    path = tmp_path / "r.npz"
+    gl.JobRequest(RING, seed=1).save(path)
+    _with_header(path, DAMAGE[damage])
+    with pytest.raises(FileFormatError, match=r"r\.npz"):
+        gl.JobRequest.load(path)
+
+
+SAMPLE_DAMAGE = {
+    "no timing": lambda header, arrays: header.pop("timing"),
+    "provenance a list": lambda header, arrays: header.update(provenance=[]),
+    "no last state": lambda header, arrays: arrays.pop("last"),
+    "samples of another size": lambda header, arrays: arrays.update(packed=np.zeros((1, 1, 1), np.uint8)),
+    "count a word": lambda header, arrays: header.update(n_samples="many"),
+}
+
+
+@pytest.mark.parametrize("damage", SAMPLE_DAMAGE)
+def test_a_damaged_result_is_a_format_error(device, tmp_path, damage):
+    path = tmp_path / "s.npz"
+    draw(device, seed=1).save(path)
+    _with_header(path, SAMPLE_DAMAGE[damage])
+    with pytest.raises(FileFormatError, match=r"s\.npz"):
+        gl.SampleSet.load(path).states  # noqa: B018
 
 
 def test_mixing_of_known_autocorrelation():

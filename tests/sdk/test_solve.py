@@ -87,6 +87,54 @@ def test_what_solve_refuses(device, tmp_path):
         gl.solve(tmp_path / "p.npz", device=device)
 
 
+@pytest.mark.parametrize("name", ["pbit-king-64", "pbit-rbm-512"])
+def test_solve_stays_within_the_range_of_a_chip(name):
+    with gl.open_device(f"sim://{name}?seed=1") as chip:
+        edges = chip.spec.topology.edges()
+        couplings = np.random.default_rng(2).choice([-1.0, 1.0], len(edges))
+        model = gl.IsingModel(np.zeros(chip.spec.topology.n_sites), edges, couplings)
+        found = gl.solve(model, device=chip, budget=gl.Budget(sweeps=64 * 200), seed=1)
+    assert found.energy == model.energies(found.spins) < -6 * len(edges) ** 0.5  # six sigma below a random state
+
+
+def test_the_first_anneal_of_a_large_problem_keeps_the_time_budget(device):
+    """100,000 spins and 64 chains take longer than the budget in one anneal of the usual length."""
+    n = 100_000
+    ring = gl.IsingModel(np.zeros(n), np.stack([np.arange(n - 1), np.arange(1, n)], axis=1), np.ones(n - 1))
+    found = gl.solve(ring, device=device, budget=gl.Budget(seconds=3.0), seed=1)
+    assert found.seconds < 12  # a test machine may stall; the anneal of 100 sweeps alone would take longer still
+    assert found.energy == ring.energies(found.spins)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_extreme_units_change_no_solution(device, unit):
+    model = frustrated(12, 4)
+    scaled = gl.IsingModel(model.fields * unit, model.edges, model.couplings * unit)
+    plain, other = (gl.solve(m, device=device, budget=gl.Budget(sweeps=20_000), seed=3) for m in (model, scaled))
+    np.testing.assert_array_equal(plain.spins, other.spins)
+
+
+def test_a_callback_that_raises_ends_the_solve_and_leaves_the_device_usable(device):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gl.solve(frustrated(16, 0), device=device, budget=gl.Budget(seconds=30), on_progress=stop)
+    assert gl.solve(frustrated(16, 0), device=device, budget=gl.Budget(sweeps=10_000), seed=1).jobs >= 1
+
+
+def test_embedded_jobs_are_metered_by_the_pbits_they_use():
+    model = complete(6)
+    with gl.open_device("sim://pbit-king-64?seed=3") as chip:
+        schedule = gl.SamplingSchedule(n_samples=4, n_chains=2, n_warmup=1)
+        estimate = chip.estimate(model, schedule, embed=True, on_overflow="scale")
+        samples = chip.submit(model, schedule, embed=True, on_overflow="scale").result(60)
+    used = samples.provenance.embedding["device_sites_used"]
+    assert used > 6
+    assert samples.energy_report.updates == used * 5 * 2 == estimate.updates
+    assert samples.energy_report.joules == pytest.approx(estimate.energy.joules)
+
+
 def test_beta_range_scales_with_the_model():
     model = frustrated(20, 1)
     hot, cold = beta_range(model)
