@@ -1,0 +1,65 @@
+/* The pure functions of the contract: the generator against its published answer, the threshold against its law. */
+#include "testing.h"
+
+static void test_threefry(void) {
+    /* Random123's kat_vectors, threefry4x32 with 20 rounds: key, counter, output. */
+    static const uint32_t known[3][12] = {
+        {0, 0, 0, 0, 0, 0, 0, 0, 0x9c6ca96au, 0xe17eae66u, 0xfc10ecd4u, 0x5256a7d8u},
+        {0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu,
+         0x2a881696u, 0x57012287u, 0xf6c7446eu, 0xa16a6732u},
+        {0xa4093822u, 0x299f31d0u, 0x082efa98u, 0xec4e6c89u, 0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u,
+         0x59cd1dbbu, 0xb8879579u, 0x86b5d00cu, 0xac8b6d84u},
+    };
+    for (int i = 0; i < 3; i++) {
+        uint32_t out[4];
+        glb_test_threefry(known[i], known[i] + 4, out);
+        CHECK(memcmp(out, known[i] + 8, sizeof out) == 0, "threefry4x32-20 vector %d: %08x %08x %08x %08x", i, out[0],
+              out[1], out[2], out[3]);
+    }
+    /* the key's words, machine.md section 3: seed low, seed high, purpose + 16 layout + 256 stream, sweep high */
+    glb_key key = glb_make_key(UINT64_C(0x0123456789abcdef), 3, 1, 5, UINT64_C(0xfedc000000000001));
+    CHECK(key.k[0] == 0x89abcdefu && key.k[1] == 0x01234567u && key.k[2] == 3 + 16 + 5 * 256 && key.k[3] == 0xfedc0000u,
+          "glb_make_key: %08x %08x %08x %08x", key.k[0], key.k[1], key.k[2], key.k[3]);
+}
+
+static void test_threshold(void) {
+    static const int32_t fields[] = {1, 2, 3, 7, 1000, 32767, 32768, (1 << 30) - 1, INT32_MAX};
+    CHECK(glb_contract_version() == 1, "contract version %d", glb_contract_version());
+    for (int shift = 0; shift < 63; shift++) {
+        uint64_t b = (UINT64_C(1) << shift) | (random_u64() & ((UINT64_C(1) << shift) - 1));
+        CHECK(glb_test_threshold(0, b) == 0x80000000u, "T(0) with b = %llu", (unsigned long long)b);
+        for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+            uint64_t up = glb_test_threshold(fields[i], b);
+            uint64_t down = glb_test_threshold(-fields[i], b);
+            CHECK(up + down == UINT64_C(1) << 32, "T(x) + T(-x) with field %d, b = %llu", (int)fields[i],
+                  (unsigned long long)b);
+            CHECK(up >= 0x80000000u && down >= 1, "T outside its half with field %d, b = %llu", (int)fields[i],
+                  (unsigned long long)b);
+        }
+    }
+    CHECK(glb_test_threshold((1 << 30) - 1, 0) == 0x80000000u, "b = 0 is a fair coin whatever the field");
+    /* far beyond saturation nothing overflows, and no probability is exactly 0 or 1 */
+    static const int32_t extreme[] = {1, (1 << 30) - 1, INT32_MAX};
+    static const uint64_t cold[] = {GLB_X_MAX - 1, GLB_X_MAX, GLB_X_MAX + 1, (UINT64_C(1) << 63) - 1};
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 4; j++) {
+            CHECK(glb_test_threshold(extreme[i], cold[j]) == 0xFFFFFFFFu, "saturation upwards, %d %d", i, j);
+            CHECK(glb_test_threshold(-extreme[i], cold[j]) == 1, "saturation downwards, %d %d", i, j);
+        }
+    }
+    /* products that reach 2^64 must saturate before they wrap to 0 */
+    for (int k = 2; k < 31; k++) {
+        CHECK(glb_test_threshold((int32_t)1 << k, UINT64_C(1) << (64 - k)) == 0xFFFFFFFFu, "2^%d * 2^%d", k, 64 - k);
+    }
+    CHECK(glb_test_threshold(INT32_MIN, (UINT64_C(1) << 63) - 1) == 1, "the most negative field");
+    CHECK(glb_test_exp2(0) == UINT64_C(1) << 62, "exp2(0)");
+    for (uint64_t n = 0; n < 62; n++) {
+        CHECK(glb_test_exp2(n << 32) == (UINT64_C(1) << 62) >> n, "exp2 at the integer %d", (int)n);
+    }
+    CHECK(glb_test_exp2(UINT64_C(62) << 32) == 0 && glb_test_exp2(GLB_X_MAX) == 0, "exp2 is 0 from n = 62");
+}
+
+void test_contract(void) {
+    test_threefry();
+    test_threshold();
+}
