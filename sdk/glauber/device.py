@@ -22,7 +22,7 @@ from glauber.driver import Driver, JobService
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
 from glauber.errors import DeviceClosedError, DeviceIOError, GlauberError, InvalidModelError, JobFailedError
 from glauber.execution import execute
-from glauber.job import Job, JobStatus
+from glauber.job import Job, JobStatus, checked_timeout
 from glauber.model import Model
 from glauber.prepare import Prepared, ProgramCache, needed_bytes, operations, prepare, prepared_operations
 from glauber.registry import open_driver, parse_address
@@ -327,13 +327,19 @@ class Device:
         Args:
             drain: run what is queued first; otherwise queued jobs are cancelled and the running one stops at its next
                 batch.
-            timeout: seconds to wait at most for the running job.
+            timeout: seconds to wait at most for what still runs.
 
         Raises:
-            InvalidModelError: called from a job's own callback, which would wait for itself.
+            InvalidModelError: called from a job's own callback, which would wait for itself, or timeout is no number.
         """
         if threading.current_thread() is self._worker:
             raise InvalidModelError("close() was called in the device's own thread, which would wait for itself")
+        limit = checked_timeout(timeout)
+        deadline = None if limit is None else time.monotonic() + limit
+
+        def left() -> float | None:
+            return None if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+
         with self._lock:
             self._closing = "drain" if drain and self._closing != "cancel" else "cancel"
             dropped = [] if drain else [entry[2] for entry in self._queue]
@@ -351,9 +357,9 @@ class Device:
                 except GlauberError as error:  # a service that cannot be reached must not keep the rest open
                     self._log.warning("cancel failed", job=job.id, error=repr(error))
         if self._worker is not None:
-            self._worker.join(timeout)
+            self._worker.join(left())
         for job in followed:
-            job.wait(timeout)
+            job.wait(left())
         self._driver.close()
 
     def __enter__(self) -> Self:

@@ -44,7 +44,11 @@ class Batch:
 
 
 class Driver(Protocol):
-    """A machine that runs one program at a time. Methods are called from one thread, the device's worker."""
+    """A machine that runs one program at a time. `program` and `run` are called from one thread, the device's worker.
+
+    `admit` comes from the caller's thread, at any time; `close` from the caller's too: after the
+    last run has ended, or to break off one that the caller would not wait for.
+    """
 
     @property
     def spec(self) -> AnySpec:

@@ -55,7 +55,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the sweeps that are done, 0 to 1."""
+        """Share of the schedule's sweeps that are done, 0 to 1; below 1 at the end of a job that a budget stopped."""
         return self.sweeps_done / max(1, self.sweeps_total)
 
 
@@ -186,7 +186,7 @@ class Job:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended; whether it has, after at most `timeout` seconds."""
-        seconds = _seconds(timeout)
+        seconds = checked_timeout(timeout)
         with self._changed:
             return self._final.wait_for(lambda: self._status.final, seconds)
 
@@ -263,7 +263,7 @@ class Job:
         self._changed.notify_all()
 
 
-def _seconds(timeout: object) -> float | None:
+def checked_timeout(timeout: object) -> float | None:
     """A timeout that threading understands.
 
     Raises:
@@ -300,7 +300,7 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
 
     for job in pending:
         job.add_done_callback(on_done)
-    seconds = _seconds(timeout)
+    seconds = checked_timeout(timeout)
     deadline = None if seconds is None else time.monotonic() + seconds
     done = 0
     while done < len(pending):

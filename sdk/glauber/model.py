@@ -52,7 +52,12 @@ def _floats(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.
     return array
 
 
-def _count(name: str, value: object, smallest: int, largest: int = MAX_SITES) -> int:
+def whole_number(name: str, value: object, smallest: int, largest: int = MAX_SITES) -> int:
+    """An integer, numpy's included, as a Python int.
+
+    Raises:
+        InvalidModelError: it is none, a Boolean, or out of range.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not smallest <= int(value) <= largest:
         raise InvalidModelError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
     return int(value)
@@ -168,7 +173,7 @@ class IsingModel:
         shape = np.shape(fields)
         if len(shape) != 1:
             raise InvalidModelError(f"fields must have shape (n_sites,), not {shape}")
-        n = _count("the number of sites", shape[0], 1)
+        n = whole_number("the number of sites", shape[0], 1)
         pairs, _ = _edges(edges, n)
         _set(
             self,
@@ -260,7 +265,7 @@ class IsingModel:
         if wrong:
             raise InvalidModelError(f"biases has site {wrong[0]!r}; sites are numbers from 0")
         largest = max([-1 if not len(pairs) else int(pairs.max()), *(int(k) for k in named)])
-        n = _count("n_sites", largest + 1 if n_sites is None else n_sites, 1)
+        n = whole_number("n_sites", largest + 1 if n_sites is None else n_sites, 1)
         if max(named, default=0) >= n:
             raise InvalidModelError(f"biases has site {max(named)}, but sites go from 0 to {n - 1}")
         fields = np.zeros(n)
@@ -411,8 +416,8 @@ class PottsModel:
         shape = np.shape(fields)
         if len(shape) != 2:
             raise InvalidModelError(f"Potts fields must have shape (n_sites, n_states), not {shape}")
-        n = _count("the number of sites", shape[0], 1)
-        q = _count("the number of states", shape[1], 2, MAX_POTTS_STATES)
+        n = whole_number("the number of sites", shape[0], 1)
+        q = whole_number("the number of states", shape[1], 2, MAX_POTTS_STATES)
         pairs, turned = _edges(edges, n)
         m = len(pairs)
         shapes = {1: (m,), 2: (q, q), 3: (m, q, q)}
@@ -453,7 +458,7 @@ class PottsModel:
     def from_edges(cls, n_sites: int, n_states: int, edges: Iterable[tuple[int, int, float]]) -> Self:
         """A standard Potts model without fields from (i, j, J) triples: J favours equal states."""
         pairs, couplings = _triples(edges)
-        n, q = _count("n_sites", n_sites, 1), _count("n_states", n_states, 2, MAX_POTTS_STATES)
+        n, q = whole_number("n_sites", n_sites, 1), whole_number("n_states", n_states, 2, MAX_POTTS_STATES)
         return cls(np.zeros((n, q)), pairs, couplings)
 
     @property

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
-from glauber.model import IsingModel, Model, PottsModel, real_numbers
+from glauber.model import IsingModel, Model, PottsModel, real_numbers, whole_number
 from glauber.schedule import AnnealingSchedule, SamplingSchedule, Schedule, readable
 
 REQUEST_FORMAT = "glauber.job-request"
@@ -96,9 +96,9 @@ class JobRequest:
         set_ = object.__setattr__
         set_(self, "seed", check_seed(self.seed))
         set_(self, "observe", _observe(self.observe))
-        set_(self, "priority", _integer("priority", self.priority, -(2**31), 2**31))
+        set_(self, "priority", whole_number("priority", self.priority, -(2**31), 2**31))
         if self.threads is not None:
-            set_(self, "threads", _integer("threads", self.threads, 1, 256))
+            set_(self, "threads", whole_number("threads", self.threads, 1, 256))
         for name in ("embed", "partial"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidModelError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -279,13 +279,7 @@ def check_seed(seed: object) -> int | None:
     Raises:
         InvalidModelError: not an integer from 0 to 2^64 - 1.
     """
-    return None if seed is None else _integer("seed", seed, 0, 2**64 - 1)
-
-
-def _integer(name: str, value: object, smallest: int, largest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not smallest <= int(value) <= largest:
-        raise InvalidModelError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
-    return int(value)
+    return None if seed is None else whole_number("seed", seed, 0, 2**64 - 1)
 
 
 def _observe(observe: Any) -> frozenset[Observable]:

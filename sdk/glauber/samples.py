@@ -16,7 +16,7 @@ from glauber.diagnostics import Diagnostics, diagnose
 from glauber.energy import EnergyPart, EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
-from glauber.model import IsingModel, Model
+from glauber.model import IsingModel, Model, whole_number
 
 if TYPE_CHECKING:
     import dimod
@@ -229,9 +229,7 @@ class SampleSet:
 
     def lowest(self, n: int = 1) -> Aggregate:
         """The n distinct states of lowest energy."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InvalidModelError(f"n must be a positive integer, not {n!r}")
-        found = self.aggregate()
+        n, found = whole_number("n", n, 1, 2**63), self.aggregate()
         return Aggregate(found.states[:n], found.energies[:n], found.counts[:n])
 
     def diagnostics(self, level: float = 0.95) -> Diagnostics:

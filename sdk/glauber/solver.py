@@ -20,7 +20,7 @@ from glauber.device import Device, open_device
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.formats import Graph, is_gset, read_gset, read_model
 from glauber.job import Job
-from glauber.model import IsingModel
+from glauber.model import IsingModel, whole_number
 from glauber.request import Budget, check_seed
 from glauber.samples import Aggregate
 from glauber.schedule import AnnealingSchedule
@@ -214,8 +214,7 @@ def solve(
     seed = check_seed(seed)
     if budget.joules is not None or (budget.seconds is None and budget.sweeps is None):
         raise InvalidModelError("solve takes a budget in seconds or sweeps")
-    if isinstance(n_solutions, bool) or not isinstance(n_solutions, int) or n_solutions < 1:
-        raise InvalidModelError(f"n_solutions must be a positive integer, not {n_solutions!r}")
+    n_solutions = whole_number("n_solutions", n_solutions, 1)
     if target is not None and (not isinstance(target, int | float) or not math.isfinite(target)):
         raise InvalidModelError(f"target must be a finite number, not {target!r}")
     graph = None

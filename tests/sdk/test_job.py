@@ -373,6 +373,8 @@ def test_close_with_a_timeout_returns_and_the_job_ends_later():
     driver = GatedDriver()
     device = Device(driver)
     running, waiting = device.submit(MODEL, SHORT), device.submit(MODEL, SHORT)
+    with pytest.raises(InvalidModelError, match="timeout"):
+        device.close(timeout="soon")
     began = time.monotonic()
     device.close(timeout=0.2)
     assert time.monotonic() - began < 10

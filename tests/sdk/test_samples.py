@@ -101,7 +101,7 @@ def test_aggregate_and_lowest(device):
     best = samples.lowest(2)
     assert len(best) == 2
     assert best.energies[0] == samples.energies.min() == pytest.approx(ExactLaw(RING, 1.0).energies.min())
-    with pytest.raises(InvalidModelError, match="positive integer"):
+    with pytest.raises(InvalidModelError, match="integer from 1"):
         samples.lowest(0)
 
 

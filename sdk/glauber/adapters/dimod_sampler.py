@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from glauber.device import Device
-from glauber.errors import InvalidModelError, missing_extra
-from glauber.model import IsingModel
+from glauber.errors import missing_extra
+from glauber.model import IsingModel, whole_number
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
 from glauber.solver import anneal_table
 
@@ -67,16 +67,13 @@ class DimodSampler(dimod.Sampler):  # type: ignore[misc, unused-ignore]  # dimod
         self.remove_unknown_kwargs(**kwargs)
         if bqm.num_variables == 0:
             return dimod.SampleSet.from_samples_bqm(np.zeros((0, 0), dtype=np.int8), bqm)
-        if isinstance(num_sweeps, bool) or not isinstance(num_sweeps, int | np.integer) or num_sweeps < 1:
-            raise InvalidModelError(f"num_sweeps must be a positive integer, not {num_sweeps!r}")
+        num_sweeps = whole_number("num_sweeps", num_sweeps, 1)
         model = IsingModel.from_bqm(bqm)
         schedule: SamplingSchedule | AnnealingSchedule
         if beta is None:
-            schedule = AnnealingSchedule(
-                table=anneal_table(model, self.device.spec, int(num_sweeps)), n_chains=num_reads
-            )
+            schedule = AnnealingSchedule(table=anneal_table(model, self.device.spec, num_sweeps), n_chains=num_reads)
         else:
-            schedule = SamplingSchedule(n_samples=1, n_chains=num_reads, n_warmup=int(num_sweeps) - 1, beta=beta)
+            schedule = SamplingSchedule(n_samples=1, n_chains=num_reads, n_warmup=num_sweeps - 1, beta=beta)
         job = self.device.submit(model, schedule, observe={"last"}, seed=seed, on_overflow="scale")
         result = job.result()
         labels = model.labels if model.labels is not None else range(model.n_sites)
