@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glauber.checks import MAX_SITES
 from glauber.errors import FileFormatError, InvalidModelError
-from glauber.model import MAX_SITES, IsingModel, Model, PottsModel
+from glauber.model import IsingModel, Model, PottsModel
 
 MODEL_FORMAT = "glauber.model"
 MODEL_VERSION = 1
@@ -52,6 +53,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             file.write(content)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise type(error)(error.errno, f"cannot write {target}: {error.strerror}") from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glauber.checks import finite_array, real_numbers, whole_number
 from glauber.errors import InvalidModelError, missing_extra
 
 if TYPE_CHECKING:
@@ -20,47 +21,6 @@ if TYPE_CHECKING:
     import networkx
 
 MAX_POTTS_STATES = 65_536
-MAX_SITES = 2**27  # a gigabyte of fields; far beyond it only a typing error lies
-
-
-def real_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """A float64 copy of real numbers of any shape.
-
-    Raises:
-        InvalidModelError: text, complex numbers, ragged lists, or integers beyond the range of a double.
-    """
-    try:
-        given = np.asarray(values)
-        if given.size and given.dtype.kind not in "iufb":
-            given = np.array(values, dtype=object)
-            if not all(isinstance(x, int | float | np.number) and not isinstance(x, complex) for x in given.ravel()):
-                raise TypeError(f"{given.ravel()[0]!r} is not a real number")
-        return np.array(given, dtype=np.float64, order="C")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidModelError(f"{name} must be real numbers in a regular array: {error}") from error
-
-
-def _floats(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A read-only float64 copy of `values`, refused unless it has `shape` and is finite."""
-    array = real_numbers(name, values)
-    if array.shape != shape:
-        raise InvalidModelError(f"{name} has shape {array.shape}, but shape {shape} is needed")
-    if not np.isfinite(array).all():
-        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InvalidModelError(f"{name}{list(at)} is {array[at]}; every coefficient must be finite")
-    array.setflags(write=False)
-    return array
-
-
-def whole_number(name: str, value: object, smallest: int, largest: int = MAX_SITES) -> int:
-    """An integer, numpy's included, as a Python int.
-
-    Raises:
-        InvalidModelError: it is none, a Boolean, or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not smallest <= int(value) <= largest:
-        raise InvalidModelError(f"{name} must be an integer from {smallest} to {largest}, not {value!r}")
-    return int(value)
 
 
 def _edges(edges: ArrayLike, n_sites: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -177,10 +137,10 @@ class IsingModel:
         pairs, _ = _edges(edges, n)
         _set(
             self,
-            fields=_floats("fields", fields, (n,)),
+            fields=finite_array("fields", fields, (n,)),
             edges=pairs,
-            couplings=_floats("couplings", couplings, (len(pairs),)),
-            offset=float(_floats("offset", offset, ())),
+            couplings=finite_array("couplings", couplings, (len(pairs),)),
+            offset=float(finite_array("offset", offset, ())),
             labels=_labels(labels, n),
             graph_key=_digest(n.to_bytes(8, "little"), pairs.tobytes()),
             _key=[],
@@ -217,9 +177,9 @@ class IsingModel:
         model = object.__new__(type(self))
         _set(
             model,
-            fields=self.fields if fields is None else _floats("fields", fields, (self.n_sites,)),
+            fields=self.fields if fields is None else finite_array("fields", fields, (self.n_sites,)),
             edges=self.edges,
-            couplings=self.couplings if couplings is None else _floats("couplings", couplings, (self.n_edges,)),
+            couplings=self.couplings if couplings is None else finite_array("couplings", couplings, (self.n_edges,)),
             offset=self.offset,
             labels=self.labels,
             graph_key=self.graph_key,
@@ -424,7 +384,7 @@ class PottsModel:
         ndim = np.ndim(couplings)
         if ndim not in shapes:
             raise InvalidModelError(f"couplings must have shape {(m,)}, {(q, q)} or {(m, q, q)}, not {ndim} axes")
-        tables = _floats("couplings", couplings, shapes[ndim])
+        tables = finite_array("couplings", couplings, shapes[ndim])
         if turned.any() and ndim == 2 and not np.array_equal(tables, tables.T):
             tables = np.broadcast_to(tables, (m, q, q)).copy()
         if turned.any() and tables.ndim == 3:
@@ -445,11 +405,11 @@ class PottsModel:
             mask.setflags(write=False)
         _set(
             self,
-            fields=_floats("fields", fields, (n, q)),
+            fields=finite_array("fields", fields, (n, q)),
             edges=pairs,
             couplings=tables,
             allowed=mask,
-            offset=float(_floats("offset", offset, ())),
+            offset=float(finite_array("offset", offset, ())),
             graph_key=_digest(n.to_bytes(8, "little"), pairs.tobytes()),
             _key=[],
         )

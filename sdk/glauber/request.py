@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from glauber.checks import real_numbers, whole_number
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
-from glauber.model import IsingModel, Model, PottsModel, real_numbers, whole_number
+from glauber.model import IsingModel, Model, PottsModel
 from glauber.schedule import AnnealingSchedule, SamplingSchedule, Schedule, readable
 
 REQUEST_FORMAT = "glauber.job-request"

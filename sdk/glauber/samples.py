@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.checks import whole_number
 from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
 from glauber.diagnostics import Diagnostics, diagnose
 from glauber.energy import EnergyPart, EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
-from glauber.model import IsingModel, Model, whole_number
+from glauber.model import IsingModel, Model
 
 if TYPE_CHECKING:
     import dimod

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.checks import whole_number
 from glauber.compile.quantise import exact_step
 from glauber.device import Device, open_device
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.formats import Graph, is_gset, read_gset, read_model
 from glauber.job import Job
-from glauber.model import IsingModel, whole_number
+from glauber.model import IsingModel
 from glauber.request import Budget, check_seed
 from glauber.samples import Aggregate
 from glauber.schedule import AnnealingSchedule

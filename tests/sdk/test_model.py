@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
+import sys
 
 import dimod
 import glauber as gl
@@ -148,6 +150,22 @@ def test_potts_forbidden_state_has_infinite_energy(tmp_path):
     assert model.energies([1, 1]) == -1
     gl.write_model(model, tmp_path / "p.npz")
     assert gl.read_model(tmp_path / "p.npz") == model
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(tmp_path):
+    """A limit on the size of files fails in the middle of the write, as a full disk does."""
+    path = tmp_path / "m.npz"
+    gl.write_model(gl.IsingModel([1.0], [], []), path)
+    before = path.read_bytes()
+    code = (
+        "import resource, sys, numpy as np, glauber as gl\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "gl.write_model(gl.IsingModel(np.random.default_rng(0).normal(size=10_000), [], []), sys.argv[1])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert f"cannot write {path}: File too large" in ended.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+    assert path.read_bytes() == before
 
 
 def test_a_qubo_keeps_the_meaning_of_its_keys():

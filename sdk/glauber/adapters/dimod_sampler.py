@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from glauber.checks import whole_number
 from glauber.device import Device
 from glauber.errors import missing_extra
-from glauber.model import IsingModel, whole_number
+from glauber.model import IsingModel
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
 from glauber.solver import anneal_table
 
