@@ -45,27 +45,32 @@ static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour
     return GLB_OK;
 }
 
-int glb_ising_check(const glb_ising *program, int64_t *sum) {
+int glb_ising_check(const glb_ising *program, glb_traits *traits) {
     int rc = check_graph(program->n_sites, program->n_colours, program->colour_start, program->site,
                          program->row_start, program->neighbour);
-    *sum = 0;
+    *traits = (glb_traits){.one_parity = 1};
     if (rc != GLB_OK) {
         return rc;
     }
+    int64_t first_parity = -1;
     for (int32_t p = 0; p < program->n_sites; p++) {
-        int64_t total = magnitude(program->field[p]);
+        int64_t weights = 0;
         for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
-            total += magnitude(program->weight[k]);
-            if (total >= SUM_LIMIT) {
+            int64_t weight = magnitude(program->weight[k]);
+            weights += weight;
+            traits->max_weight = weight > traits->max_weight ? weight : traits->max_weight;
+            if (weights >= SUM_LIMIT) {
                 return GLB_E_RANGE;
             }
         }
+        int64_t total = weights + magnitude(program->field[p]);
         if (total >= SUM_LIMIT) {
             return GLB_E_RANGE;
         }
-        if (total > *sum) {
-            *sum = total;
-        }
+        traits->weight_sum = weights > traits->weight_sum ? weights : traits->weight_sum;
+        traits->sum = total > traits->sum ? total : traits->sum;
+        first_parity = p == 0 ? total & 1 : first_parity;
+        traits->one_parity = traits->one_parity && (total & 1) == first_parity;
     }
     if (program->n_edges < 0) {
         return GLB_E_SIZE;

@@ -1,4 +1,4 @@
-/* Which instruction sets this machine has. */
+/* Which instruction sets this machine has, and their kernels. */
 #include "ising.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -7,33 +7,48 @@
 #define GLB_X86 0
 #endif
 
-int glb_isa_best(void) {
+int glb_isa_available(int isa) {
 #if GLB_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
-        return GLB_ISA_AVX512;
+    switch (isa) {
+    case GLB_ISA_PORTABLE:
+    case GLB_ISA_SSE2:
+        return 1;
+    case GLB_ISA_AVX2:
+        return __builtin_cpu_supports("avx2") != 0;
+    case GLB_ISA_AVX512:
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    default:
+        return 0;
     }
-    return __builtin_cpu_supports("avx2") ? GLB_ISA_AVX2 : GLB_ISA_SSE2;
 #else
-    return GLB_ISA_PORTABLE;
+    return isa == GLB_ISA_PORTABLE;
 #endif
 }
 
-glb_ising_kernel glb_ising_kernel_for(int isa) {
-    if (isa < GLB_ISA_PORTABLE || isa > glb_isa_best()) {
+int glb_isa_best(void) {
+    int isa = GLB_N_ISA - 1;
+    while (!glb_isa_available(isa)) {
+        isa--;
+    }
+    return isa;
+}
+
+const glb_kernels *glb_kernels_of(int isa) {
+    if (!glb_isa_available(isa)) {
         return NULL;
     }
     switch (isa) {
 #if GLB_X86
     case GLB_ISA_SSE2:
-        return glb_ising_kernel_sse2;
+        return &glb_kernels_sse2;
     case GLB_ISA_AVX2:
-        return glb_ising_kernel_avx2;
+        return &glb_kernels_avx2;
     case GLB_ISA_AVX512:
-        return glb_ising_kernel_avx512;
+        return &glb_kernels_avx512;
 #endif
     default:
-        return glb_ising_kernel_portable;
+        return &glb_kernels_portable;
     }
 }

@@ -1,40 +1,91 @@
-/* What the Ising driver (ising.c) and the kernels (ising_kernel.h, one object per instruction set) share. */
+/* What an Ising run (ising.c), its plan (plan.c) and the kernels (kernel_*.h, once per instruction set) share. */
 #ifndef GLAUBER_ISING_H
 #define GLAUBER_ISING_H
 
 #include "glauber/contract.h"
 #include "glauber/core.h"
 
-/* A sweep's constants, and where a kernel finds its data. A "word" is 32 lanes that are decided together. */
+/* Replica planes keep spins as bits, 1 for +1: the words of one position for up to 32 x `words` chains side by side,
+ * position after position, block after block. A word is 32 chains, cut at global multiples of 32. Site planes keep
+ * int8, one row a chain. */
+
+/* A sweep's constants, and where a kernel finds its data. */
 typedef struct {
     const glb_ising *program;
     const glb_run *run;
-    int8_t *state;
-    const uint32_t *free;  /* a bit per lane, by word: clear when the lane is clamped or padding */
+    const glb_plan *plan;
+    const uint8_t *net;
+    uint32_t *state;       /* replica planes */
+    int8_t *spins;         /* site planes */
+    const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
     const uint32_t *table; /* thresholds of the fields -sum .. sum, or NULL to compute each */
-    int64_t row;           /* lanes per row of the state */
-    int64_t sum;           /* bound on |field| */
+    uint8_t pick[32][8];   /* bit-sliced kernel: for each plane, the truth tables of four levels each */
     uint64_t b;
     uint64_t sweep;
-} glb_ising_sweep_data;
+} glb_sweep_data;
 
-/* Updates the positions begin .. end - 1, all of one colour, in the rows' words word_begin .. word_end - 1 (replica
- * planes) or of the chains chain_begin .. chain_end - 1 (site planes). */
+/* Positions begin .. end - 1 of one colour, in the blocks (replica planes) or chains (site planes) first .. last - 1.
+ * `begin` is a whole number of grains (glb_ising_grain) from the colour's start. */
 typedef struct {
+    int32_t colour;
     int32_t begin;
     int32_t end;
-    int32_t lane_begin; /* replica planes: first word of 32 chains; site planes: first chain */
-    int32_t lane_end;
-} glb_ising_part;
+    int32_t first;
+    int32_t last;
+} glb_part;
 
-typedef void (*glb_ising_kernel)(const glb_ising_sweep_data *data, const glb_ising_part *part);
+typedef void (*glb_ising_kernel)(const glb_sweep_data *data, const glb_part *part);
 
-void glb_ising_kernel_portable(const glb_ising_sweep_data *data, const glb_ising_part *part);
-void glb_ising_kernel_sse2(const glb_ising_sweep_data *data, const glb_ising_part *part);
-void glb_ising_kernel_avx2(const glb_ising_sweep_data *data, const glb_ising_part *part);
-void glb_ising_kernel_avx512(const glb_ising_sweep_data *data, const glb_ising_part *part);
+/* The kernels of one instruction set; vector_words is how many 32-bit words it decides at once. */
+typedef struct {
+    int vector_words;
+    glb_ising_kernel exact;
+    glb_ising_kernel bits;
+    glb_ising_kernel sites;
+} glb_kernels;
 
-/* The kernel of a level, or NULL where this machine does not have it (dispatch.c). */
-glb_ising_kernel glb_ising_kernel_for(int isa);
+extern const glb_kernels glb_kernels_portable;
+extern const glb_kernels glb_kernels_sse2;
+extern const glb_kernels glb_kernels_avx2;
+extern const glb_kernels glb_kernels_avx512;
+
+/* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
+const glb_kernels *glb_kernels_of(int isa);
+
+/* Thresholds to tabulate for one sweep, 0 where computing each costs less. */
+int64_t glb_ising_table_entries(const glb_ising *program, const glb_run *run, const glb_plan *plan);
+
+/* Positions that a kernel takes together, and at whose multiples threads may share a colour. */
+int32_t glb_ising_grain(const glb_plan *plan);
+
+/* The bit-sliced net (plan.c makes it, kernel_bits.h reads it). A group is as many positions of one colour as fit into
+ * a vector, and its fields are a sum of operations: each adds one bit per chain, the spin of a neighbour, inverted
+ * where the coupling is negative, into one plane of the sum. Lane masks have a bit per 32-bit word of the vector. */
+typedef struct {
+    int32_t first;        /* position */
+    int32_t operation;    /* its first; they are sorted by plane */
+    uint16_t lanes;       /* lanes that belong to this colour */
+    uint16_t base[5];     /* what the sum starts from, a lane mask a plane */
+    uint8_t count[5];     /* operations by plane */
+    uint8_t unused[3];
+} glb_group;
+
+typedef struct {
+    int32_t source;       /* the first of consecutive neighbours, or -1 - where the gather list has them */
+    uint16_t inverted;    /* lanes */
+    uint16_t kept;        /* lanes that have this term at all */
+} glb_operation;
+
+typedef struct {
+    int32_t n_bits;       /* planes of the sum: 3, 4 or 5 */
+    int32_t field_offset; /* field = field_scale * sum - field_offset */
+    int32_t field_scale;
+    int32_t unused;
+    int64_t groups;       /* where in the net, in bytes */
+    int64_t operations;
+    int64_t gather;
+    int64_t colour_group; /* the first group of each colour */
+    int64_t size;         /* of the whole net, in bytes */
+} glb_bits_net;
 
 #endif

@@ -36,23 +36,30 @@ static void make_tiny(struct tiny *t) {
 }
 
 static int ising_check(const struct tiny *t) {
-    int64_t sum = -1;
-    return glb_ising_check(&t->ising, &sum);
+    glb_traits traits;
+    return glb_ising_check(&t->ising, &traits);
 }
 
 static int ising_check_run(const struct tiny *t) {
-    int64_t sum = -1;
-    return glb_ising_check_run(&t->ising, &t->run, &sum);
+    glb_traits traits;
+    glb_plan plan;
+    int rc = glb_ising_check(&t->ising, &traits);
+    return rc != GLB_OK ? rc : glb_ising_plan(&t->ising, &traits, &t->run, &plan);
 }
 
 static int ising_sweep(const struct tiny *t, uint64_t first, int64_t n) {
-    int64_t sum = 0;
-    int64_t lanes = glb_ising_lanes(&t->ising, &t->run);
-    CHECK(glb_ising_check(&t->ising, &sum) == GLB_OK && lanes == 32, "the tiny program is valid");
-    int8_t *state = NEW(int8_t, TINY * lanes);
-    uint8_t *scratch = NEW(uint8_t, glb_ising_scratch(&t->ising, &t->run, sum));
+    glb_traits traits;
+    glb_plan plan;
     glb_output output = {0};
-    int rc = glb_ising_sweep(&t->ising, &t->run, sum, state, scratch, first, n, &output);
+    int rc = glb_ising_check(&t->ising, &traits) | glb_ising_plan(&t->ising, &traits, &t->run, &plan);
+    CHECK(rc == GLB_OK && plan.lanes == 32, "the tiny program is valid");
+    uint8_t *net = allocate_aligned(glb_ising_net_bytes(&t->ising, &traits, &plan));
+    uint8_t *state = allocate_aligned(plan.state_bytes);
+    uint8_t *scratch = allocate_aligned(plan.scratch_bytes);
+    rc = glb_ising_net(&t->ising, &traits, &plan, net) | glb_ising_start(&t->ising, &t->run, &plan, NULL, state);
+    CHECK(rc == GLB_OK, "the tiny program starts");
+    rc = glb_ising_sweep(&t->ising, &t->run, &plan, net, state, scratch, first, n, &output);
+    free(net);
     free(state);
     free(scratch);
     return rc;
@@ -69,10 +76,14 @@ static int ising_sweep(const struct tiny *t, uint64_t first, int64_t n) {
     } while (0)
 
 static void test_ising_errors(void) {
-    int64_t sum = 0;
+    glb_traits traits;
+    glb_plan plan;
     struct tiny valid;
     make_tiny(&valid);
-    CHECK(glb_ising_check(&valid.ising, &sum) == GLB_OK && sum == 6, "the largest |h| + sum |w| is %d", (int)sum);
+    CHECK(glb_ising_check(&valid.ising, &traits) == GLB_OK && traits.sum == 6 && traits.weight_sum == 5 &&
+              traits.max_weight == 3 && !traits.one_parity,
+          "the traits of the tiny program: %d, %d, %d", (int)traits.sum, (int)traits.weight_sum,
+          (int)traits.max_weight);
     CHECK(ising_check_run(&valid) == GLB_OK, "a valid run");
     CHECK(ising_sweep(&valid, 1, 2) == GLB_OK && ising_sweep(&valid, 1, 0) == GLB_OK, "valid sweeps");
 
@@ -116,23 +127,22 @@ static void test_ising_errors(void) {
     field[1 * 32 + 4] += 1;
     REFUSED(GLB_OK, ising_check_run(&t), t.run.chain_field = field);
     valid.run.chain_field = field;
-    CHECK(glb_ising_check_run(&valid.ising, &valid.run, &sum) == GLB_OK && sum == (1 << 30) - 1,
-          "the sum counts the fields of each chain: %d", (int)sum);
+    CHECK(glb_ising_plan(&valid.ising, &traits, &valid.run, &plan) == GLB_OK && plan.sum == (1 << 30) - 1,
+          "the sum counts the fields of each chain: %d", (int)plan.sum);
     field[1 * 32 + 4] = 0;
     field[1 * 32 + 5] = INT32_MIN; /* a lane that is no chain's */
     REFUSED(GLB_OK, ising_check_run(&t), t.run.chain_field = field);
     free(field);
 
-    REFUSED(GLB_E_SIZE, (int)glb_ising_lanes(&t.ising, &t.run), t.run.n_chains = 0);
-    REFUSED(GLB_E_SIZE, (int)glb_ising_lanes(&t.ising, &t.run), t.run.layout = 2);
-    REFUSED(GLB_E_SIZE, (int)glb_ising_scratch(&t.ising, &t.run, 6), t.run.layout = 2);
-    REFUSED(GLB_E_SIZE, glb_ising_start(&t.ising, &t.run, NULL, NULL), t.run.layout = 2);
-    REFUSED(GLB_E_SIZE, glb_ising_pack(&t.ising, &t.run, NULL, NULL), t.run.layout = 2);
-    REFUSED(GLB_E_SIZE, glb_ising_sweep(&t.ising, &t.run, 6, NULL, NULL, 1, 1, NULL), t.run.layout = 2);
+    REFUSED(GLB_E_KERNEL, ising_check_run(&t), t.run.kernel = GLB_KERNEL_SITES);
+    REFUSED(GLB_E_KERNEL, ising_check_run(&t), t.run.kernel = 99);
+    REFUSED(GLB_E_KERNEL, ising_check_run(&t), (t.run.kernel = GLB_KERNEL_BITS, t.weight[0] = 16));
+    REFUSED(GLB_OK, ising_check_run(&t), (t.run.kernel = GLB_KERNEL_BITS, t.weight[0] = 15));
+    REFUSED(GLB_E_KERNEL, ising_check_run(&t), (t.run.kernel = GLB_KERNEL_EXACT, t.run.layout = GLB_SITE_PLANES));
     REFUSED(GLB_E_SIZE, ising_sweep(&t, 0, 1), (void)0);
     REFUSED(GLB_E_SIZE, ising_sweep(&t, 1, -1), (void)0);
-    REFUSED(GLB_E_ISA, ising_sweep(&t, 1, 1), t.run.isa = -1);
-    REFUSED(GLB_E_ISA, ising_sweep(&t, 1, 1), t.run.isa = glb_isa_best() + 1);
+    REFUSED(GLB_E_ISA, ising_check_run(&t), t.run.isa = GLB_N_ISA);
+    REFUSED(GLB_E_ISA, ising_check_run(&t), t.run.isa = -1);
     REFUSED(GLB_E_THREAD, ising_sweep(&t, 1, 1), t.run.n_threads = 257);
 }
 

@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200112L /* posix_memalign */
 #include "testing.h"
 
 #include <stdarg.h>
@@ -25,6 +26,16 @@ void *allocate(size_t count, size_t size) {
         printf("out of memory\n");
         exit(99);
     }
+    return memory;
+}
+
+uint8_t *allocate_aligned(int64_t size) {
+    void *memory = NULL;
+    if (size < 0 || posix_memalign(&memory, 64, size > 0 ? (size_t)size : 1) != 0) {
+        printf("no memory of %lld bytes\n", (long long)size);
+        exit(99);
+    }
+    memset(memory, 0xA5, size > 0 ? (size_t)size : 1); /* nobody may count on zeros */
     return memory;
 }
 

@@ -19,6 +19,9 @@ void check_at(const char *file, int line, int ok, const char *format, ...);
 void *allocate(size_t count, size_t size);
 #define NEW(type, count) ((type *)allocate((size_t)(count), sizeof(type)))
 
+/* The same, beginning at a multiple of 64 bytes. */
+uint8_t *allocate_aligned(int64_t size);
+
 /* The tests' own random numbers: SplitMix64, so that nothing depends on the generator under test. */
 void random_start(uint64_t state);
 uint64_t random_u64(void);

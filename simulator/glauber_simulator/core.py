@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from glauber_simulator._core import ffi, lib
 from glauber_simulator.session import potts_dtype
 
 CONTRACT_VERSION: int = lib.glb_contract_version()
-ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512")
+ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512", "avx512icl", "neon")
+"""Instruction sets by number. All give the same samples."""
+AVAILABLE_ISA: tuple[str, ...] = tuple(name for k, name in enumerate(ISA_LEVELS) if lib.glb_isa_available(k))
 BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
+KERNELS: tuple[str, ...] = ("auto", "exact", "bits", "sites")
+"""Ways to compute the same samples, by number."""
 MAX_THREADS = 256
 
 _MESSAGES = {
@@ -25,6 +30,7 @@ _MESSAGES = {
     lib.GLB_E_LOOP: "a site is its own neighbour",
     lib.GLB_E_COLOUR: "two neighbours have the same colour",
     lib.GLB_E_RANGE: "a sum of coefficients reaches 2^30 steps, or a temperature is too low",
+    lib.GLB_E_KERNEL: "the kernel that was asked for does not fit it",
     lib.GLB_E_ALLOWED: "a site allows no state, or is clamped to one that it does not allow",
 }
 
@@ -37,15 +43,14 @@ def _ensure(code: int) -> None:
 
 
 def isa_number(name: str | None) -> int:
-    """The number of an instruction set by name, the best one here for None.
+    """The number of an instruction set by name; for None the one that GLAUBER_ISA names, else the best one here.
 
     Raises:
         ModelNotSupportedError: this machine does not have it.
     """
-    wanted = BEST_ISA if name is None else name
-    available = ISA_LEVELS[: ISA_LEVELS.index(BEST_ISA) + 1] if BEST_ISA != "portable" else ("portable",)
-    if wanted not in available:
-        raise ModelNotSupportedError(f"isa={wanted!r} is not available here; there is {', '.join(available)}")
+    wanted = os.environ.get("GLAUBER_ISA", BEST_ISA) if name is None else name
+    if wanted not in AVAILABLE_ISA:
+        raise ModelNotSupportedError(f"isa={wanted!r} is not available here; there is {', '.join(AVAILABLE_ISA)}")
     return ISA_LEVELS.index(wanted)
 
 
@@ -105,8 +110,15 @@ class _CoreSession(_Arrays):
         self._n_moments = run.initial_moments[0] if run.initial_moments is not None else 0
 
 
+def _aligned(n_bytes: int) -> NDArray[np.uint8]:
+    """Zeroed memory that begins at a multiple of 64 bytes, as the core's vectors want it."""
+    raw = np.zeros(n_bytes + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n_bytes]
+
+
 class IsingNet(_Arrays):
-    """An Ising program in the core's form, made once however often it is run."""
+    """An Ising program in the core's form, checked and made once however often it is run."""
 
     def __init__(self, program: Program) -> None:
         super().__init__()
@@ -123,6 +135,20 @@ class IsingNet(_Arrays):
         self.c.field = self.pointer("int32_t", program.field[order.site])
         self.c.n_edges = program.n_edges
         self.c.edge = self.pointer("int32_t", order.position[program.edges])
+        self.traits = ffi.new("glb_traits *")
+        _ensure(lib.glb_ising_check(self.c, self.traits))
+        self._forms: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
+
+    def form(self, plan: Any) -> NDArray[np.uint8]:
+        """The program in the form of a plan's kernel."""
+        key = (plan.kernel, plan.isa, plan.words)
+        if key not in self._forms:
+            size = int(lib.glb_ising_net_bytes(self.c, self.traits, plan))
+            _ensure(size)
+            made = _aligned(size)
+            _ensure(lib.glb_ising_net(self.c, self.traits, plan, ffi.from_buffer("uint8_t[]", made)))
+            self._forms[key] = made
+        return self._forms[key]
 
 
 class IsingSession(_CoreSession):
@@ -131,28 +157,26 @@ class IsingSession(_CoreSession):
     def __init__(self, net: IsingNet, run: Run, n_threads: int) -> None:
         super().__init__(run, n_threads)
         program, order = net.program, net.program.order
+        self._c_run.kernel = 0 if run.kernel is None else KERNELS.index(run.kernel)
         self._net = net  # keeps alive what self._c points to
         self._c = net.c
         self._n_sites = program.n_sites
         self._bytes = (program.n_sites + 7) // 8
-        row = int(lib.glb_ising_lanes(self._c, self._c_run))
-        _ensure(row)
         self._offset = run.first_chain % 32 if run.layout == 0 else 0
-        shape = (program.n_sites if run.layout == 0 else run.n_chains, row)
+        length = self._offset + run.n_chains if run.layout == 0 else program.n_sites
+        shape = (program.n_sites if run.layout == 0 else run.n_chains, -(-length // 32) * 32)
         self._c_run.chain_field = self.pointer("int32_t", self._by_lane(run.fields, order.site, shape))
         clamp = None if run.clamp is None else run.clamp.astype(np.int8)
         self._c_run.clamp = self.pointer("int8_t", self._by_lane(clamp, order.site, shape))
-        total = ffi.new("int64_t *")
-        _ensure(lib.glb_ising_check_run(self._c, self._c_run, total))
-        self._sum = int(total[0])
-        self._state = np.zeros(shape, dtype=np.int8)
-        scratch = int(lib.glb_ising_scratch(self._c, self._c_run, self._sum))
-        _ensure(scratch)
-        self._scratch = np.zeros(scratch + 8, dtype=np.uint8)
+        self._plan = ffi.new("glb_plan *")
+        _ensure(lib.glb_ising_plan(self._c, net.traits, self._c_run, self._plan))
+        self._form = ffi.from_buffer("uint8_t[]", net.form(self._plan))
+        self._state = ffi.from_buffer("uint8_t[]", _aligned(self._plan.state_bytes))
+        self._scratch = ffi.from_buffer("uint8_t[]", _aligned(self._plan.scratch_bytes))
         self._prepare_moments(program)
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
-        _ensure(lib.glb_ising_start(self._c, self._c_run, packed, ffi.from_buffer("int8_t[]", self._state)))
+        _ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
 
     def _by_lane(
         self, values: NDArray[Any] | None, site: NDArray[np.int32], shape: tuple[int, int]
@@ -186,8 +210,7 @@ class IsingSession(_CoreSession):
     @property
     def facts(self) -> dict[str, str]:
         """The kernel and the instruction set."""
-        width = "16-bit" if self._sum < 2**15 else "32-bit"
-        return {"kernel": f"ising, {width} fields", "isa": ISA_LEVELS[self._isa], "body": "C core"}
+        return {"kernel": f"ising, {KERNELS[self._plan.kernel]}", "isa": ISA_LEVELS[self._isa], "body": "C core"}
 
     def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.uint8]:
         """See Session.advance."""
@@ -201,9 +224,10 @@ class IsingSession(_CoreSession):
             lib.glb_ising_sweep(
                 self._c,
                 self._c_run,
-                self._sum,
-                ffi.from_buffer("int8_t[]", self._state),
-                ffi.from_buffer("uint8_t[]", self._scratch),
+                self._plan,
+                self._form,
+                self._state,
+                self._scratch,
                 first_sweep,
                 n_sweeps,
                 self._output,
@@ -215,8 +239,8 @@ class IsingSession(_CoreSession):
     def state(self) -> NDArray[np.uint8]:
         """See Session.state."""
         packed = np.empty((self._run.n_chains, self._bytes), dtype=np.uint8)
-        state = ffi.from_buffer("int8_t[]", self._state)
-        _ensure(lib.glb_ising_pack(self._c, self._c_run, state, ffi.from_buffer("uint8_t[]", packed)))
+        target = ffi.from_buffer("uint8_t[]", packed)
+        _ensure(lib.glb_ising_pack(self._c, self._c_run, self._plan, self._state, target))
         return packed
 
     def moments(self) -> Moments | None:

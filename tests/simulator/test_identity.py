@@ -20,6 +20,7 @@ import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import AnyProgram, PottsProgram, Run, compile_program, make_run, pack_spins, step_of, unpack_spins
 from glauber.driver import Batch
+from glauber.errors import InvalidModelError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.samples import Moments
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
@@ -33,8 +34,14 @@ SEED = 0x9E3779B97F4A7C15  # both halves of the key's seed are in use
 
 
 def _needs(isa: str) -> Any:
-    missing = core.ISA_LEVELS.index(isa) > core.ISA_LEVELS.index(core.BEST_ISA)
-    needed = {"avx512": "AVX-512 F, BW, VL and DQ", "avx2": "AVX2", "sse2": "an x86-64 processor"}.get(isa, "")
+    missing = isa not in core.AVAILABLE_ISA
+    needed = {
+        "sse2": "an x86-64 processor",
+        "avx2": "AVX2",
+        "avx512": "AVX-512 F, BW, VL and DQ",
+        "avx512icl": "AVX-512 with VBMI, VNNI, GFNI and BITALG",
+        "neon": "an ARM64 processor",
+    }.get(isa, "")
     return pytest.mark.skipif(missing, reason=f"needs {needed}; the best instruction set here is {core.BEST_ISA}")
 
 
@@ -56,6 +63,7 @@ class Outcome:
     last: NDArray[Any]
     moments: Moments | None
     n_batches: int
+    kernel: str = ""
 
 
 def joined(batches: list[Batch]) -> Outcome:
@@ -63,7 +71,8 @@ def joined(batches: list[Batch]) -> Outcome:
     counts = [batch.first_sample for batch in batches if batch.n_samples]
     lengths = [batch.n_samples for batch in batches if batch.n_samples]
     assert counts == list(np.cumsum([0, *lengths[:-1]])), "first_sample does not count the samples before it"
-    return Outcome(np.concatenate(samples, axis=1), batches[-1].state, batches[-1].moments, len(batches))
+    kernel = batches[-1].facts["kernel"]
+    return Outcome(np.concatenate(samples, axis=1), batches[-1].state, batches[-1].moments, len(batches), kernel)
 
 
 def run_whole(body: str, program: AnyProgram, run: Run) -> Outcome:
@@ -111,10 +120,17 @@ def assert_bodies_agree(
     monkeypatch: pytest.MonkeyPatch,
     context: object,
 ) -> None:
-    """The C core against the reference's outcome: (instruction set, threads) x (whole, parts of 1, 2 or 3 sweeps)."""
+    """The C core against the reference's outcome: (instruction set, threads) x (whole, parts of 1, 2 or 3 sweeps).
+
+    Where a faster kernel than the exact one fits, both run whole.
+    """
     for isa, threads in bodies:
         here = replace(run, isa=isa, threads=threads)
-        assert_same(run_whole("core", program, here), wanted, (context, isa, threads, "whole"))
+        whole = run_whole("core", program, here)
+        assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
+        if run.layout == 0 and whole.kernel.startswith("ising") and whole.kernel != "ising, exact":
+            exact = run_whole("core", program, replace(here, kernel="exact"))
+            assert_same(exact, wanted, (context, isa, threads, "exact", "whole"))
         # one sweep at a time takes longest and is the hardest cut, so each thread count has a cut of its own
         parts = run_in_parts(program, here, threads, monkeypatch)
         assert parts.n_batches > 1, "nothing was cut"
@@ -216,6 +232,32 @@ def _n33() -> IsingModel:
     return IsingModel(rng.normal(size=33), edges, rng.choice([-0.5, 1.5], 33))
 
 
+def _torus() -> IsingModel:
+    """A ferromagnet, one parity and five levels; neighbours lie side by side but at the seams."""
+    edges = [(12 * r + c, 12 * r + (c + 1) % 12) for r in range(8) for c in range(12)]
+    edges += [(12 * r + c, 12 * ((r + 1) % 8) + c) for r in range(8) for c in range(12)]
+    return IsingModel(np.zeros(96), np.array(edges), np.ones(len(edges)))
+
+
+def _glass() -> IsingModel:
+    """+-J in three dimensions with open sides: both parities, thirteen levels of which the kernel takes sixteen."""
+    rng = np.random.default_rng(16)
+    at = np.arange(60).reshape(3, 4, 5)
+    pairs = [np.stack([at[:-1].ravel(), at[1:].ravel()], axis=1), np.stack([at[:, :-1].ravel(), at[:, 1:].ravel()], 1)]
+    edges = np.concatenate([*pairs, np.stack([at[:, :, :-1].ravel(), at[:, :, 1:].ravel()], axis=1)])
+    return IsingModel(np.zeros(60), edges, rng.choice([-1.0, 1.0], len(edges)))
+
+
+def _steps() -> IsingModel:
+    """Couplings of 1, 2 and 3 steps and fields, up to the 32 levels of the widest sums."""
+    rng = np.random.default_rng(17)
+    edges = _random_edges(rng, 40, 110)
+    couplings = rng.choice([-3.0, -2.0, -1.0, 1.0, 2.0], 110)
+    size = np.bincount(edges.ravel(), np.repeat(np.abs(couplings), 2), 40)
+    fields = np.where(size % 2 == 0, 1.0, 0.0) * rng.choice([-1.0, 1.0], 40)
+    return IsingModel(fields, edges, couplings)
+
+
 ISING_MODELS: dict[str, Callable[[], IsingModel]] = {
     "frustrated": _frustrated,
     "dense": _dense,
@@ -226,6 +268,9 @@ ISING_MODELS: dict[str, Callable[[], IsingModel]] = {
     "n=1": lambda: IsingModel(np.array([0.4]), np.zeros((0, 2), np.int32), np.zeros(0)),
     "n=2": lambda: IsingModel.from_edges([(0, 1, -0.7)], {1: 0.2}),
     "n=33": _n33,
+    "torus": _torus,
+    "glass": _glass,
+    "steps": _steps,
 }
 
 # Chains and layout are one factor, so that every model meets all twelve. "Other" is the layout that the job would not
@@ -300,7 +345,7 @@ def test_ising_pairs(isa, model, monkeypatch):
 @pytest.mark.parametrize("model", ISING_MODELS)
 def test_ising_product(model, chains, monkeypatch):
     """Every combination, on all instruction sets that are here; the thread counts take turns."""
-    isas = core.ISA_LEVELS[: core.ISA_LEVELS.index(core.BEST_ISA) + 1]
+    isas = core.AVAILABLE_ISA
     rest = {name: values for name, values in ISING_FACTORS.items() if name not in ("model", "chains")}
     for turn, values in enumerate(itertools.product(*rest.values())):
         case = {"model": model, "chains": chains, **dict(zip(rest, values, strict=True))}
@@ -569,3 +614,33 @@ def test_a_potts_shard_is_a_slice_of_the_whole(couplings):
     for (first, count), threads in itertools.product([(0, 33), (1, 1), (30, 3), (7, 20)], THREADS):
         got = run_whole("core", program, replace(shard(run, first, count), threads=threads))
         assert_is_slice(got, whole, first, count, (case, first, count, threads))
+
+
+# Kernels
+
+
+@pytest.mark.parametrize(
+    ("model", "levels"), [("torus", 5), ("glass", 13), ("steps", 32), ("n=1", None), ("dense", None)]
+)
+def test_the_kernel_follows_from_the_model(model, levels):
+    """What the bit-sliced kernel is tested on must go on to use it, at each of its three sizes."""
+    case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": model, "chains": (64, "resolved")}
+    run, program = ising_run(case), ising_program(model)
+    sums = program.weight_sum + np.abs(program.field[program.order.site])
+    one_parity = len(set((sums % 2).tolist())) == 1
+    found = (1 if one_parity else 2) * int(sums.max()) + 1
+    if levels is None:
+        assert found > 32 or program.n_edges == 0
+    else:
+        assert found <= levels
+        assert found > levels // 2
+    kernel = run_whole("core", program, run).kernel
+    expected = "sites" if run.layout == 1 else "bits" if found <= 32 else "exact"
+    assert kernel == f"ising, {expected}"
+
+
+def test_a_kernel_that_does_not_fit_is_refused():
+    case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": "32-bit", "chains": (64, "resolved")}
+    for kernel in ("bits", "sites"):
+        with pytest.raises(InvalidModelError, match="kernel"):
+            run_whole("core", ising_program("32-bit"), replace(ising_run(case), kernel=kernel))

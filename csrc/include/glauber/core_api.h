@@ -15,7 +15,8 @@ enum glb_error {
     GLB_E_RANGE = -6,    /* a sum of weights reaches 2^30, or b reaches 2^63 */
     GLB_E_ISA = -7,      /* the instruction set is not available */
     GLB_E_THREAD = -8,   /* a thread could not be started */
-    GLB_E_ALLOWED = -9   /* a Potts site allows no state, or not the one it is clamped to */
+    GLB_E_ALLOWED = -9,  /* a Potts site allows no state, or not the one it is clamped to */
+    GLB_E_KERNEL = -10   /* the kernel that was asked for does not fit the run */
 };
 
 /* Instruction sets, weakest first. Every level gives the same samples. */
@@ -23,7 +24,18 @@ enum glb_isa {
     GLB_ISA_PORTABLE = 0, /* 32-bit words, any compiler */
     GLB_ISA_SSE2 = 1,
     GLB_ISA_AVX2 = 2,
-    GLB_ISA_AVX512 = 3
+    GLB_ISA_AVX512 = 3,    /* F, BW, VL, DQ */
+    GLB_ISA_AVX512ICL = 4, /* and VBMI, VNNI, GFNI, BITALG: from Ice Lake and Zen 4 on */
+    GLB_ISA_NEON = 5,
+    GLB_N_ISA = 6
+};
+
+/* Ways to compute the same samples. Which are possible follows from the program and the run. */
+enum glb_kernel {
+    GLB_KERNEL_AUTO = 0,
+    GLB_KERNEL_EXACT = 1, /* replica planes: a threshold for each decision; fits every run */
+    GLB_KERNEL_BITS = 2,  /* replica planes: bit-sliced, fields of at most 32 levels, no fields per chain */
+    GLB_KERNEL_SITES = 3  /* site planes */
 };
 
 /* An Ising program: integer fields and directed integer rows, in colour order. */
@@ -41,6 +53,14 @@ typedef struct {
 } glb_ising;
 
 /* A Potts program: fields by state, and couplings either as tables or as a weight on equal states. */
+/* What the choice of a kernel depends on; glb_ising_check. */
+typedef struct {
+    int64_t sum;        /* largest |field| + sum |weight| over the sites */
+    int64_t weight_sum; /* largest sum |weight| */
+    int64_t max_weight; /* largest |weight| */
+    int32_t one_parity; /* field + sum of weights is even at every site, or odd at every site */
+} glb_traits;
+
 typedef struct {
     int32_t n_sites;
     int32_t n_states;
@@ -57,7 +77,9 @@ typedef struct {
     const uint8_t *allowed;      /* n_sites x n_states by position, 0 or 1; NULL allows all */
 } glb_potts;
 
-/* One run, or a part of one, of a program. */
+/* One run, or a part of one, of a program. "Lanes" below: replica planes [position][lane], a row of
+ * round_up_32(first_chain % 32 + n_chains) lanes, the first chain in lane first_chain % 32; site planes
+ * [chain][position], a row of round_up_32(n_sites). */
 typedef struct {
     uint64_t seed;
     uint32_t stream;
@@ -66,13 +88,27 @@ typedef struct {
     uint32_t first_chain;        /* global number of its first chain */
     const uint64_t *b;           /* n_b values: beta step 2^32 log2(e), doubled for Ising */
     int64_t n_b;                 /* 1 for all sweeps, or one for each sweep from sweep 1 */
-    const int32_t *chain_field;  /* NULL, or fields of each chain: Ising in the state's shape, Potts
-                                  * n_chains x n_sites x n_states by position */
-    const int8_t *clamp;         /* Ising: NULL, or -1, +1 or 0 (free) in the state's shape */
+    const int32_t *chain_field;  /* NULL, or fields of each chain: Ising by lane, Potts n_chains x n_sites x n_states
+                                  * by position */
+    const int8_t *clamp;         /* Ising: NULL, or -1, +1 or 0 (free) by lane */
     const int32_t *potts_clamp;  /* Potts: NULL, or state or -1 (free), n_chains x n_sites by position */
     int32_t n_threads;
     int32_t isa;                 /* enum glb_isa */
+    int32_t kernel;              /* enum glb_kernel; Potts takes 0 */
 } glb_run;
+
+/* How a run is computed; glb_ising_plan. Memory is the caller's and begins at a multiple of 64 bytes. */
+typedef struct {
+    int32_t kernel;
+    int32_t isa;
+    int64_t sum;           /* largest |field| + sum |weight|, the chains' own fields included */
+    int64_t lanes;         /* length of a row of clamp and chain_field */
+    int32_t words;         /* replica planes: words of 32 chains that lie side by side in a block */
+    int32_t n_blocks;
+    int64_t rows;          /* of a block, with room for a vector to read beyond the last */
+    int64_t state_bytes;
+    int64_t scratch_bytes;
+} glb_plan;
 
 /* Where results go; any pointer may be NULL. A sample is taken after every `every`-th sweep of the call. */
 typedef struct {
@@ -85,35 +121,37 @@ typedef struct {
 
 int glb_contract_version(void);
 int glb_isa_best(void);
+int glb_isa_available(int isa);
 
 /* Pure functions of the contract, for tests. */
 void glb_test_threefry(const uint32_t key[4], const uint32_t counter[4], uint32_t out[4]);
 uint32_t glb_test_threshold(int32_t field, uint64_t b);
 uint64_t glb_test_exp2(uint64_t x);
 
-/* Checks a program whole; *sum is the largest |field| + sum |weight| over the sites. */
-int glb_ising_check(const glb_ising *program, int64_t *sum);
+/* Checks a program whole. */
+int glb_ising_check(const glb_ising *program, glb_traits *traits);
 int glb_potts_check(const glb_potts *program, int64_t *sum);
 
-/* The state of an Ising run is int8, one value a lane: replica planes hold [position][lane], site planes
- * [chain][position] with rows of a multiple of 32. Returns the row length in lanes, or a negative error. */
-int64_t glb_ising_lanes(const glb_ising *program, const glb_run *run);
+/* Checks a run against its program and chooses how to compute it. */
+int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb_run *run, glb_plan *plan);
 
-/* Checks a run against its program; *sum includes the fields of each chain. */
-int glb_ising_check_run(const glb_ising *program, const glb_run *run, int64_t *sum);
-
-/* Bytes of working memory beside the state that glb_ising_sweep wants. */
-int64_t glb_ising_scratch(const glb_ising *program, const glb_run *run, int64_t sum);
+/* The program in the plan's form, the net: read-only afterwards, the same for all plans of one kernel, instruction set
+ * and number of words. Returns its size in bytes, or a negative error. */
+int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, const glb_plan *plan);
+int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_plan *plan, uint8_t *net);
 
 /* Fills the state: from `packed` (layout of glb_output.samples with one sample) if not NULL, else at random. */
-int glb_ising_start(const glb_ising *program, const glb_run *run, const uint8_t *packed, int8_t *state);
+int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
+                    uint8_t *state);
 
 /* Runs n_sweeps sweeps; first_sweep is the number of the first of them (the start was sweep 0). */
-int glb_ising_sweep(const glb_ising *program, const glb_run *run, int64_t sum, int8_t *state, uint8_t *scratch,
-                    uint64_t first_sweep, int64_t n_sweeps, const glb_output *output);
+int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *net,
+                    uint8_t *state, uint8_t *scratch, uint64_t first_sweep, int64_t n_sweeps,
+                    const glb_output *output);
 
 /* Writes the present state as packed bits: n_chains x ceil(n_sites / 8). */
-int glb_ising_pack(const glb_ising *program, const glb_run *run, const int8_t *state, uint8_t *packed);
+int glb_ising_pack(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
+                   uint8_t *packed);
 
 /* Potts: the state is int32, n_chains x n_sites by position; samples are n_chains x n_samples x n_sites by site. */
 int glb_potts_check_run(const glb_potts *program, const glb_run *run);

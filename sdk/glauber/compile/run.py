@@ -46,6 +46,7 @@ class Run:
         observe: what to return: "samples" (states as they come) and "moments"; the last state always is.
         threads: for simulators; None lets them choose. Never changes a sample.
         isa: for simulators: an instruction set by name, or None. Never changes a sample.
+        kernel: for simulators: an algorithm by name, or None for the fastest that fits. Never changes a sample.
     """
 
     b: NDArray[np.uint64]
@@ -65,6 +66,7 @@ class Run:
     observe: frozenset[Observable]
     threads: int | None
     isa: str | None
+    kernel: str | None = None
 
     @property
     def n_sweeps(self) -> int:

@@ -1,13 +1,14 @@
-/* The Ising kernel for avx2. */
+/* The kernels for AVX2. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
 #else
 #pragma GCC target("avx2")
 #endif
-#define GLB_KERNEL glb_ising_kernel_avx2
+#define GLB_KERNELS glb_kernels_avx2
 #define GLB_VECTOR_BYTES 32
-#include "ising_kernel.h"
+#define GLB_AVX2 1
+#include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

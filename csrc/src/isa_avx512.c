@@ -1,13 +1,14 @@
-/* The Ising kernel for avx512. */
+/* The kernels for AVX-512 with F, BW, VL and DQ. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 #endif
-#define GLB_KERNEL glb_ising_kernel_avx512
+#define GLB_KERNELS glb_kernels_avx512
 #define GLB_VECTOR_BYTES 64
-#include "ising_kernel.h"
+#define GLB_AVX512 1
+#include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

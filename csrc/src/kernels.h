@@ -1,0 +1,10 @@
+/* All kernels of one instruction set: included by isa_*.c with GLB_KERNELS and GLB_VECTOR_BYTES defined. */
+#include "ising.h"
+#include "simd.h"
+
+#include "decide.h"
+#include "kernel_bits.h"
+#include "kernel_exact.h"
+#include "kernel_sites.h"
+
+const glb_kernels GLB_KERNELS = {.vector_words = V, .exact = exact_kernel, .bits = bits_kernel, .sites = sites_kernel};
