@@ -19,6 +19,10 @@ int glb_isa_available(int isa) {
     case GLB_ISA_AVX512:
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    case GLB_ISA_AVX512ICL:
+        return glb_isa_available(GLB_ISA_AVX512) && __builtin_cpu_supports("avx512vbmi") &&
+               __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") &&
+               __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("gfni");
     default:
         return 0;
     }
@@ -47,6 +51,8 @@ const glb_kernels *glb_kernels_of(int isa) {
         return &glb_kernels_avx2;
     case GLB_ISA_AVX512:
         return &glb_kernels_avx512;
+    case GLB_ISA_AVX512ICL:
+        return &glb_kernels_avx512icl;
 #endif
     default:
         return &glb_kernels_portable;

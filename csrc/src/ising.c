@@ -200,22 +200,6 @@ static void fill_table(const struct job *job, uint64_t b, int thread, int n_thre
     }
 }
 
-/* The truth tables of the bit-sliced kernel: which levels have a 1 in each plane of their threshold. */
-static void fill_pick(const struct job *job, uint64_t b, uint8_t pick[32][8]) {
-    const glb_bits_net *net = (const void *)job->net;
-    memset(pick, 0, 32 * 8);
-    for (int level = 0; level < 1 << net->n_bits; level++) {
-        int32_t field = net->field_scale * level - net->field_offset;
-        if (field > net->field_offset) {
-            break; /* never reached */
-        }
-        uint32_t threshold = glb_threshold(field, b);
-        for (int plane = 0; plane < 32; plane++) {
-            pick[plane][level / 4] |= (uint8_t)(((threshold >> (31 - plane)) & 1u) << (level % 4));
-        }
-    }
-}
-
 static void work(void *argument, glb_team *team, int thread) {
     const struct job *job = argument;
     const glb_ising *program = job->program;
@@ -245,9 +229,7 @@ static void work(void *argument, glb_team *team, int thread) {
         data.sweep = job->first_sweep + (uint64_t)s;
         data.b = b_of(run, data.sweep);
         if (s == 0 || data.b != b_of(run, data.sweep - 1)) {
-            if (plan->kernel == GLB_KERNEL_BITS) {
-                fill_pick(job, data.b, data.pick);
-            }
+            glb_ising_fill(run, plan, job->net, data.b, &data);
             if (job->table != NULL) {
                 glb_barrier(team); /* nobody may still be reading the old table */
                 fill_table(job, data.b, thread, n);
@@ -307,6 +289,12 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     switch (plan->kernel) {
     case GLB_KERNEL_BITS:
         job.kernel = kernels->bits;
+        break;
+    case GLB_KERNEL_BYTES:
+        job.kernel = kernels->bytes;
+        break;
+    case GLB_KERNEL_FILTER:
+        job.kernel = kernels->filter;
         break;
     case GLB_KERNEL_SITES:
         job.kernel = kernels->sites;

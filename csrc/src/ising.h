@@ -9,6 +9,22 @@
  * position after position, block after block. A word is 32 chains, cut at global multiples of 32. Site planes keep
  * int8, one row a chain. */
 
+/* The filter's way from a field to 16 bits of its threshold: y = field x factor, clamped to +-8191 for +-10 bits, is a
+ * place in one of 64 straight pieces. */
+typedef struct {
+    uint16_t start[64]; /* the threshold's upper half at each piece's start; pieces by y / 256 modulo 64 */
+    uint16_t rise[64];  /* over the piece */
+    int16_t clamp;      /* largest |field| after the shift to the right; beyond it y is beyond 8191 */
+    int16_t left;       /* bits to the left before the factor */
+    int16_t factor;     /* y 2^15 per field */
+    int16_t unused;
+    int32_t right;      /* 32-bit fields: bits to the right, rounded */
+    int32_t half;
+} glb_filter;
+
+/* The upper half of a threshold is within this of the filter's: docs/decisions/0007. */
+enum { GLB_FILTER_BOUND = 44 };
+
 /* A sweep's constants, and where a kernel finds its data. */
 typedef struct {
     const glb_ising *program;
@@ -20,6 +36,8 @@ typedef struct {
     const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
     const uint32_t *table; /* thresholds of the fields -sum .. sum, or NULL to compute each */
     uint8_t pick[32][8];   /* bit-sliced kernel: for each plane, the truth tables of four levels each */
+    uint8_t top[128];      /* byte fields: top byte of the threshold by the field's lowest seven bits */
+    glb_filter filter;
     uint64_t b;
     uint64_t sweep;
 } glb_sweep_data;
@@ -41,6 +59,8 @@ typedef struct {
     int vector_words;
     glb_ising_kernel exact;
     glb_ising_kernel bits;
+    glb_ising_kernel bytes;  /* or NULL */
+    glb_ising_kernel filter; /* or NULL */
     glb_ising_kernel sites;
 } glb_kernels;
 
@@ -48,6 +68,7 @@ extern const glb_kernels glb_kernels_portable;
 extern const glb_kernels glb_kernels_sse2;
 extern const glb_kernels glb_kernels_avx2;
 extern const glb_kernels glb_kernels_avx512;
+extern const glb_kernels glb_kernels_avx512icl;
 
 /* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
 const glb_kernels *glb_kernels_of(int isa);
@@ -87,5 +108,20 @@ typedef struct {
     int64_t colour_group; /* the first group of each colour */
     int64_t size;         /* of the whole net, in bytes */
 } glb_bits_net;
+
+/* The net of the byte and filter kernels: what a field starts from with all spins -1 and no field of its own, and a
+ * term for each row entry. */
+typedef struct {
+    int32_t neighbour;
+    uint32_t twice; /* 2 x weight, repeated in 8 or 16 bits */
+} glb_term;
+
+typedef struct {
+    int64_t base;  /* where in the net, in bytes */
+    int64_t terms;
+} glb_wide_net;
+
+/* What a kernel looks up during the sweeps that share a b (tables.c). */
+void glb_ising_fill(const glb_run *run, const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data);
 
 #endif

@@ -6,5 +6,15 @@
 #include "kernel_bits.h"
 #include "kernel_exact.h"
 #include "kernel_sites.h"
+#if defined(GLB_AVX512ICL)
+#include "kernel_wide.h"
+#endif
 
-const glb_kernels GLB_KERNELS = {.vector_words = V, .exact = exact_kernel, .bits = bits_kernel, .sites = sites_kernel};
+const glb_kernels GLB_KERNELS = {.vector_words = V,
+                                 .exact = exact_kernel,
+                                 .bits = bits_kernel,
+#if defined(GLB_AVX512ICL)
+                                 .bytes = bytes_kernel,
+                                 .filter = filter_kernel,
+#endif
+                                 .sites = sites_kernel};

@@ -48,32 +48,49 @@ static int64_t n_levels(const glb_traits *traits) { return (traits->one_parity ?
 /* A table pays when a sweep looks up more thresholds than the table has entries. */
 int64_t glb_ising_table_entries(const glb_ising *program, const glb_run *run, const glb_plan *plan) {
     int64_t updates = (int64_t)program->n_sites * run->n_chains;
-    if (plan->kernel == GLB_KERNEL_BITS || 2 * plan->sum + 1 > updates || plan->sum >= 1 << 20) {
-        return 0;
-    }
-    return 2 * plan->sum + 1;
+    int looks_up = plan->kernel == GLB_KERNEL_EXACT || plan->kernel == GLB_KERNEL_SITES;
+    return looks_up && 2 * plan->sum + 1 <= updates && plan->sum < 1 << 20 ? 2 * plan->sum + 1 : 0;
 }
 
 int32_t glb_ising_grain(const glb_plan *plan) {
     return plan->kernel == GLB_KERNEL_BITS ? glb_kernels_of(plan->isa)->vector_words / plan->words : 1;
 }
 
-static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run) {
-    int bits = run->chain_field == NULL && n_levels(traits) <= MAX_LEVELS &&
-               program->row_start[program->n_sites] <= MOST_ENTRIES;
-    if (run->layout == GLB_SITE_PLANES) {
-        return run->kernel == GLB_KERNEL_AUTO || run->kernel == GLB_KERNEL_SITES ? GLB_KERNEL_SITES : GLB_E_KERNEL;
-    }
-    switch (run->kernel) {
-    case GLB_KERNEL_AUTO:
-        return bits ? GLB_KERNEL_BITS : GLB_KERNEL_EXACT;
-    case GLB_KERNEL_BITS:
-        return bits ? GLB_KERNEL_BITS : GLB_E_KERNEL;
+/* Whether a kernel can compute a run whose bound on the fields is plan->sum. */
+static int fits(const glb_ising *program, const glb_traits *traits, const glb_run *run, const glb_plan *plan,
+                int kernel) {
+    const glb_kernels *kernels = glb_kernels_of(run->isa);
+    int replica = run->layout == GLB_REPLICA_PLANES;
+    switch (kernel) {
     case GLB_KERNEL_EXACT:
-        return GLB_KERNEL_EXACT;
+        return replica;
+    case GLB_KERNEL_BITS:
+        return replica && run->chain_field == NULL && n_levels(traits) <= MAX_LEVELS &&
+               program->row_start[program->n_sites] <= MOST_ENTRIES;
+    case GLB_KERNEL_BYTES:
+        return replica && kernels->bytes != NULL && plan->sum < 64;
+    case GLB_KERNEL_FILTER:
+        return replica && kernels->filter != NULL;
+    case GLB_KERNEL_SITES:
+        return !replica;
     default:
-        return GLB_E_KERNEL;
+        return 0;
     }
+}
+
+static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run,
+                         const glb_plan *plan) {
+    static const int fastest_first[] = {GLB_KERNEL_SITES, GLB_KERNEL_BITS, GLB_KERNEL_BYTES, GLB_KERNEL_FILTER,
+                                        GLB_KERNEL_EXACT};
+    if (run->kernel != GLB_KERNEL_AUTO) {
+        return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
+    }
+    for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
+        if (fits(program, traits, run, plan, fastest_first[i])) {
+            return fastest_first[i];
+        }
+    }
+    return GLB_E_KERNEL;
 }
 
 int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb_run *run, glb_plan *plan) {
@@ -86,18 +103,23 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     if (kernels == NULL) {
         return GLB_E_ISA;
     }
-    plan->kernel = choose_kernel(program, traits, run);
+    int64_t n = program->n_sites;
+    int replica = run->layout == GLB_REPLICA_PLANES;
+    plan->lanes = round_up(replica ? run->first_chain % 32 + (int64_t)run->n_chains : n, 32);
+    if (run->chain_field != NULL) {
+        plan->sum = 0;
+        rc = sum_with_fields(program, run, plan->lanes, &plan->sum);
+        if (rc != GLB_OK) {
+            return rc;
+        }
+    }
+    plan->kernel = choose_kernel(program, traits, run, plan);
     if (plan->kernel < 0) {
         return plan->kernel;
     }
-    int64_t n = program->n_sites;
-    int64_t n_words; /* of free bits */
-    if (run->layout == GLB_SITE_PLANES) {
-        plan->lanes = round_up(n, 32);
-        plan->state_bytes = plan->lanes * run->n_chains;
-        n_words = plan->lanes / 32 * run->n_chains;
-    } else {
-        plan->lanes = round_up(run->first_chain % 32 + (int64_t)run->n_chains, 32);
+    int64_t n_words = plan->lanes / 32 * run->n_chains; /* of free bits */
+    plan->state_bytes = plan->lanes * run->n_chains;
+    if (replica) {
         plan->rows = n + ROWS_BEYOND;
         while (2 * plan->words <= kernels->vector_words && 32 * plan->words < plan->lanes &&
                (plan->words == 1 || 8 * plan->words * n <= CACHE_BYTES)) {
@@ -107,12 +129,8 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         n_words = plan->rows * plan->words * plan->n_blocks;
         plan->state_bytes = 4 * n_words;
     }
-    if (run->chain_field != NULL) {
-        plan->sum = 0;
-        rc = sum_with_fields(program, run, plan->lanes, &plan->sum);
-    }
     plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan), 16) + n_words);
-    return rc;
+    return GLB_OK;
 }
 
 /* The bit-sliced net */
@@ -241,8 +259,42 @@ static glb_bits_net bits_net(const glb_ising *program, const glb_traits *traits,
     return result;
 }
 
+/* The net of the byte and filter kernels */
+
+static glb_wide_net wide_head(const glb_ising *program) {
+    glb_wide_net head = {.base = 64};
+    head.terms = round_up(head.base + 4 * (int64_t)program->n_sites, 64);
+    return head;
+}
+
+static void wide_net(const glb_ising *program, const glb_plan *plan, uint8_t *net) {
+    glb_wide_net head = wide_head(program);
+    memcpy(net, &head, sizeof head);
+    int32_t *base = (void *)(net + head.base);
+    glb_term *terms = (void *)(net + head.terms);
+    uint32_t repeat = plan->kernel == GLB_KERNEL_BYTES ? 0x01010101u : plan->sum <= INT16_MAX ? 0x00010001u : 1u;
+    uint32_t mask = plan->kernel == GLB_KERNEL_BYTES ? 0xFFu : plan->sum <= INT16_MAX ? 0xFFFFu : 0xFFFFFFFFu;
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        int32_t sum = 0;
+        for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
+            sum += program->weight[k];
+            terms[k].neighbour = program->neighbour[k];
+            terms[k].twice = ((2 * (uint32_t)program->weight[k]) & mask) * repeat;
+        }
+        base[p] = -sum;
+    }
+}
+
 int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, const glb_plan *plan) {
-    return plan->kernel == GLB_KERNEL_BITS ? bits_net(program, traits, plan, NULL, NULL).size : 0;
+    switch (plan->kernel) {
+    case GLB_KERNEL_BITS:
+        return bits_net(program, traits, plan, NULL, NULL).size;
+    case GLB_KERNEL_BYTES:
+    case GLB_KERNEL_FILTER:
+        return wide_head(program).terms + (int64_t)sizeof(glb_term) * program->row_start[program->n_sites];
+    default:
+        return 0;
+    }
 }
 
 int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_plan *plan, uint8_t *net) {
@@ -250,6 +302,8 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
         glb_bits_net head = bits_net(program, traits, plan, NULL, NULL);
         memcpy(net, &head, sizeof head);
         bits_net(program, traits, plan, &head, net);
+    } else if (plan->kernel == GLB_KERNEL_BYTES || plan->kernel == GLB_KERNEL_FILTER) {
+        wide_net(program, plan, net);
     }
     return GLB_OK;
 }

@@ -59,7 +59,38 @@ static void test_threshold(void) {
     CHECK(glb_test_exp2(UINT64_C(62) << 32) == 0 && glb_test_exp2(GLB_X_MAX) == 0, "exp2 is 0 from n = 62");
 }
 
+/* The filter's bracket against the threshold: every field up to 2^15 or, beyond, a random half and the first after each
+ * boundary of a piece, for temperatures from hot to where one step saturates. */
+static void test_bracket(void) {
+    static const int64_t sums[] = {1, 5, 63, 1000, 32767, 32768, 200000, (1 << 30) - 1};
+    for (size_t s = 0; s < sizeof sums / sizeof sums[0]; s++) {
+        for (int shift = 0; shift < 63; shift += 1 + (int)(random_u64() % 3)) {
+            uint64_t b = (UINT64_C(1) << shift) | (random_u64() & ((UINT64_C(1) << shift) - 1));
+            int64_t wrong = 0;
+            int64_t n = sums[s] < 4000 ? 2 * sums[s] + 1 : 8000;
+            for (int64_t i = 0; i < n; i++) {
+                int32_t field = (int32_t)(i - sums[s]);
+                if (sums[s] >= 4000) {
+                    int32_t piece = random_int(-33, 33);
+                    int64_t edge = b > 0 ? (int64_t)((uint64_t)(piece < 0 ? -piece : piece) * 256 * 5242880 / b) : 0;
+                    edge = edge > sums[s] ? sums[s] : edge;
+                    edge = (piece < 0 ? -edge : edge) + random_int(-2, 2);
+                    field = i % 2 ? random_int(-(int32_t)sums[s], (int32_t)sums[s])
+                                  : (int32_t)(edge > sums[s] ? sums[s] : edge < -sums[s] ? -sums[s] : edge);
+                }
+                uint32_t bracket[2];
+                glb_test_bracket(sums[s], field, b, bracket);
+                uint32_t top = glb_test_threshold(field, b) >> 24; /* what the kernel compares */
+                wrong += top < bracket[0] >> 8 || top > bracket[1] >> 8;
+            }
+            CHECK(wrong == 0, "%d of %d thresholds outside the filter's bracket, sum %d, b %llu", (int)wrong, (int)n,
+                  (int)sums[s], (unsigned long long)b);
+        }
+    }
+}
+
 void test_contract(void) {
     test_threefry();
     test_threshold();
+    test_bracket();
 }

@@ -122,15 +122,17 @@ def assert_bodies_agree(
 ) -> None:
     """The C core against the reference's outcome: (instruction set, threads) x (whole, parts of 1, 2 or 3 sweeps).
 
-    Where a faster kernel than the exact one fits, both run whole.
+    The kernels that fit every run are forced too.
     """
     for isa, threads in bodies:
         here = replace(run, isa=isa, threads=threads)
         whole = run_whole("core", program, here)
         assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
-        if run.layout == 0 and whole.kernel.startswith("ising") and whole.kernel != "ising, exact":
-            exact = run_whole("core", program, replace(here, kernel="exact"))
-            assert_same(exact, wanted, (context, isa, threads, "exact", "whole"))
+        if run.layout == 0 and whole.kernel.startswith("ising"):
+            for kernel in ("exact", "filter") if isa == "avx512icl" else ("exact",):
+                other = run_whole("core", program, replace(here, kernel=kernel))
+                assert other.kernel == f"ising, {kernel}"
+                assert_same(other, wanted, (context, isa, threads, kernel, "whole"))
         # one sweep at a time takes longest and is the hardest cut, so each thread count has a cut of its own
         parts = run_in_parts(program, here, threads, monkeypatch)
         assert parts.n_batches > 1, "nothing was cut"
@@ -635,7 +637,8 @@ def test_the_kernel_follows_from_the_model(model, levels):
         assert found <= levels
         assert found > levels // 2
     kernel = run_whole("core", program, run).kernel
-    expected = "sites" if run.layout == 1 else "bits" if found <= 32 else "exact"
+    best = ("bytes" if sums.max() < 64 else "filter") if core.BEST_ISA == "avx512icl" else "exact"
+    expected = "sites" if run.layout == 1 else "bits" if found <= 32 else best
     assert kernel == f"ising, {expected}"
 
 

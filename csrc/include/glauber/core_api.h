@@ -35,7 +35,9 @@ enum glb_kernel {
     GLB_KERNEL_AUTO = 0,
     GLB_KERNEL_EXACT = 1, /* replica planes: a threshold for each decision; fits every run */
     GLB_KERNEL_BITS = 2,  /* replica planes: bit-sliced, fields of at most 32 levels, no fields per chain */
-    GLB_KERNEL_SITES = 3  /* site planes */
+    GLB_KERNEL_SITES = 3, /* site planes */
+    GLB_KERNEL_BYTES = 4, /* replica planes: fields in a byte, sums up to 63; AVX512ICL */
+    GLB_KERNEL_FILTER = 5 /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
 };
 
 /* An Ising program: integer fields and directed integer rows, in colour order. */
@@ -127,6 +129,7 @@ int glb_isa_available(int isa);
 void glb_test_threefry(const uint32_t key[4], const uint32_t counter[4], uint32_t out[4]);
 uint32_t glb_test_threshold(int32_t field, uint64_t b);
 uint64_t glb_test_exp2(uint64_t x);
+void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2]);
 
 /* Checks a program whole. */
 int glb_ising_check(const glb_ising *program, glb_traits *traits);

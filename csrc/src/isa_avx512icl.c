@@ -1,0 +1,19 @@
+/* The kernels for AVX-512 with VBMI, GFNI, VNNI and BITALG. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__clang__)
+#pragma clang attribute push(                                                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,avx512vnni,avx512bitalg,gfni"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,avx512vnni,avx512bitalg,gfni")
+#endif
+#define GLB_KERNELS glb_kernels_avx512icl
+#define GLB_VECTOR_BYTES 64
+#define GLB_AVX512 1
+#define GLB_AVX512ICL 1
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int glb_nothing_here; /* ISO C forbids an empty file */
+#endif
