@@ -1,11 +1,11 @@
 /* Every range is checked here, once per program, so that the kernels need no checks. */
-#include "glauber/core.h"
+#include "ising.h"
 
 #define SUM_LIMIT (INT64_C(1) << 30)
 
 static int64_t magnitude(int32_t value) { return value < 0 ? -(int64_t)value : (int64_t)value; }
 
-/* Colours tile the positions; rows are in order and point at other colours. That `site` is a permutation needs
+/* Colours tile the positions; rows are in order, ascend and point at other colours. That `site` is a permutation needs
  * memory to check and is the caller's promise; out of range it is refused here, so nothing can be overrun. */
 static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour_start, const int32_t *site,
                        const int64_t *row_start, const int32_t *neighbour) {
@@ -39,6 +39,9 @@ static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour
                 if (other >= colour_start[c] && other < colour_start[c + 1]) {
                     return GLB_E_COLOUR;
                 }
+                if (k > row_start[p] && other <= neighbour[k - 1]) {
+                    return GLB_E_ORDER;
+                }
             }
         }
     }
@@ -71,6 +74,12 @@ int glb_ising_check(const glb_ising *program, glb_traits *traits) {
         traits->sum = total > traits->sum ? total : traits->sum;
         first_parity = p == 0 ? total & 1 : first_parity;
         traits->one_parity = traits->one_parity && (total & 1) == first_parity;
+    }
+    for (int32_t four = 0; four < program->n_sites; four += 4) {
+        int32_t begin;
+        int32_t end;
+        glb_dense_range(program, four, &begin, &end);
+        traits->slots += 16 * (int64_t)(end - begin);
     }
     if (program->n_edges < 0) {
         return GLB_E_SIZE;

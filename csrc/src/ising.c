@@ -92,6 +92,22 @@ static void fill_free(const glb_ising *program, const glb_run *run, const glb_pl
     }
 }
 
+/* Spins as bytes, beside the bits. */
+static void fill_bytes(const glb_ising *program, const glb_plan *plan, const uint8_t *state, uint8_t *bytes) {
+    const uint32_t *words = (const void *)state;
+    int32_t chains = 16 * plan->byte_vectors;
+    memset(bytes, 0, (size_t)(plan->byte_stride * plan->n_blocks));
+    for (int32_t block = 0; block < plan->n_blocks; block++) {
+        for (int32_t p = 0; p < program->n_sites; p++) {
+            uint8_t *group = bytes + plan->byte_stride * block + (int64_t)4 * chains * (p / 4) + p % 4;
+            for (int32_t chain = 0; chain < chains; chain++) {
+                uint32_t word = words[word_at(plan, p, (int64_t)block * plan->words + chain / 32)];
+                group[4 * chain] = (word >> (chain % 32)) & 1u;
+            }
+        }
+    }
+}
+
 /* Packs the chains begin .. end - 1 into rows that lie `stride` bytes apart. */
 static void pack_chains(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
                         int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
@@ -138,6 +154,7 @@ struct job {
     const uint8_t *net;
     glb_ising_kernel kernel;
     uint8_t *state;
+    uint8_t *bytes;
     uint32_t *table;
     int64_t entries;
     const uint32_t *free;
@@ -215,6 +232,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .state = (uint32_t *)(void *)job->state,
                            .spins = (int8_t *)job->state,
                            .free = job->free,
+                           .bytes = job->bytes,
                            .table = job->table};
     int32_t first = job->by_units ? share(units, thread, n) : 0;
     int32_t last = job->by_units ? share(units, thread + 1, n) : units;
@@ -236,7 +254,11 @@ static void work(void *argument, glb_team *team, int thread) {
                 glb_barrier(team);
             }
         }
-        for (int32_t colour = 0; colour < program->n_colours; colour++) {
+        if (plan->kernel == GLB_KERNEL_DENSE && first < last) {
+            glb_part all = {0, 0, program->n_sites, first, last};
+            job->kernel(&data, &all);
+        }
+        for (int32_t colour = 0; colour < program->n_colours && plan->kernel != GLB_KERNEL_DENSE; colour++) {
             int32_t begin = program->colour_start[colour];
             int32_t end = program->colour_start[colour + 1];
             glb_part part = {colour, begin, end, first, last};
@@ -295,6 +317,12 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         break;
     case GLB_KERNEL_FILTER:
         job.kernel = kernels->filter;
+        break;
+    case GLB_KERNEL_DENSE:
+        job.kernel = kernels->dense;
+        job.bytes = (uint8_t *)(free + (plan->rows * plan->words * plan->n_blocks + 15) / 16 * 16);
+        job.by_units = 1;
+        fill_bytes(program, plan, state, job.bytes);
         break;
     case GLB_KERNEL_SITES:
         job.kernel = kernels->sites;

@@ -34,6 +34,7 @@ typedef struct {
     uint32_t *state;       /* replica planes */
     int8_t *spins;         /* site planes */
     const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
+    uint8_t *bytes;        /* dense: spins as bytes 0 and 1, [position / 4][chain][position % 4] a block */
     const uint32_t *table; /* thresholds of the fields -sum .. sum, or NULL to compute each */
     uint8_t pick[32][8];   /* bit-sliced kernel: for each plane, the truth tables of four levels each */
     uint8_t top[128];      /* byte fields: top byte of the threshold by the field's lowest seven bits */
@@ -61,6 +62,7 @@ typedef struct {
     glb_ising_kernel bits;
     glb_ising_kernel bytes;  /* or NULL */
     glb_ising_kernel filter; /* or NULL */
+    glb_ising_kernel dense;  /* or NULL; takes all positions of a sweep */
     glb_ising_kernel sites;
 } glb_kernels;
 
@@ -120,6 +122,29 @@ typedef struct {
     int64_t base;  /* where in the net, in bytes */
     int64_t terms;
 } glb_wide_net;
+
+/* The dense net: a block is four positions. */
+typedef struct {
+    int32_t begin; /* groups of four positions that have its neighbours */
+    int32_t end;
+    int64_t weights;     /* where in the net: for each group 4 x 4 int8, own position by neighbour; a second array has
+                          * the lower halves where there are two passes */
+    int32_t inner[4][4]; /* weights among the four, [own][neighbour] */
+    int32_t coupled;     /* whether any of them is not 0 */
+    int32_t unused;
+} glb_dense_block;
+
+typedef struct {
+    int64_t base; /* of each position's sum, in bytes from the net's begin: minus the sum of its weights */
+    int64_t blocks;
+    int64_t weights;
+    int64_t size;
+    int32_t passes; /* 1: weights are int8; 2: int16 */
+    int32_t unused;
+} glb_dense_net;
+
+/* Groups of four positions from the first to the last that have a neighbour of four .. four + 3. */
+void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end);
 
 /* What a kernel looks up during the sweeps that share a b (tables.c). */
 void glb_ising_fill(const glb_run *run, const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data);

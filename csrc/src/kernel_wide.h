@@ -296,48 +296,53 @@ GLB_INLINE void transpose_qwords(__m512i r[8]) {
     r[7] = _mm512_shuffle_i64x2(b[3], b[7], 0xDD);
 }
 
+/* Eight planes of sixteen words by unit: a qword each of eight units, of the first or the second eight where a unit is
+ * one word. */
+GLB_INLINE void unit_planes(const words random[8], int half, int W, __m512i planes[8]) {
+    for (int i = 0; i < 8; i++) {
+        planes[i] = (__m512i)random[i];
+        if (W == 1) {
+            planes[i] = _mm512_cvtepu32_epi64(half == 0 ? _mm512_castsi512_si256(planes[i])
+                                                        : _mm512_extracti64x4_epi64(planes[i], 1));
+        }
+    }
+    transpose_qwords(planes);
+}
+
 /* Eight planes of 64 chains, a qword each, as a byte a chain with the first plane on top. */
 GLB_INLINE __m512i bytes_of_planes(const constants *k, __m512i planes) {
     __m512i matrices = _mm512_permutexvar_epi8(k->together, planes);
     return _mm512_gf2p8affine_epi64_epi8(_mm512_set1_epi64((long long)0x8040201008040201ull), matrices, 0);
 }
 
-/* One unit: fields, comparison, ties. */
-GLB_INLINE void decide_unit(const constants *k, tie_list *ties, const unit *at, const uint32_t *column,
-                            const glb_term *term, const glb_term *end, int32_t start, __m512i u, int W, int WIDTH) {
+/* Compares the bytes of 64 chains with their thresholds by field: int8, int16 x 2 or int32 x 4. Spins are put, ties
+ * listed. */
+GLB_INLINE void decide_unit(const constants *k, tie_list *ties, const unit *at, const __m512i *field, __m512i u, int W,
+                            int WIDTH) {
     uint64_t below;
+    uint64_t tied;
     if (WIDTH == 1) {
-        __m512i field = byte_fields(column, term, end, start, at, W);
-        __m512i top = _mm512_permutex2var_epi8(k->table[0], field, k->table[1]);
+        __m512i top = _mm512_permutex2var_epi8(k->table[0], field[0], k->table[1]);
         below = _mm512_cmplt_epu8_mask(u, top);
-        uint64_t tied = _mm512_cmpeq_epu8_mask(u, top) & at->open;
-        put(at, below & ~tied, W);
-        list_ties(ties, at, tied, k->chain, u, &field, 1);
-        return;
-    }
-    __m512i narrow[2];
-    __m512i total[4];
-    __m512i low[2];
-    __m512i high[2];
-    if (WIDTH == 2) {
-        short_fields(column, term, end, start, at, W, narrow);
+        tied = _mm512_cmpeq_epu8_mask(u, top) & at->open;
     } else {
-        long_fields(column, term, end, start, at, W, total);
+        __m512i low[2];
+        __m512i high[2];
         for (int v = 0; v < 2; v++) {
-            __m512i first = _mm512_sra_epi32(_mm512_add_epi32(total[2 * v], k->half), k->right);
-            __m512i second = _mm512_sra_epi32(_mm512_add_epi32(total[2 * v + 1], k->half), k->right);
-            narrow[v] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtsepi32_epi16(first)),
-                                           _mm512_cvtsepi32_epi16(second), 1);
+            __m512i narrow = field[v];
+            if (WIDTH == 4) {
+                __m512i first = _mm512_sra_epi32(_mm512_add_epi32(field[2 * v], k->half), k->right);
+                __m512i second = _mm512_sra_epi32(_mm512_add_epi32(field[2 * v + 1], k->half), k->right);
+                narrow = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtsepi32_epi16(first)),
+                                            _mm512_cvtsepi32_epi16(second), 1);
+            }
+            bracket(k, narrow, &low[v], &high[v]);
         }
+        below = _mm512_cmplt_epu8_mask(u, _mm512_permutex2var_epi8(low[0], k->odd, low[1]));
+        tied = _mm512_cmple_epu8_mask(u, _mm512_permutex2var_epi8(high[0], k->odd, high[1])) & ~below & at->open;
     }
-    for (int v = 0; v < 2; v++) {
-        bracket(k, narrow[v], &low[v], &high[v]);
-    }
-    below = _mm512_cmplt_epu8_mask(u, _mm512_permutex2var_epi8(low[0], k->odd, low[1]));
-    uint64_t tied = _mm512_cmple_epu8_mask(u, _mm512_permutex2var_epi8(high[0], k->odd, high[1])) & ~below &
-                    at->open;
-    put(at, below & ~tied, W);
-    list_ties(ties, at, tied, k->chain, u, WIDTH == 2 ? narrow : total, WIDTH);
+    put(at, below, W);
+    list_ties(ties, at, tied, k->chain, u, field, WIDTH);
 }
 
 GLB_INLINE void wide_block(const glb_sweep_data *data, const glb_part *part, int32_t number, int W, int WIDTH) {
@@ -371,15 +376,7 @@ GLB_INLINE void wide_block(const glb_sweep_data *data, const glb_part *part, int
         random_planes(&key, site + (uint32_t)p, (uint32_t)data->sweep, c, 0, random);
         random_planes(&key, site + (uint32_t)p, (uint32_t)data->sweep, c, 1, random + 4);
         for (int half = 0; half < (W == 1 ? 2 : 1); half++) {
-            for (int i = 0; i < 8; i++) {
-                planes[i] = (__m512i)random[i];
-                if (W == 1) { /* a word a position: the lower half of a qword */
-                    __m256i words32 = half == 0 ? _mm512_castsi512_si256(planes[i])
-                                                : _mm512_extracti64x4_epi64(planes[i], 1);
-                    planes[i] = _mm512_cvtepu32_epi64(words32);
-                }
-            }
-            transpose_qwords(planes);
+            unit_planes(random, half, W, planes);
             for (int j = 0; j < 8 && 8 * half + j < units; j++) {
                 int64_t position = p + (8 * half + j) / per_site;
                 int word = W == 1 ? 0 : PAIR * (j % per_site);
@@ -399,9 +396,18 @@ GLB_INLINE void wide_block(const glb_sweep_data *data, const glb_part *part, int
                         at.has[v] = (__mmask16)(begin + 16 * v < plan->lanes ? 0xFFFF : 0);
                     }
                 }
-                decide_unit(&k, &ties, &at, block + word, terms + row_start[position], terms + row_start[position + 1],
-                            base[position] + (own_fields == NULL ? field[position] : 0),
-                            bytes_of_planes(&k, planes[j]), W, WIDTH);
+                const glb_term *term = terms + row_start[position];
+                const glb_term *end = terms + row_start[position + 1];
+                int32_t start = base[position] + (own_fields == NULL ? field[position] : 0);
+                __m512i total[4];
+                if (WIDTH == 1) {
+                    total[0] = byte_fields(block + word, term, end, start, &at, W);
+                } else if (WIDTH == 2) {
+                    short_fields(block + word, term, end, start, &at, W, total);
+                } else {
+                    long_fields(block + word, term, end, start, &at, W, total);
+                }
+                decide_unit(&k, &ties, &at, total, bytes_of_planes(&k, planes[j]), W, WIDTH);
                 if (ties.n >= TIES) {
                     resolve_ties(data, &key, &ties, WIDTH);
                 }

@@ -8,6 +8,8 @@
 #include "kernel_sites.h"
 #if defined(GLB_AVX512ICL)
 #include "kernel_wide.h"
+
+#include "kernel_dense.h"
 #endif
 
 const glb_kernels GLB_KERNELS = {.vector_words = V,
@@ -16,5 +18,6 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
 #if defined(GLB_AVX512ICL)
                                  .bytes = bytes_kernel,
                                  .filter = filter_kernel,
+                                 .dense = dense_kernel,
 #endif
                                  .sites = sites_kernel};

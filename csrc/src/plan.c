@@ -3,7 +3,7 @@
 
 #include "ising.h"
 
-enum { MAX_LEVELS = 32, CACHE_BYTES = 1 << 19, ROWS_BEYOND = 64, MOST_ENTRIES = 1 << 27 };
+enum { MAX_LEVELS = 32, CACHE_BYTES = 1 << 19, ROWS_BEYOND = 64, MOST_ENTRIES = 1 << 27, MOST_SLOTS = 1 << 30 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -71,11 +71,19 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
         return replica && kernels->bytes != NULL && plan->sum < 64;
     case GLB_KERNEL_FILTER:
         return replica && kernels->filter != NULL;
+    case GLB_KERNEL_DENSE:
+        return replica && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
     case GLB_KERNEL_SITES:
         return !replica;
     default:
         return 0;
     }
+}
+
+/* Whether so much of the matrix is there that multiplying by its zeros costs less than looking neighbours up. */
+static int is_dense(const glb_ising *program, const glb_traits *traits) {
+    int64_t passes = traits->max_weight <= INT8_MAX ? 1 : 2;
+    return passes * traits->slots <= 4 * program->row_start[program->n_sites];
 }
 
 static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run,
@@ -84,6 +92,9 @@ static int choose_kernel(const glb_ising *program, const glb_traits *traits, con
                                         GLB_KERNEL_EXACT};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
+    }
+    if (is_dense(program, traits) && fits(program, traits, run, plan, GLB_KERNEL_DENSE)) {
+        return GLB_KERNEL_DENSE;
     }
     for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
         if (fits(program, traits, run, plan, fastest_first[i])) {
@@ -121,15 +132,25 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     plan->state_bytes = plan->lanes * run->n_chains;
     if (replica) {
         plan->rows = n + ROWS_BEYOND;
-        while (2 * plan->words <= kernels->vector_words && 32 * plan->words < plan->lanes &&
+        int most = plan->kernel == GLB_KERNEL_DENSE ? 2 : kernels->vector_words;
+        while (2 * plan->words <= most && 32 * plan->words < plan->lanes &&
                (plan->words == 1 || 8 * plan->words * n <= CACHE_BYTES)) {
             plan->words *= 2;
+        }
+        if (plan->kernel == GLB_KERNEL_DENSE && plan->words == 2 && plan->lanes / 64 < run->n_threads) {
+            plan->words = 1; /* threads share blocks only */
         }
         plan->n_blocks = (int32_t)(round_up(plan->lanes / 32, plan->words) / plan->words);
         n_words = plan->rows * plan->words * plan->n_blocks;
         plan->state_bytes = 4 * n_words;
     }
-    plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan), 16) + n_words);
+    plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan), 16) + round_up(n_words, 16));
+    if (plan->kernel == GLB_KERNEL_DENSE) {
+        int few = run->first_chain % 32 + (int64_t)run->n_chains <= 16;
+        plan->byte_vectors = few ? 1 : 2 * plan->words;
+        plan->byte_stride = round_up(n, 4) / 4 * 64 * plan->byte_vectors;
+        plan->scratch_bytes += plan->byte_stride * plan->n_blocks;
+    }
     return GLB_OK;
 }
 
@@ -285,6 +306,61 @@ static void wide_net(const glb_ising *program, const glb_plan *plan, uint8_t *ne
     }
 }
 
+/* The dense net */
+
+void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end) {
+    int32_t last = four + 4 < program->n_sites ? four + 4 : program->n_sites;
+    int32_t low = INT32_MAX;
+    int32_t high = -1;
+    for (int64_t k = program->row_start[four]; k < program->row_start[last]; k++) {
+        low = program->neighbour[k] < low ? program->neighbour[k] : low;
+        high = program->neighbour[k] > high ? program->neighbour[k] : high;
+    }
+    *begin = high < 0 ? 0 : low / 4;
+    *end = high < 0 ? 0 : high / 4 + 1;
+}
+
+static glb_dense_net dense_head(const glb_ising *program, const glb_traits *traits) {
+    glb_dense_net head = {.base = 64, .passes = traits->max_weight <= INT8_MAX ? 1 : 2};
+    head.blocks = round_up(head.base + 4 * (int64_t)program->n_sites, 64);
+    head.weights = round_up(head.blocks + (int64_t)sizeof(glb_dense_block) * ((program->n_sites + 3) / 4), 64);
+    head.size = head.weights + head.passes * traits->slots;
+    return head;
+}
+
+static void dense_net(const glb_ising *program, const glb_traits *traits, uint8_t *net) {
+    glb_dense_net head = dense_head(program, traits);
+    int32_t *base = (void *)(net + head.base);
+    glb_dense_block *blocks = (void *)(net + head.blocks);
+    int64_t at = head.weights;
+    memset(net, 0, (size_t)head.size);
+    memcpy(net, &head, sizeof head);
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        glb_dense_block *block = blocks + p / 4;
+        if (p % 4 == 0) {
+            glb_dense_range(program, p, &block->begin, &block->end);
+            block->weights = at;
+            at += 16 * (int64_t)head.passes * (block->end - block->begin);
+        }
+        for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
+            int32_t neighbour = program->neighbour[k];
+            int32_t weight = program->weight[k];
+            int64_t place = block->weights + 16 * (int64_t)(neighbour / 4 - block->begin) + 4 * (p % 4) + neighbour % 4;
+            base[p] -= weight;
+            if (neighbour / 4 == p / 4) {
+                block->inner[p % 4][neighbour % 4] = weight;
+                block->coupled = 1;
+            }
+            if (head.passes == 1) {
+                net[place] = (uint8_t)weight;
+            } else { /* weight = 256 upper + lower with a lower half from 0 to 255 */
+                net[place] = (uint8_t)((uint32_t)weight >> 8);
+                net[place + 16 * (int64_t)(block->end - block->begin)] = (uint8_t)weight;
+            }
+        }
+    }
+}
+
 int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, const glb_plan *plan) {
     switch (plan->kernel) {
     case GLB_KERNEL_BITS:
@@ -292,6 +368,8 @@ int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, 
     case GLB_KERNEL_BYTES:
     case GLB_KERNEL_FILTER:
         return wide_head(program).terms + (int64_t)sizeof(glb_term) * program->row_start[program->n_sites];
+    case GLB_KERNEL_DENSE:
+        return dense_head(program, traits).size;
     default:
         return 0;
     }
@@ -304,6 +382,8 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
         bits_net(program, traits, plan, &head, net);
     } else if (plan->kernel == GLB_KERNEL_BYTES || plan->kernel == GLB_KERNEL_FILTER) {
         wide_net(program, plan, net);
+    } else if (plan->kernel == GLB_KERNEL_DENSE) {
+        dense_net(program, traits, net);
     }
     return GLB_OK;
 }

@@ -84,6 +84,7 @@ void glb_ising_fill(const glb_run *run, const glb_plan *plan, const uint8_t *net
         fill_top(b, data->top);
         break;
     case GLB_KERNEL_FILTER:
+    case GLB_KERNEL_DENSE:
         fill_filter(plan->sum, b, &data->filter);
         break;
     default:

@@ -105,6 +105,8 @@ static void test_ising_errors(void) {
     REFUSED(GLB_E_INDEX, ising_check(&t), t.edge[5] = TINY);
     REFUSED(GLB_E_INDEX, ising_check(&t), t.edge[0] = -1);
     REFUSED(GLB_E_LOOP, ising_check(&t), t.neighbour[3] = 2);
+    REFUSED(GLB_E_ORDER, ising_check(&t), t.neighbour[4] = 0);
+    REFUSED(GLB_E_ORDER, ising_check(&t), (t.neighbour[3] = 1, t.neighbour[4] = 0));
     REFUSED(GLB_E_COLOUR, ising_check(&t), t.neighbour[3] = 3);
     REFUSED(GLB_E_RANGE, ising_check(&t), t.weight[2] = (1 << 30) - 3);
     REFUSED(GLB_OK, ising_check(&t), t.weight[2] = (1 << 30) - 4);

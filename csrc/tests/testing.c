@@ -76,10 +76,15 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
     }
     for (int32_t e = 0; e < g.n_edges; e++) {
         int32_t a, b;
+        int twice;
         do {
             a = random_int(0, n - 1);
             b = random_int(0, n - 1);
-        } while (colour[a] == colour[b]);
+            twice = 0;
+            for (int32_t k = 0; k < e; k++) {
+                twice |= (g.edge[2 * k] == a && g.edge[2 * k + 1] == b) || (g.edge[2 * k] == b && g.edge[2 * k + 1] == a);
+            }
+        } while (colour[a] == colour[b] || twice);
         g.edge[2 * e] = a;
         g.edge[2 * e + 1] = b;
         g.row_start[a + 1]++;
@@ -91,6 +96,10 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
     for (int32_t e = 0; e < 2 * g.n_edges; e++) {
         int32_t own = g.edge[e];
         int64_t at = g.row_start[own] + fill[own]++;
+        for (; at > g.row_start[own] && g.neighbour[at - 1] > g.edge[e ^ 1]; at--) { /* rows ascend */
+            g.neighbour[at] = g.neighbour[at - 1];
+            g.row_edge[at] = g.row_edge[at - 1];
+        }
         g.neighbour[at] = g.edge[e ^ 1];
         g.row_edge[at] = e / 2;
     }

@@ -129,7 +129,7 @@ def assert_bodies_agree(
         whole = run_whole("core", program, here)
         assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
         if run.layout == 0 and whole.kernel.startswith("ising"):
-            for kernel in ("exact", "filter") if isa == "avx512icl" else ("exact",):
+            for kernel in ("exact", "filter", "dense") if isa == "avx512icl" else ("exact",):
                 other = run_whole("core", program, replace(here, kernel=kernel))
                 assert other.kernel == f"ising, {kernel}"
                 assert_same(other, wanted, (context, isa, threads, kernel, "whole"))
@@ -621,25 +621,33 @@ def test_a_potts_shard_is_a_slice_of_the_whole(couplings):
 # Kernels
 
 
+@every_isa
 @pytest.mark.parametrize(
-    ("model", "levels"), [("torus", 5), ("glass", 13), ("steps", 32), ("n=1", None), ("dense", None)]
+    ("model", "kernel", "otherwise"),
+    [
+        ("torus", "bits", "bits"),
+        ("glass", "bits", "bits"),
+        ("steps", "bits", "bits"),
+        ("odd cycle", "bytes", "exact"),
+        ("bipartite", "filter", "exact"),
+        ("dense", "dense", "exact"),
+        ("n=1", "sites", "sites"),
+    ],
 )
-def test_the_kernel_follows_from_the_model(model, levels):
-    """What the bit-sliced kernel is tested on must go on to use it, at each of its three sizes."""
+def test_the_kernel_follows_from_the_model(isa, model, kernel, otherwise):
+    """What a kernel is tested on must go on to use it."""
     case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": model, "chains": (64, "resolved")}
-    run, program = ising_run(case), ising_program(model)
+    found = run_whole("core", ising_program(model), replace(ising_run(case), isa=isa)).kernel
+    assert found == f"ising, {kernel if isa == 'avx512icl' else otherwise}"
+
+
+@pytest.mark.parametrize(("model", "levels"), [("torus", 5), ("glass", 13), ("steps", 32)])
+def test_the_bit_sliced_models_take_eight_sixteen_and_thirty_two_levels(model, levels):
+    program = ising_program(model)
     sums = program.weight_sum + np.abs(program.field[program.order.site])
     one_parity = len(set((sums % 2).tolist())) == 1
     found = (1 if one_parity else 2) * int(sums.max()) + 1
-    if levels is None:
-        assert found > 32 or program.n_edges == 0
-    else:
-        assert found <= levels
-        assert found > levels // 2
-    kernel = run_whole("core", program, run).kernel
-    best = ("bytes" if sums.max() < 64 else "filter") if core.BEST_ISA == "avx512icl" else "exact"
-    expected = "sites" if run.layout == 1 else "bits" if found <= 32 else best
-    assert kernel == f"ising, {expected}"
+    assert levels // 2 < found <= levels
 
 
 def test_a_kernel_that_does_not_fit_is_refused():

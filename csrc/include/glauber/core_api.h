@@ -8,7 +8,7 @@
 enum glb_error {
     GLB_OK = 0,
     GLB_E_SIZE = -1,     /* a size is negative, zero or too large */
-    GLB_E_ORDER = -2,    /* colours do not cover the positions, or site is not a permutation */
+    GLB_E_ORDER = -2,    /* colours do not cover the positions, site is no permutation, or a row does not ascend */
     GLB_E_INDEX = -3,    /* a neighbour, state or table index is out of range */
     GLB_E_LOOP = -4,     /* a site is its own neighbour */
     GLB_E_COLOUR = -5,   /* two neighbours share a colour */
@@ -33,11 +33,12 @@ enum glb_isa {
 /* Ways to compute the same samples. Which are possible follows from the program and the run. */
 enum glb_kernel {
     GLB_KERNEL_AUTO = 0,
-    GLB_KERNEL_EXACT = 1, /* replica planes: a threshold for each decision; fits every run */
-    GLB_KERNEL_BITS = 2,  /* replica planes: bit-sliced, fields of at most 32 levels, no fields per chain */
-    GLB_KERNEL_SITES = 3, /* site planes */
-    GLB_KERNEL_BYTES = 4, /* replica planes: fields in a byte, sums up to 63; AVX512ICL */
-    GLB_KERNEL_FILTER = 5 /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
+    GLB_KERNEL_EXACT = 1,  /* replica planes: a threshold for each decision; fits every run */
+    GLB_KERNEL_BITS = 2,   /* replica planes: bit-sliced, fields of at most 32 levels, no fields per chain */
+    GLB_KERNEL_SITES = 3,  /* site planes */
+    GLB_KERNEL_BYTES = 4,  /* replica planes: fields in a byte, sums up to 63; AVX512ICL */
+    GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
+    GLB_KERNEL_DENSE = 6   /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
 };
 
 /* An Ising program: integer fields and directed integer rows, in colour order. */
@@ -47,7 +48,7 @@ typedef struct {
     const int32_t *colour_start; /* n_colours + 1 positions, from 0 to n_sites */
     const int32_t *site;         /* n_sites: the site at each position */
     const int64_t *row_start;    /* n_sites + 1 */
-    const int32_t *neighbour;    /* row_start[n_sites] positions */
+    const int32_t *neighbour;    /* row_start[n_sites] positions, ascending in each row */
     const int32_t *weight;       /* as many, in steps */
     const int32_t *field;        /* n_sites, in steps, by position */
     int64_t n_edges;             /* for moments; may be 0 */
@@ -60,6 +61,8 @@ typedef struct {
     int64_t sum;        /* largest |field| + sum |weight| over the sites */
     int64_t weight_sum; /* largest sum |weight| */
     int64_t max_weight; /* largest |weight| */
+    int64_t slots;      /* entries of a dense matrix over the program, from the first neighbour of four positions to
+                         * the last */
     int32_t one_parity; /* field + sum of weights is even at every site, or odd at every site */
 } glb_traits;
 
@@ -108,6 +111,8 @@ typedef struct {
     int32_t words;         /* replica planes: words of 32 chains that lie side by side in a block */
     int32_t n_blocks;
     int64_t rows;          /* of a block, with room for a vector to read beyond the last */
+    int32_t byte_vectors;  /* dense: vectors of 16 chains in a block */
+    int64_t byte_stride;   /* dense: bytes of spins as bytes, a block */
     int64_t state_bytes;
     int64_t scratch_bytes;
 } glb_plan;
