@@ -143,6 +143,17 @@ typedef struct {
     int32_t unused;
 } glb_dense_net;
 
+/* Levels of a program's fields in the bit-sliced kernel. */
+int64_t glb_levels(const glb_traits *traits);
+
+/* The nets. Each is filled after its head is known: fill(..., NULL, NULL) of the bit-sliced one works that out. */
+glb_bits_net glb_bits_net_fill(const glb_ising *program, const glb_traits *traits, const glb_plan *plan,
+                               const glb_bits_net *head, uint8_t *net);
+glb_wide_net glb_wide_net_head(const glb_ising *program);
+void glb_wide_net_fill(const glb_ising *program, const glb_plan *plan, uint8_t *net);
+glb_dense_net glb_dense_net_head(const glb_ising *program, const glb_traits *traits);
+void glb_dense_net_fill(const glb_ising *program, const glb_traits *traits, uint8_t *net);
+
 /* Groups of four positions from the first to the last that have a neighbour of four .. four + 3. */
 void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end);
 

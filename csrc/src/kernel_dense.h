@@ -68,8 +68,8 @@ GLB_INLINE void dense_block(const glb_sweep_data *data, int32_t number, int W, i
     words c = cycling(W) + first_word;
     constants k = constants_of(data, 4);
     tie_list ties;
-    ties.block = block;
-    ties.first_word = first_word;
+    ties.words = block;
+    ties.first = first_word;
     ties.W = W;
     ties.n = 0;
     for (int32_t p = 0; p < n; p += V / W) {

@@ -7,9 +7,10 @@
 #include "kernel_exact.h"
 #include "kernel_sites.h"
 #if defined(GLB_AVX512ICL)
-#include "kernel_wide.h"
+#include "wide.h"
 
 #include "kernel_dense.h"
+#include "kernel_wide.h"
 #endif
 
 const glb_kernels GLB_KERNELS = {.vector_words = V,
