@@ -10,10 +10,16 @@ static int is_replica(const glb_run *run) { return run->layout == GLB_REPLICA_PL
 /* Replica planes are cut at global multiples of 32, so a shard may begin inside a word: this many lanes before it. */
 static int64_t lane_offset(const glb_run *run) { return is_replica(run) ? run->first_chain % 32 : 0; }
 
-/* Where the word of 32 chains `word` (from the shard's first) at a position lies. */
-static int64_t word_at(const glb_plan *plan, int64_t position, int64_t word) {
+static int has_bits(const glb_plan *plan) { return plan->kernel != GLB_KERNEL_SITES; }
+
+/* Where a word of 32 lanes lies: `word` of row `row`, a position of replica planes or a chain of site planes. */
+static int64_t word_at(const glb_plan *plan, int64_t row, int64_t word) {
     int64_t W = plan->words;
-    return (word / W * plan->rows + position) * W + word % W;
+    if (plan->kernel == GLB_KERNEL_DIAGONALS) {
+        return plan->rows * row + GLB_SITE_PAD + word;
+    }
+    return plan->kernel == GLB_KERNEL_SITES ? plan->lanes / 32 * row + word
+                                            : (word / W * plan->rows + row) * W + word % W;
 }
 
 /* The words at a position that hold chains, the chains of each, and their spins as bits. */
@@ -26,13 +32,24 @@ static int8_t lane_of(const glb_run *run, const glb_plan *plan, const int8_t *la
 
 static void set_spin(const glb_run *run, const glb_plan *plan, uint8_t *state, int64_t position, int64_t chain,
                      int up) {
-    if (is_replica(run)) {
-        int64_t lane = lane_offset(run) + chain;
-        uint32_t *word = (uint32_t *)(void *)state + word_at(plan, position, lane / 32);
+    if (has_bits(plan)) {
+        int64_t lane = is_replica(run) ? lane_offset(run) + chain : position;
+        uint32_t *word = (uint32_t *)(void *)state + word_at(plan, is_replica(run) ? position : chain, lane / 32);
         *word = (*word & ~(1u << (lane % 32))) | (uint32_t)up << (lane % 32);
     } else {
         ((int8_t *)state)[plan->lanes * chain + position] = up ? 1 : -1;
     }
+}
+
+/* Whether a spin is up. */
+static int spin_at(const glb_run *run, const glb_plan *plan, const uint8_t *state, int64_t position, int64_t chain) {
+    if (has_bits(plan)) {
+        int64_t lane = is_replica(run) ? lane_offset(run) + chain : position;
+        uint32_t word = ((const uint32_t *)(const void *)state)[word_at(plan, is_replica(run) ? position : chain,
+                                                                        lane / 32)];
+        return (int)((word >> (lane % 32)) & 1u);
+    }
+    return ((const int8_t *)state)[plan->lanes * chain + position] > 0;
 }
 
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
@@ -48,7 +65,7 @@ int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan
             uint32_t c = (uint32_t)(is_replica(run) ? (run->first_chain >> 5) + w : run->first_chain + r);
             glb_threefry(&key, a, 0, c, 0, word);
             /* u < 2^31 exactly when its top bit, plane 0, is clear */
-            if (is_replica(run)) {
+            if (has_bits(plan)) {
                 ((uint32_t *)(void *)state)[word_at(plan, r, w)] = ~word[0];
             } else {
                 for (int i = 0; i < 32; i++) {
@@ -76,7 +93,7 @@ static void fill_free(const glb_ising *program, const glb_run *run, const glb_pl
     int64_t first = lane_offset(run);
     int64_t last = is_replica(run) ? first + run->n_chains : program->n_sites;
     int64_t rows = is_replica(run) ? program->n_sites : run->n_chains;
-    if (is_replica(run)) {
+    if (has_bits(plan)) {
         memset(free, 0, (size_t)plan->state_bytes);
     }
     for (int64_t r = 0; r < rows; r++) {
@@ -87,8 +104,17 @@ static void fill_free(const glb_ising *program, const glb_run *run, const glb_pl
                            (run->clamp == NULL || run->clamp[plan->lanes * r + lane] == 0);
                 bits |= (uint32_t)open << (lane % 32);
             }
-            free[is_replica(run) ? word_at(plan, r, w) : plan->lanes / 32 * r + w] = bits;
+            free[word_at(plan, r, w)] = bits;
         }
+    }
+}
+
+/* The chains' own fields in rows of whole units of 64. */
+static void fill_own(const glb_ising *program, const glb_run *run, const glb_plan *plan, int32_t *own) {
+    int64_t row = ((int64_t)program->n_sites + 63) / 64 * 64;
+    for (int32_t chain = 0; run->chain_field != NULL && chain < run->n_chains; chain++) {
+        memset(own + row * chain, 0, 4 * (size_t)row);
+        memcpy(own + row * chain, run->chain_field + plan->lanes * chain, 4 * (size_t)program->n_sites);
     }
 }
 
@@ -131,8 +157,7 @@ static void pack_chains(const glb_ising *program, const glb_run *run, const glb_
             }
         } else {
             for (int32_t chain = begin; chain < end; chain++) {
-                int up = ((const int8_t *)state)[plan->lanes * chain + p] > 0;
-                target[stride * chain] |= (uint8_t)(up << (site % 8));
+                target[stride * chain] |= (uint8_t)(spin_at(run, plan, state, p, chain) << (site % 8));
             }
         }
     }
@@ -155,6 +180,7 @@ struct job {
     glb_ising_kernel kernel;
     uint8_t *state;
     uint8_t *bytes;
+    int32_t *own;
     uint32_t *table;
     int64_t entries;
     const uint32_t *free;
@@ -172,13 +198,7 @@ static uint64_t b_of(const glb_run *run, uint64_t sweep) {
 
 /* +1 or -1. */
 static int64_t spin_of(const struct job *job, int64_t position, int64_t chain) {
-    const glb_plan *plan = job->plan;
-    if (is_replica(job->run)) {
-        int64_t lane = lane_offset(job->run) + chain;
-        uint32_t word = ((const uint32_t *)(const void *)job->state)[word_at(plan, position, lane / 32)];
-        return (int64_t)((word >> (lane % 32)) & 1u) * 2 - 1;
-    }
-    return ((const int8_t *)job->state)[plan->lanes * chain + position];
+    return spin_at(job->run, job->plan, job->state, position, chain) ? 1 : -1;
 }
 
 static void add_moments(const struct job *job, int32_t begin, int32_t end) {
@@ -233,6 +253,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .spins = (int8_t *)job->state,
                            .free = job->free,
                            .bytes = job->bytes,
+                           .own = job->own,
                            .table = job->table};
     int32_t first = job->by_units ? share(units, thread, n) : 0;
     int32_t last = job->by_units ? share(units, thread + 1, n) : units;
@@ -263,9 +284,12 @@ static void work(void *argument, glb_team *team, int thread) {
             int32_t end = program->colour_start[colour + 1];
             glb_part part = {colour, begin, end, first, last};
             if (!job->by_units) {
-                int32_t grains = (end - begin + grain - 1) / grain;
-                part.begin = begin + grain * share(grains, thread, n);
-                part.end = begin + grain * share(grains, thread + 1, n);
+                /* bit-sliced groups are counted from the colour's begin, words of site planes from position 0 */
+                int32_t origin = is_replica(run) ? begin : begin / grain * grain;
+                int32_t grains = (end - origin + grain - 1) / grain;
+                part.begin = origin + grain * share(grains, thread, n);
+                part.end = origin + grain * share(grains, thread + 1, n);
+                part.begin = part.begin > begin ? part.begin : begin;
                 part.end = part.end < end ? part.end : end;
             }
             if (part.begin < part.end && part.first < part.last) {
@@ -323,6 +347,11 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.bytes = (uint8_t *)(free + (plan->rows * plan->words * plan->n_blocks + 15) / 16 * 16);
         job.by_units = 1;
         fill_bytes(program, plan, state, job.bytes);
+        break;
+    case GLB_KERNEL_DIAGONALS:
+        job.kernel = kernels->diagonals;
+        job.own = (int32_t *)(void *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
+        fill_own(program, run, plan, job.own);
         break;
     case GLB_KERNEL_SITES:
         job.kernel = kernels->sites;

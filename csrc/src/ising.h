@@ -35,6 +35,7 @@ typedef struct {
     int8_t *spins;         /* site planes */
     const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
     uint8_t *bytes;        /* dense: spins as bytes 0 and 1, [position / 4][chain][position % 4] a block */
+    const int32_t *own;    /* diagonals: the chains' fields in rows of whole units */
     const uint32_t *table; /* thresholds of the fields -sum .. sum, or NULL to compute each */
     uint8_t pick[32][8];   /* bit-sliced kernel: for each plane, the truth tables of four levels each */
     uint8_t top[128];      /* byte fields: top byte of the threshold by the field's lowest seven bits */
@@ -64,6 +65,7 @@ typedef struct {
     glb_ising_kernel filter; /* or NULL */
     glb_ising_kernel dense;  /* or NULL; takes all positions of a sweep */
     glb_ising_kernel sites;
+    glb_ising_kernel diagonals; /* or NULL */
 } glb_kernels;
 
 extern const glb_kernels glb_kernels_portable;
@@ -142,6 +144,42 @@ typedef struct {
     int32_t passes; /* 1: weights are int8; 2: int16 */
     int32_t unused;
 } glb_dense_net;
+
+/* The diagonal net: a unit is 64 positions. Fields and doubled weights have 1, 2 or 4 bytes (glb_field_width). */
+typedef struct {
+    int32_t diagonal; /* its first */
+    int32_t n_diagonals;
+    int32_t off; /* its first neighbour on no diagonal */
+    int32_t n_off;
+} glb_diagonals_unit;
+
+typedef struct {
+    int64_t distance; /* neighbour less position */
+} glb_diagonal;
+
+typedef struct {
+    int32_t neighbour;
+    int32_t twice; /* 2 x weight */
+    int32_t lane;  /* position less the unit's first */
+} glb_off_diagonal;
+
+typedef struct {
+    int64_t n_units;
+    int64_t units; /* where in the net, in bytes */
+    int64_t diagonals;
+    int64_t off;
+    int64_t base; /* fields with all spins -1 */
+    int64_t base_without_fields;
+    int64_t weights; /* doubled, 64 for each diagonal */
+    int64_t size;
+} glb_diagonals_net;
+
+/* Words before a chain's first and after its last, so that diagonals may reach beyond the ends. */
+enum { GLB_SITE_PAD = 4 };
+
+int glb_field_width(const glb_plan *plan);
+glb_diagonals_net glb_diagonals_net_fill(const glb_ising *program, const glb_plan *plan, const glb_diagonals_net *head,
+                                         uint8_t *net);
 
 /* Levels of a program's fields in the bit-sliced kernel. */
 int64_t glb_levels(const glb_traits *traits);

@@ -10,6 +10,7 @@
 #include "wide.h"
 
 #include "kernel_dense.h"
+#include "kernel_diagonals.h"
 #include "kernel_wide.h"
 #endif
 
@@ -20,5 +21,6 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .bytes = bytes_kernel,
                                  .filter = filter_kernel,
                                  .dense = dense_kernel,
+                                 .diagonals = diagonals_kernel,
 #endif
                                  .sites = sites_kernel};

@@ -53,6 +53,9 @@ int64_t glb_ising_table_entries(const glb_ising *program, const glb_run *run, co
 }
 
 int32_t glb_ising_grain(const glb_plan *plan) {
+    if (plan->kernel == GLB_KERNEL_DIAGONALS) {
+        return 64;
+    }
     return plan->kernel == GLB_KERNEL_BITS ? glb_kernels_of(plan->isa)->vector_words / plan->words : 1;
 }
 
@@ -75,6 +78,8 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
         return replica && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
     case GLB_KERNEL_SITES:
         return !replica;
+    case GLB_KERNEL_DIAGONALS:
+        return !replica && kernels->diagonals != NULL && program->row_start[program->n_sites] <= MOST_ENTRIES;
     default:
         return 0;
     }
@@ -88,8 +93,8 @@ static int is_dense(const glb_ising *program, const glb_traits *traits) {
 
 static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run,
                          const glb_plan *plan) {
-    static const int fastest_first[] = {GLB_KERNEL_SITES, GLB_KERNEL_BITS, GLB_KERNEL_BYTES, GLB_KERNEL_FILTER,
-                                        GLB_KERNEL_EXACT};
+    static const int fastest_first[] = {GLB_KERNEL_DIAGONALS, GLB_KERNEL_SITES,  GLB_KERNEL_BITS,
+                                        GLB_KERNEL_BYTES,     GLB_KERNEL_FILTER, GLB_KERNEL_EXACT};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
     }
@@ -130,6 +135,11 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     }
     int64_t n_words = plan->lanes / 32 * run->n_chains; /* of free bits */
     plan->state_bytes = plan->lanes * run->n_chains;
+    if (plan->kernel == GLB_KERNEL_DIAGONALS) {
+        plan->rows = round_up(n, 64) / 32 + 2 * GLB_SITE_PAD;
+        n_words = plan->rows * run->n_chains;
+        plan->state_bytes = 4 * n_words;
+    }
     if (replica) {
         plan->rows = n + ROWS_BEYOND;
         int most = plan->kernel == GLB_KERNEL_DENSE ? 2 : kernels->vector_words;
@@ -145,6 +155,9 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         plan->state_bytes = 4 * n_words;
     }
     plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan), 16) + round_up(n_words, 16));
+    if (plan->kernel == GLB_KERNEL_DIAGONALS && run->chain_field != NULL) {
+        plan->scratch_bytes += 4 * round_up(n, 64) * run->n_chains;
+    }
     if (plan->kernel == GLB_KERNEL_DENSE) {
         int few = run->first_chain % 32 + (int64_t)run->n_chains <= 16;
         plan->byte_vectors = few ? 1 : 2 * plan->words;
@@ -163,6 +176,8 @@ int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, 
         return glb_wide_net_head(program).terms + (int64_t)sizeof(glb_term) * program->row_start[program->n_sites];
     case GLB_KERNEL_DENSE:
         return glb_dense_net_head(program, traits).size;
+    case GLB_KERNEL_DIAGONALS:
+        return glb_diagonals_net_fill(program, plan, NULL, NULL).size;
     default:
         return 0;
     }
@@ -177,6 +192,11 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
         glb_wide_net_fill(program, plan, net);
     } else if (plan->kernel == GLB_KERNEL_DENSE) {
         glb_dense_net_fill(program, traits, net);
+    } else if (plan->kernel == GLB_KERNEL_DIAGONALS) {
+        glb_diagonals_net head = glb_diagonals_net_fill(program, plan, NULL, NULL);
+        memset(net, 0, (size_t)head.size);
+        memcpy(net, &head, sizeof head);
+        glb_diagonals_net_fill(program, plan, &head, net);
     }
     return GLB_OK;
 }

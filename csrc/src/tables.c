@@ -80,6 +80,13 @@ void glb_ising_fill(const glb_run *run, const glb_plan *plan, const uint8_t *net
     case GLB_KERNEL_BITS:
         fill_pick((const void *)net, b, data->pick);
         break;
+    case GLB_KERNEL_DIAGONALS:
+        if (plan->sum < 64) {
+            fill_top(b, data->top);
+        } else {
+            fill_filter(plan->sum, b, &data->filter);
+        }
+        break;
     case GLB_KERNEL_BYTES:
         fill_top(b, data->top);
         break;

@@ -38,7 +38,8 @@ enum glb_kernel {
     GLB_KERNEL_SITES = 3,  /* site planes */
     GLB_KERNEL_BYTES = 4,  /* replica planes: fields in a byte, sums up to 63; AVX512ICL */
     GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
-    GLB_KERNEL_DENSE = 6   /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
+    GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
+    GLB_KERNEL_DIAGONALS = 7 /* site planes: 64 positions at once; AVX512ICL */
 };
 
 /* An Ising program: integer fields and directed integer rows, in colour order. */
@@ -110,7 +111,7 @@ typedef struct {
     int64_t lanes;         /* length of a row of clamp and chain_field */
     int32_t words;         /* replica planes: words of 32 chains that lie side by side in a block */
     int32_t n_blocks;
-    int64_t rows;          /* of a block, with room for a vector to read beyond the last */
+    int64_t rows;          /* of a block, with room for a vector to read beyond the last; diagonals: words of a chain */
     int32_t byte_vectors;  /* dense: vectors of 16 chains in a block */
     int64_t byte_stride;   /* dense: bytes of spins as bytes, a block */
     int64_t state_bytes;
