@@ -4,6 +4,7 @@
 
 #include "glauber/contract.h"
 #include "glauber/core.h"
+#include "potts.h"
 
 /* Replica planes keep spins as bits, 1 for +1: the words of one position for up to 32 x `words` chains side by side,
  * position after position, block after block. A word is 32 chains, cut at global multiples of 32. Site planes keep
@@ -66,6 +67,7 @@ typedef struct {
     glb_ising_kernel dense;  /* or NULL; takes all positions of a sweep */
     glb_ising_kernel sites;
     glb_ising_kernel diagonals; /* or NULL */
+    glb_potts_kernel potts;     /* or NULL */
 } glb_kernels;
 
 extern const glb_kernels glb_kernels_portable;

@@ -6,6 +6,9 @@
 #include "kernel_bits.h"
 #include "kernel_exact.h"
 #include "kernel_sites.h"
+#if GLB_VECTOR_BYTES > 4
+#include "kernel_potts.h"
+#endif
 #if defined(GLB_AVX512ICL)
 #include "wide.h"
 
@@ -17,6 +20,9 @@
 const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .exact = exact_kernel,
                                  .bits = bits_kernel,
+#if GLB_VECTOR_BYTES > 4
+                                 .potts = potts_kernel,
+#endif
 #if defined(GLB_AVX512ICL)
                                  .bytes = bytes_kernel,
                                  .filter = filter_kernel,

@@ -2,7 +2,7 @@
  * kernels: any difference, in any bit, is a failure. */
 #include "testing.h"
 
-enum { POTTS_CHAINS = 9 };
+enum { POTTS_CHAINS = 21 };
 
 struct potts_job {
     struct graph graph;
@@ -120,7 +120,7 @@ static void potts_oracle(struct potts_job *job) {
     free(sums);
 }
 
-static void potts_shard(const struct potts_job *job, int first, int n, int threads, int parts) {
+static void potts_shard(const struct potts_job *job, int first, int n, int isa, int threads, int parts) {
     const struct graph *g = &job->graph;
     int32_t q = job->program.n_states;
     int wrong = 0;
@@ -131,11 +131,12 @@ static void potts_shard(const struct potts_job *job, int first, int n, int threa
                    .n_b = job->n_b,
                    .chain_field = job->chain_field == NULL ? NULL : job->chain_field + (int64_t)first * g->n * q,
                    .potts_clamp = job->clamp == NULL ? NULL : job->clamp + (int64_t)first * g->n,
-                   .n_threads = threads};
+                   .n_threads = threads,
+                   .isa = isa};
     int32_t *state = NEW(int32_t, n * g->n);
     int32_t *samples = NEW(int32_t, n * SAMPLES * g->n);
     int64_t *counts = NEW(int64_t, n * g->n * q);
-    uint8_t *scratch = NEW(uint8_t, glb_potts_scratch(&job->program, &run));
+    uint8_t *scratch = allocate_aligned(glb_potts_scratch(&job->program, &run));
     glb_output output = {.every = EVERY, .n_samples = SAMPLES, .site_sum = counts};
     int64_t sum;
     int rc = glb_potts_check(&job->program, &sum);
@@ -163,8 +164,8 @@ static void potts_shard(const struct potts_job *job, int first, int n, int threa
                  ? 2
                  : 0;
     wrong |= memcmp(counts, job->counts + first * g->n * q, (size_t)(n * g->n * q) * sizeof(int64_t)) != 0 ? 4 : 0;
-    CHECK(wrong == 0, "Potts, q = %d, %s, chains %d + %d, %d threads, %d parts: wrong are%s%s%s", (int)q,
-          job->table != NULL ? "tables" : "weights", first, n, threads, parts, wrong & 1 ? " last" : "",
+    CHECK(wrong == 0, "Potts, q = %d, %s, chains %d + %d, isa %d, %d threads, %d parts: wrong are%s%s%s", (int)q,
+          job->table != NULL ? "tables" : "weights", first, n, isa, threads, parts, wrong & 1 ? " last" : "",
           wrong & 2 ? " samples" : "", wrong & 4 ? " counts" : "");
     free(state);
     free(samples);
@@ -212,6 +213,9 @@ static void test_potts_runs(void) {
         {10, 3, 3, 18, 50, 0, 0, 0, 0, 0, 1}, {10, 3, 3, 18, 50, 1, 1, 0, 1, 1, 0}, {6, 70, 2, 8, 40, 0, 1, 1, 0, 0, 0},
         {6, 70, 2, 8, 40, 1, 0, 0, 1, 1, 1},  {5, 64, 2, 5, 40, 0, 0, 0, 0, 0, 0},  {5, 65, 2, 5, 40, 0, 0, 0, 0, 0, 0},
         {6, 2, 1, 0, 900, 0, 0, 1, 0, 0, 0},
+        {45, 4, 2, 90, 1, 0, 0, 0, 1, 0, 0}, /* few weights: a table in a register */
+        {45, 2, 3, 90, 3, 0, 1, 1, 1, 1, 1},  {45, 16, 2, 60, 20, 1, 1, 0, 0, 0, 1},
+        {33, 5, 3, 70, 10, 1, 0, 1, 1, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int32_t n = cases[i].n;
@@ -270,9 +274,14 @@ static void test_potts_runs(void) {
         potts_oracle(&job);
         for (int threads = 1; threads <= 3; threads++) {
             for (int parts = 1; parts <= 2; parts++) {
-                potts_shard(&job, 0, POTTS_CHAINS, threads, parts);
-                potts_shard(&job, 2, 1, threads, parts);
-                potts_shard(&job, 3, 5, threads, parts);
+                for (int isa = 0; isa < GLB_N_ISA; isa++) {
+                    if (glb_isa_available(isa)) {
+                        potts_shard(&job, 0, POTTS_CHAINS, isa, threads, parts);
+                        potts_shard(&job, 2, 1, isa, threads, parts);
+                        potts_shard(&job, 3, 5, isa, threads, parts);
+                        potts_shard(&job, 1, 19, isa, threads, parts);
+                    }
+                }
             }
         }
         free_potts(&job);
@@ -327,7 +336,7 @@ static void test_potts_ties(void) {
               exact, POTTS_CHAINS * SITES, (int)q);
         job.program = potts_program(&job, q);
         potts_oracle(&job);
-        potts_shard(&job, 0, POTTS_CHAINS, 1, 1);
+        potts_shard(&job, 0, POTTS_CHAINS, glb_isa_best(), 1, 1);
         free_potts(&job);
         free(field);
         free(sums);

@@ -291,7 +291,8 @@ class PottsSession(_CoreSession):
         _ensure(lib.glb_potts_check(self._c, total))
         _ensure(lib.glb_potts_check_run(self._c, self._c_run))
         self._state = np.zeros((run.n_chains, program.n_sites), dtype=np.int32)
-        self._scratch = np.zeros(int(lib.glb_potts_scratch(self._c, self._c_run)) + 8, dtype=np.uint8)
+        self._c_run.kernel = KERNELS.index("exact") if run.kernel == "exact" else 0
+        self._scratch = _aligned(int(lib.glb_potts_scratch(self._c, self._c_run)))
         self._counts: NDArray[np.int64] | None = None
         if self._wants_moments:
             self._counts = np.zeros((run.n_chains, program.n_sites, program.n_states), dtype=np.int64)
@@ -313,7 +314,7 @@ class PottsSession(_CoreSession):
     def facts(self) -> dict[str, str]:
         """The kernel."""
         form = "tables" if self._program.table is not None else "equal-state weights"
-        return {"kernel": f"potts, {form}", "isa": "portable", "body": "C core"}
+        return {"kernel": f"potts, {form}", "isa": ISA_LEVELS[self._isa], "body": "C core"}
 
     def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.unsignedinteger]:
         """See Session.advance."""

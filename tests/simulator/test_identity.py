@@ -502,8 +502,8 @@ def test_a_shard_on_the_reference_is_a_slice_too():
 
 POTTS_FACTORS: dict[str, tuple[Any, ...]] = {
     "couplings": ("weights", "shared table", "tables", "no edges"),
-    "q": (2, 3, 4, 5, 70, 300),
-    "chains": (1, 3, 5, 33),
+    "q": (2, 3, 4, 16, 70, 300),
+    "chains": (1, 3, 9, 33),
     "allowed": (False, True),
     "schedule": ("thinned", "annealing"),
     "clamp": ("none", "shared", "per chain"),
@@ -567,7 +567,15 @@ def potts_run(case: dict[str, Any]) -> tuple[PottsProgram, Run]:
 def check_potts(case: dict[str, Any], threads: Iterable[int], monkeypatch: pytest.MonkeyPatch) -> None:
     program, run = potts_run(case)
     wanted = run_whole("reference", program, run)
-    assert_bodies_agree(program, run, wanted, itertools.product(["portable"], threads), monkeypatch, case)
+    isas = core.AVAILABLE_ISA
+    for n_threads in threads:  # whole on every instruction set, in parts on one of them
+        for isa in isas:
+            here = replace(run, isa=isa, threads=n_threads)
+            assert_same(run_whole("core", program, here), wanted, (case, isa, n_threads))
+        turn = zlib.crc32(repr(sorted(case.items())).encode())
+        one = isas[(turn + n_threads) % len(isas)]
+        assert_bodies_agree(program, replace(run, kernel="exact"), wanted, [("portable", n_threads)], monkeypatch, case)
+        assert_bodies_agree(program, run, wanted, [(one, n_threads)], monkeypatch, case)
     # what all bodies return must also mean what it says
     states = wanted.samples.astype(np.int64)
     assert wanted.moments is not None

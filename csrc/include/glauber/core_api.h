@@ -166,7 +166,8 @@ int glb_ising_pack(const glb_ising *program, const glb_run *run, const glb_plan 
 int glb_potts_check_run(const glb_potts *program, const glb_run *run);
 int glb_potts_start(const glb_potts *program, const glb_run *run, const int32_t *initial, int32_t *state);
 
-/* Working memory of glb_potts_sweep, in bytes. */
+/* Working memory of glb_potts_sweep, in bytes; begins at a multiple of 64. With run->kernel = GLB_KERNEL_EXACT every
+ * state is drawn by itself. */
 int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run);
 int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state, uint8_t *scratch,
                     uint64_t first_sweep, int64_t n_sweeps, const glb_output *output, int32_t *samples);
