@@ -5,8 +5,7 @@
 
 static int64_t magnitude(int32_t value) { return value < 0 ? -(int64_t)value : (int64_t)value; }
 
-/* Colours tile the positions; rows are in order, ascend and point at other colours. That `site` is a permutation needs
- * memory to check and is the caller's promise; out of range it is refused here, so nothing can be overrun. */
+/* Colours tile the positions; rows are in order, ascend and point at other colours. */
 static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour_start, const int32_t *site,
                        const int64_t *row_start, const int32_t *neighbour) {
     if (n_sites < 1 || n_colours < 1 || n_colours > n_sites) {
@@ -51,9 +50,15 @@ static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour
 int glb_ising_check(const glb_ising *program, glb_traits *traits) {
     int rc = check_graph(program->n_sites, program->n_colours, program->colour_start, program->site,
                          program->row_start, program->neighbour);
-    *traits = (glb_traits){.one_parity = 1};
+    *traits = (glb_traits){.one_parity = 1, .in_order = 1};
     if (rc != GLB_OK) {
         return rc;
+    }
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        if (program->position[program->site[p]] != p) { /* so both are permutations */
+            return GLB_E_ORDER;
+        }
+        traits->in_order = traits->in_order && program->site[p] == p;
     }
     int64_t first_parity = -1;
     for (int32_t p = 0; p < program->n_sites; p++) {

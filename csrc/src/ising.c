@@ -22,9 +22,6 @@ static int64_t word_at(const glb_plan *plan, int64_t row, int64_t word) {
                                             : (word / W * plan->rows + row) * W + word % W;
 }
 
-/* The words at a position that hold chains, the chains of each, and their spins as bits. */
-static int64_t n_words(const glb_plan *plan) { return plan->lanes / 32; }
-
 static int8_t lane_of(const glb_run *run, const glb_plan *plan, const int8_t *lanes, int64_t position, int64_t chain) {
     return is_replica(run) ? lanes[plan->lanes * position + lane_offset(run) + chain]
                            : lanes[plan->lanes * chain + position];
@@ -52,35 +49,88 @@ static int spin_at(const glb_run *run, const glb_plan *plan, const uint8_t *stat
     return ((const int8_t *)state)[plan->lanes * chain + position] > 0;
 }
 
+/* An 8 x 8 bit matrix transposed: bits swapped across the diagonal at distances 1, 2 and 4. */
+static uint64_t transposed(uint64_t x) {
+    uint64_t t = (x ^ (x >> 7)) & UINT64_C(0x00AA00AA00AA00AA);
+    x ^= t ^ (t << 7);
+    t = (x ^ (x >> 14)) & UINT64_C(0x0000CCCC0000CCCC);
+    x ^= t ^ (t << 14);
+    t = (x ^ (x >> 28)) & UINT64_C(0x00000000F0F0F0F0);
+    return x ^ t ^ (t << 28);
+}
+
+/* The inverse of pack_replicas, for all chains. */
+static void unpack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
+                            uint32_t *words) {
+    int64_t n = program->n_sites;
+    int64_t bytes = (n + 7) / 8;
+    int64_t offset = lane_offset(run);
+    for (int64_t w = 0; w < plan->lanes / 32; w++) {
+        int64_t first = 32 * w - offset;
+        for (int64_t byte = 0; byte < bytes; byte++) {
+            uint32_t row[8] = {0};
+            for (int part = 0; part < 4; part++) {
+                uint64_t x = 0;
+                for (int i = 0; i < 8; i++) {
+                    int64_t chain = first + 8 * part + i;
+                    if (chain >= 0 && chain < run->n_chains) {
+                        x |= (uint64_t)packed[bytes * chain + byte] << (8 * i);
+                    }
+                }
+                x = transposed(x);
+                for (int i = 0; i < 8; i++) {
+                    row[i] |= (uint32_t)((x >> (8 * i)) & 0xFFu) << (8 * part);
+                }
+            }
+            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
+                words[word_at(plan, program->position[8 * byte + i], w)] = row[i];
+            }
+        }
+    }
+}
+
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
                     uint8_t *state) {
     int64_t bytes = ((int64_t)program->n_sites + 7) / 8;
     glb_key key = glb_make_key(run->seed, GLB_START, (uint32_t)run->layout, run->stream, 0);
-    int64_t rows = is_replica(run) ? program->n_sites : run->n_chains;
+    enum { CHUNK = 256 };
     memset(state, 0, (size_t)plan->state_bytes);
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t w = 0; w < plan->lanes / 32; w++) {
-            uint32_t word[4];
-            uint32_t a = (uint32_t)(is_replica(run) ? r : w);
-            uint32_t c = (uint32_t)(is_replica(run) ? (run->first_chain >> 5) + w : run->first_chain + r);
-            glb_threefry(&key, a, 0, c, 0, word);
-            /* u < 2^31 exactly when its top bit, plane 0, is clear */
-            if (has_bits(plan)) {
-                ((uint32_t *)(void *)state)[word_at(plan, r, w)] = ~word[0];
-            } else {
-                for (int i = 0; i < 32; i++) {
-                    ((int8_t *)state)[plan->lanes * r + 32 * w + i] = (word[0] >> i) & 1u ? -1 : 1;
+    /* u < 2^31, spin up, exactly when its top bit, plane 0, is clear; replica planes: by position for each word */
+    const glb_kernels *kernels = glb_kernels_of(plan->isa);
+    uint32_t first_word = run->first_chain >> 5;
+    int64_t n_rows = is_replica(run) ? plan->lanes / 32 : run->n_chains;
+    int64_t length = is_replica(run) ? program->n_sites : plan->lanes / 32;
+    for (int64_t r = 0; packed == NULL && r < n_rows; r++) {
+        for (int64_t begin = 0; begin < length; begin += CHUNK) {
+            uint32_t plane[CHUNK];
+            int64_t n = length - begin < CHUNK ? length - begin : CHUNK;
+            uint32_t third = is_replica(run) ? first_word + (uint32_t)r : run->first_chain + (uint32_t)r;
+            kernels->first_plane(&key, (uint32_t)begin, 1, third, 0, n, plane);
+            for (int64_t i = 0; i < n; i++) {
+                int64_t row = is_replica(run) ? begin + i : r;
+                int64_t word = is_replica(run) ? r : begin + i;
+                if (has_bits(plan)) {
+                    ((uint32_t *)(void *)state)[word_at(plan, row, word)] = ~plane[i];
+                    continue;
+                }
+                for (int bit = 0; bit < 32; bit++) {
+                    ((int8_t *)state)[plan->lanes * row + 32 * word + bit] = (plane[i] >> bit) & 1u ? -1 : 1;
                 }
             }
         }
     }
-    for (int32_t p = 0; p < program->n_sites && (packed != NULL || run->clamp != NULL); p++) {
-        int64_t site = program->site[p];
+    if (packed != NULL && is_replica(run)) {
+        unpack_replicas(program, run, plan, packed, (uint32_t *)(void *)state);
+    }
+    for (int32_t chain = 0; packed != NULL && !is_replica(run) && chain < run->n_chains; chain++) {
+        for (int32_t p = 0; p < program->n_sites; p++) {
+            int64_t site = program->site[p];
+            set_spin(run, plan, state, p, chain, (packed[bytes * chain + site / 8] >> (site % 8)) & 1);
+        }
+    }
+    for (int32_t p = 0; run->clamp != NULL && p < program->n_sites; p++) {
         for (int32_t chain = 0; chain < run->n_chains; chain++) {
-            if (packed != NULL) {
-                set_spin(run, plan, state, p, chain, (packed[bytes * chain + site / 8] >> (site % 8)) & 1);
-            }
-            if (run->clamp != NULL && lane_of(run, plan, run->clamp, p, chain) != 0) {
+            if (lane_of(run, plan, run->clamp, p, chain) != 0) {
                 set_spin(run, plan, state, p, chain, lane_of(run, plan, run->clamp, p, chain) > 0);
             }
         }
@@ -99,6 +149,14 @@ static void fill_free(const glb_ising *program, const glb_run *run, const glb_pl
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t w = 0; w < plan->lanes / 32; w++) {
             uint32_t bits = 0;
+            if (run->clamp == NULL) {
+                int64_t before = first - 32 * w;
+                int64_t within = last - 32 * w;
+                bits = within >= 32 ? 0xFFFFFFFFu : within > 0 ? (1u << within) - 1 : 0;
+                bits &= before >= 32 ? 0 : before > 0 ? 0xFFFFFFFFu << before : 0xFFFFFFFFu;
+                free[word_at(plan, r, w)] = bits;
+                continue;
+            }
             for (int64_t lane = 32 * w; lane < 32 * w + 32; lane++) {
                 int open = lane >= first && lane < last &&
                            (run->clamp == NULL || run->clamp[plan->lanes * r + lane] == 0);
@@ -134,31 +192,71 @@ static void fill_bytes(const glb_ising *program, const glb_plan *plan, const uin
     }
 }
 
+/* Replica planes: eight sites and 32 chains at a time, a byte for each chain. */
+static void pack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint32_t *words,
+                          int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
+    int64_t n = program->n_sites;
+    int64_t offset = lane_offset(run);
+    for (int64_t w = (offset + begin) / 32; w <= (offset + end - 1) / 32; w++) {
+        int64_t first = 32 * w - offset; /* chain of the word's lowest bit */
+        int64_t from = first < begin ? begin : first;
+        int64_t to = first + 32 < end ? first + 32 : end;
+        for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
+            uint32_t row[8] = {0};
+            uint8_t column[32];
+            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
+                row[i] = words[word_at(plan, program->position[8 * byte + i], w)];
+            }
+            for (int part = 0; part < 4; part++) {
+                uint64_t x = 0;
+                for (int i = 0; i < 8; i++) {
+                    x |= (uint64_t)((row[i] >> (8 * part)) & 0xFFu) << (8 * i);
+                }
+                x = transposed(x);
+                for (int i = 0; i < 8; i++) {
+                    column[8 * part + i] = (uint8_t)(x >> (8 * i));
+                }
+            }
+            for (int64_t chain = from; chain < to; chain++) {
+                out[stride * chain + byte] = column[chain - first];
+            }
+        }
+    }
+}
+
 /* Packs the chains begin .. end - 1 into rows that lie `stride` bytes apart. */
 static void pack_chains(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
                         int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
-    int64_t bytes = ((int64_t)program->n_sites + 7) / 8;
-    for (int32_t chain = begin; chain < end; chain++) {
-        memset(out + stride * chain, 0, (size_t)bytes);
+    int64_t n = program->n_sites;
+    const uint32_t *words = (const void *)state;
+    if (begin >= end) {
+        return;
     }
-    for (int32_t p = 0; p < program->n_sites; p++) {
-        int64_t site = program->site[p];
-        uint8_t *target = out + site / 8;
-        if (is_replica(run)) {
-            const uint32_t *words = (const void *)state;
-            for (int64_t w = (lane_offset(run) + begin) / 32; w < n_words(plan); w++) {
-                uint32_t word = words[word_at(plan, p, w)];
-                int64_t chain = 32 * w - lane_offset(run);
-                int64_t from = chain < begin ? begin : chain;
-                int64_t to = chain + 32 < end ? chain + 32 : end;
-                for (int64_t k = from; k < to; k++) {
-                    target[stride * k] |= (uint8_t)(((word >> (k - chain)) & 1u) << (site % 8));
-                }
+    if (is_replica(run)) {
+        pack_replicas(program, run, plan, words, begin, end, out, stride);
+        return;
+    }
+    for (int32_t chain = begin; chain < end; chain++) {
+        const uint32_t *row = words + (has_bits(plan) ? word_at(plan, chain, 0) : 0);
+        uint8_t *target = out + stride * chain;
+        if (has_bits(plan) && plan->in_order) { /* words and bytes are both little-endian by bit */
+            for (int64_t byte = 0; byte < n / 8; byte++) {
+                target[byte] = (uint8_t)(row[byte / 4] >> (8 * (byte % 4)));
             }
-        } else {
-            for (int32_t chain = begin; chain < end; chain++) {
-                target[stride * chain] |= (uint8_t)(spin_at(run, plan, state, p, chain) << (site % 8));
+            if (n % 8 != 0) {
+                target[n / 8] = (uint8_t)(row[n / 32] >> (n / 8 % 4 * 8) & ((1u << (n % 8)) - 1));
             }
+            continue;
+        }
+        for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
+            uint32_t bits = 0;
+            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
+                int32_t p = program->position[8 * byte + i];
+                uint32_t up = has_bits(plan) ? (row[p / 32] >> (p % 32)) & 1u
+                                             : (uint32_t)(((const int8_t *)state)[plan->lanes * chain + p] > 0);
+                bits |= up << i;
+            }
+            target[byte] = (uint8_t)bits;
         }
     }
 }

@@ -60,6 +60,8 @@ typedef void (*glb_ising_kernel)(const glb_sweep_data *data, const glb_part *par
 /* The kernels of one instruction set; vector_words is how many 32-bit words it decides at once. */
 typedef struct {
     int vector_words;
+    void (*first_plane)(const glb_key *key, uint32_t a, uint32_t da, uint32_t c, uint32_t dc, int64_t n,
+                        uint32_t *out);
     glb_ising_kernel exact;
     glb_ising_kernel bits;
     glb_ising_kernel bytes;  /* or NULL */

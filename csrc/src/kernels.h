@@ -18,6 +18,7 @@
 #endif
 
 const glb_kernels GLB_KERNELS = {.vector_words = V,
+                                 .first_plane = first_plane,
                                  .exact = exact_kernel,
                                  .bits = bits_kernel,
 #if GLB_VECTOR_BYTES > 4

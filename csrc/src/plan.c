@@ -112,7 +112,7 @@ static int choose_kernel(const glb_ising *program, const glb_traits *traits, con
 int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb_run *run, glb_plan *plan) {
     int rc = check_run(program, run);
     const glb_kernels *kernels = glb_kernels_of(run->isa);
-    *plan = (glb_plan){.sum = traits->sum, .isa = run->isa, .words = 1};
+    *plan = (glb_plan){.sum = traits->sum, .isa = run->isa, .in_order = traits->in_order, .words = 1};
     if (rc != GLB_OK) {
         return rc;
     }

@@ -103,6 +103,18 @@ GLB_INLINE words keep_lanes(words v, uint32_t lanes) {
 #endif
 }
 
+/* The first plane of n counters (a + i da, 0, c + i dc, 0), i = 0 .. n - 1: where it is set, u >= 2^31. */
+static void first_plane(const glb_key *key, uint32_t a, uint32_t da, uint32_t c, uint32_t dc, int64_t n, uint32_t *out) {
+    words step = counting(1);
+    for (int64_t i = 0; i < n; i += V) {
+        words x[4] = {splat(a) + (step + (uint32_t)i) * da, splat(0), splat(c) + (step + (uint32_t)i) * dc, splat(0)};
+        uint32_t lane[V];
+        GLB_THREEFRY4X32(x, key);
+        store(lane, x[0]);
+        memcpy(out + i, lane, 4 * (size_t)(n - i < V ? n - i : V));
+    }
+}
+
 /* Four planes of random words: counters (a, sweep, c, g). */
 GLB_INLINE void random_planes(const glb_key *key, words a, uint32_t sweep_low, words c, uint32_t g, words out[4]) {
     out[0] = a;

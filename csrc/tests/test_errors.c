@@ -5,7 +5,7 @@ enum { TINY = 4 };
 
 /* A valid path of four sites in two colours, {0, 1} and {2, 3}: 0-2, 2-1, 1-3. */
 struct tiny {
-    int32_t colour_start[3], site[TINY], neighbour[6], weight[6], field[TINY], edge[6];
+    int32_t colour_start[3], site[TINY], position[TINY], neighbour[6], weight[6], field[TINY], edge[6];
     int64_t row_start[TINY + 1];
     uint64_t b[1];
     glb_ising ising;
@@ -15,6 +15,7 @@ struct tiny {
 static void make_tiny(struct tiny *t) {
     static const struct tiny arrays = {.colour_start = {0, 2, 4},
                                        .site = {3, 1, 0, 2},
+                                       .position = {2, 1, 3, 0},
                                        .neighbour = {2, 2, 3, 0, 1, 1},
                                        .weight = {1, 2, 3, 1, 2, 3},
                                        .field = {0, -1, 1, 0},
@@ -26,6 +27,7 @@ static void make_tiny(struct tiny *t) {
                            .n_colours = 2,
                            .colour_start = t->colour_start,
                            .site = t->site,
+                           .position = t->position,
                            .row_start = t->row_start,
                            .neighbour = t->neighbour,
                            .weight = t->weight,
@@ -100,6 +102,8 @@ static void test_ising_errors(void) {
     REFUSED(GLB_E_ORDER, ising_check(&t), t.row_start[2] = 0);
     REFUSED(GLB_E_INDEX, ising_check(&t), t.site[2] = TINY);
     REFUSED(GLB_E_INDEX, ising_check(&t), t.site[0] = -1);
+    REFUSED(GLB_E_ORDER, ising_check(&t), t.site[0] = 1);
+    REFUSED(GLB_E_ORDER, ising_check(&t), t.position[0] = 3);
     REFUSED(GLB_E_INDEX, ising_check(&t), t.neighbour[5] = TINY);
     REFUSED(GLB_E_INDEX, ising_check(&t), t.neighbour[0] = -1);
     REFUSED(GLB_E_INDEX, ising_check(&t), t.edge[5] = TINY);

@@ -127,6 +127,7 @@ static struct ising_job ising_on(struct graph graph, int32_t limit) {
                               .n_colours = graph.n_colours,
                               .colour_start = graph.colour_start,
                               .site = graph.site,
+                              .position = graph.position,
                               .row_start = graph.row_start,
                               .neighbour = graph.neighbour,
                               .weight = job.weight,

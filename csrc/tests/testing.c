@@ -58,6 +58,7 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
     struct graph g = {.n = n, .n_colours = n_colours, .n_edges = n_colours > 1 ? n_edges : 0};
     g.colour_start = NEW(int32_t, n_colours + 1);
     g.site = NEW(int32_t, n);
+    g.position = NEW(int32_t, n);
     g.edge = NEW(int32_t, 2 * g.n_edges);
     g.row_start = NEW(int64_t, n + 1);
     g.neighbour = NEW(int32_t, 2 * g.n_edges);
@@ -73,6 +74,7 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
             colour[p]++;
         }
         g.site[p] = (int32_t)((7 * (int64_t)p + 3) % n); /* a permutation while 7 does not divide n */
+        g.position[g.site[p]] = p;
     }
     for (int32_t e = 0; e < g.n_edges; e++) {
         int32_t a, b;
@@ -111,6 +113,7 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
 void free_graph(struct graph *g) {
     free(g->colour_start);
     free(g->site);
+    free(g->position);
     free(g->edge);
     free(g->row_start);
     free(g->neighbour);

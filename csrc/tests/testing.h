@@ -33,7 +33,7 @@ enum { SWEEPS = 9, EVERY = 2, SAMPLES = SWEEPS / EVERY };
 
 struct graph {
     int32_t n, n_colours, n_edges;
-    int32_t *colour_start, *site, *neighbour, *edge;
+    int32_t *colour_start, *site, *position, *neighbour, *edge;
     int32_t *row_edge; /* the edge of each row entry */
     int64_t *row_start;
 };

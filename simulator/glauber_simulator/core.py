@@ -129,6 +129,7 @@ class IsingNet(_Arrays):
         self.c.n_colours = len(order.colour_start) - 1
         self.c.colour_start = self.pointer("int32_t", order.colour_start)
         self.c.site = self.pointer("int32_t", order.site)
+        self.c.position = self.pointer("int32_t", order.position)
         self.c.row_start = self.pointer("int64_t", order.row_start)
         self.c.neighbour = self.pointer("int32_t", order.neighbour)
         self.c.weight = self.pointer("int32_t", program.weight)

@@ -48,6 +48,7 @@ typedef struct {
     int32_t n_colours;
     const int32_t *colour_start; /* n_colours + 1 positions, from 0 to n_sites */
     const int32_t *site;         /* n_sites: the site at each position */
+    const int32_t *position;     /* n_sites: the position of each site */
     const int64_t *row_start;    /* n_sites + 1 */
     const int32_t *neighbour;    /* row_start[n_sites] positions, ascending in each row */
     const int32_t *weight;       /* as many, in steps */
@@ -64,6 +65,7 @@ typedef struct {
     int64_t max_weight; /* largest |weight| */
     int64_t slots;      /* entries of a dense matrix over the program, from the first neighbour of four positions to
                          * the last */
+    int32_t in_order;   /* every site is its own position */
     int32_t one_parity; /* field + sum of weights is even at every site, or odd at every site */
 } glb_traits;
 
@@ -109,6 +111,7 @@ typedef struct {
     int32_t isa;
     int64_t sum;           /* largest |field| + sum |weight|, the chains' own fields included */
     int64_t lanes;         /* length of a row of clamp and chain_field */
+    int32_t in_order;      /* every site is its own position */
     int32_t words;         /* replica planes: words of 32 chains that lie side by side in a block */
     int32_t n_blocks;
     int64_t rows;          /* of a block, with room for a vector to read beyond the last; diagonals: words of a chain */
