@@ -15,7 +15,7 @@ static int has_bits(const glb_plan *plan) { return plan->kernel != GLB_KERNEL_SI
 /* Where a word of 32 lanes lies: `word` of row `row`, a position of replica planes or a chain of site planes. */
 static int64_t word_at(const glb_plan *plan, int64_t row, int64_t word) {
     int64_t W = plan->words;
-    if (plan->kernel == GLB_KERNEL_DIAGONALS) {
+    if (plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT) {
         return plan->rows * row + GLB_SITE_PAD + word;
     }
     return plan->kernel == GLB_KERNEL_SITES ? plan->lanes / 32 * row + word
@@ -279,6 +279,7 @@ struct job {
     uint8_t *state;
     uint8_t *bytes;
     int32_t *own;
+    uint32_t *planes; /* 16 words of which the first four are a tag, then the planes */
     uint32_t *table;
     int64_t entries;
     const uint32_t *free;
@@ -335,6 +336,41 @@ static void fill_table(const struct job *job, uint64_t b, int thread, int n_thre
     }
 }
 
+/* The thresholds of all positions as bit planes, unless those of this b are there from an earlier call. */
+static void fill_planes(const struct job *job, glb_team *team, uint64_t b, int thread, int n_threads) {
+    const glb_ising *program = job->program;
+    int64_t V = glb_kernels_of(job->plan->isa)->vector_words;
+    int64_t vectors = (program->n_sites + 32 * V - 1) / (32 * V);
+    uint32_t tag[4] = {1, (uint32_t)b, (uint32_t)(b >> 32), (uint32_t)program->n_sites};
+    uint32_t *planes = job->planes + 16;
+    int there = memcmp(job->planes, tag, sizeof tag) == 0;
+    glb_barrier(team); /* everyone has read the tag, and nobody reads old planes */
+    for (int64_t v = vectors * thread / n_threads; !there && v < vectors * (thread + 1) / n_threads; v++) {
+        memset(planes + 32 * V * v, 0, 4 * 32 * (size_t)V);
+        for (int64_t eight = 0; eight < 4 * V && 32 * V * v + 8 * eight < program->n_sites; eight++) {
+            int64_t first = 32 * V * v + 8 * eight;
+            uint64_t byte[4] = {0}; /* of eight thresholds, the top ones first */
+            for (int64_t i = 0; i < 8 && first + i < program->n_sites; i++) {
+                uint32_t threshold = glb_threshold(program->field[first + i], b);
+                for (int level = 0; level < 4; level++) {
+                    byte[level] |= (uint64_t)((threshold >> (24 - 8 * level)) & 0xFFu) << (8 * i);
+                }
+            }
+            for (int level = 0; level < 4; level++) {
+                uint64_t x = transposed(byte[level]);
+                for (int k = 0; k < 8; k++) {
+                    uint32_t bits = (uint32_t)(x >> (8 * (7 - k))) & 0xFFu;
+                    planes[32 * V * v + V * (8 * level + k) + eight / 4] |= bits << (8 * (eight % 4));
+                }
+            }
+        }
+    }
+    glb_barrier(team);
+    if (thread == 0) {
+        memcpy(job->planes, tag, sizeof tag);
+    }
+}
+
 static void work(void *argument, glb_team *team, int thread) {
     const struct job *job = argument;
     const glb_ising *program = job->program;
@@ -352,6 +388,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .free = job->free,
                            .bytes = job->bytes,
                            .own = job->own,
+                           .planes = job->planes == NULL ? NULL : job->planes + 16,
                            .table = job->table};
     int32_t first = job->by_units ? share(units, thread, n) : 0;
     int32_t last = job->by_units ? share(units, thread + 1, n) : units;
@@ -367,6 +404,9 @@ static void work(void *argument, glb_team *team, int thread) {
         data.b = b_of(run, data.sweep);
         if (s == 0 || data.b != b_of(run, data.sweep - 1)) {
             glb_ising_fill(run, plan, job->net, data.b, &data);
+            if (job->planes != NULL) {
+                fill_planes(job, team, data.b, thread, n);
+            }
             if (job->table != NULL) {
                 glb_barrier(team); /* nobody may still be reading the old table */
                 fill_table(job, data.b, thread, n);
@@ -446,6 +486,10 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.by_units = 1;
         fill_bytes(program, plan, state, job.bytes);
         break;
+    case GLB_KERNEL_INDEPENDENT:
+        job.kernel = kernels->independent;
+        job.planes = free + (plan->state_bytes / 4 + 15) / 16 * 16;
+        break;
     case GLB_KERNEL_DIAGONALS:
         job.kernel = kernels->diagonals;
         job.own = (int32_t *)(void *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
@@ -457,7 +501,8 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     default:
         job.kernel = kernels->exact;
     }
-    if (plan->kernel != GLB_KERNEL_BITS || run->clamp != NULL) {
+    int masked = plan->kernel != GLB_KERNEL_BITS && plan->kernel != GLB_KERNEL_INDEPENDENT;
+    if (masked || run->clamp != NULL) {
         fill_free(program, run, plan, free);
         job.free = free;
     }

@@ -36,6 +36,7 @@ typedef struct {
     int8_t *spins;         /* site planes */
     const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
     uint8_t *bytes;        /* dense: spins as bytes 0 and 1, [position / 4][chain][position % 4] a block */
+    const uint32_t *planes; /* independent: 32 planes of thresholds for each vector of words */
     const int32_t *own;    /* diagonals: the chains' fields in rows of whole units */
     const uint32_t *table; /* thresholds of the fields -sum .. sum, or NULL to compute each */
     uint8_t pick[32][8];   /* bit-sliced kernel: for each plane, the truth tables of four levels each */
@@ -69,6 +70,7 @@ typedef struct {
     glb_ising_kernel dense;  /* or NULL; takes all positions of a sweep */
     glb_ising_kernel sites;
     glb_ising_kernel diagonals; /* or NULL */
+    glb_ising_kernel independent;
     glb_potts_kernel potts;     /* or NULL */
 } glb_kernels;
 

@@ -5,6 +5,7 @@
 #include "decide.h"
 #include "kernel_bits.h"
 #include "kernel_exact.h"
+#include "kernel_independent.h"
 #include "kernel_sites.h"
 #if GLB_VECTOR_BYTES > 4
 #include "kernel_potts.h"
@@ -21,6 +22,7 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .first_plane = first_plane,
                                  .exact = exact_kernel,
                                  .bits = bits_kernel,
+                                 .independent = independent_kernel,
 #if GLB_VECTOR_BYTES > 4
                                  .potts = potts_kernel,
 #endif

@@ -56,6 +56,9 @@ int32_t glb_ising_grain(const glb_plan *plan) {
     if (plan->kernel == GLB_KERNEL_DIAGONALS) {
         return 64;
     }
+    if (plan->kernel == GLB_KERNEL_INDEPENDENT) {
+        return 32 * glb_kernels_of(plan->isa)->vector_words;
+    }
     return plan->kernel == GLB_KERNEL_BITS ? glb_kernels_of(plan->isa)->vector_words / plan->words : 1;
 }
 
@@ -78,6 +81,8 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
         return replica && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
     case GLB_KERNEL_SITES:
         return !replica;
+    case GLB_KERNEL_INDEPENDENT:
+        return !replica && program->row_start[program->n_sites] == 0 && run->chain_field == NULL && run->n_b == 1;
     case GLB_KERNEL_DIAGONALS:
         return !replica && kernels->diagonals != NULL && program->row_start[program->n_sites] <= MOST_ENTRIES;
     default:
@@ -93,8 +98,9 @@ static int is_dense(const glb_ising *program, const glb_traits *traits) {
 
 static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run,
                          const glb_plan *plan) {
-    static const int fastest_first[] = {GLB_KERNEL_DIAGONALS, GLB_KERNEL_SITES,  GLB_KERNEL_BITS,
-                                        GLB_KERNEL_BYTES,     GLB_KERNEL_FILTER, GLB_KERNEL_EXACT};
+    static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_DIAGONALS, GLB_KERNEL_SITES,
+                                        GLB_KERNEL_BITS,        GLB_KERNEL_BYTES,     GLB_KERNEL_FILTER,
+                                        GLB_KERNEL_EXACT};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
     }
@@ -135,8 +141,8 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     }
     int64_t n_words = plan->lanes / 32 * run->n_chains; /* of free bits */
     plan->state_bytes = plan->lanes * run->n_chains;
-    if (plan->kernel == GLB_KERNEL_DIAGONALS) {
-        plan->rows = round_up(n, 64) / 32 + 2 * GLB_SITE_PAD;
+    if (plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT) {
+        plan->rows = round_up(n, plan->kernel == GLB_KERNEL_DIAGONALS ? 64 : 512) / 32 + 2 * GLB_SITE_PAD;
         n_words = plan->rows * run->n_chains;
         plan->state_bytes = 4 * n_words;
     }
@@ -155,6 +161,9 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         plan->state_bytes = 4 * n_words;
     }
     plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan), 16) + round_up(n_words, 16));
+    if (plan->kernel == GLB_KERNEL_INDEPENDENT) {
+        plan->scratch_bytes += 64 + round_up(n, 32 * kernels->vector_words) * 4; /* a tag, and 32 bits a position */
+    }
     if (plan->kernel == GLB_KERNEL_DIAGONALS && run->chain_field != NULL) {
         plan->scratch_bytes += 4 * round_up(n, 64) * run->n_chains;
     }

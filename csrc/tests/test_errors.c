@@ -58,6 +58,7 @@ static int ising_sweep(const struct tiny *t, uint64_t first, int64_t n) {
     uint8_t *net = allocate_aligned(glb_ising_net_bytes(&t->ising, &traits, &plan));
     uint8_t *state = allocate_aligned(plan.state_bytes);
     uint8_t *scratch = allocate_aligned(plan.scratch_bytes);
+    memset(scratch, 0, (size_t)plan.scratch_bytes);
     rc = glb_ising_net(&t->ising, &traits, &plan, net) | glb_ising_start(&t->ising, &t->run, &plan, NULL, state);
     CHECK(rc == GLB_OK, "the tiny program starts");
     rc = glb_ising_sweep(&t->ising, &t->run, &plan, net, state, scratch, first, n, &output);

@@ -180,6 +180,7 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
     uint8_t *net = allocate_aligned(glb_ising_net_bytes(&job->program, &traits, &plan));
     uint8_t *state = allocate_aligned(plan.state_bytes);
     uint8_t *scratch = allocate_aligned(plan.scratch_bytes);
+    memset(scratch, 0, (size_t)plan.scratch_bytes);
     rc |= glb_ising_net(&job->program, &traits, &plan, net);
     rc |= glb_ising_start(&job->program, &run, &plan, job->packed == NULL ? NULL : job->packed + bytes * first, state);
     glb_output output = {.every = EVERY,
@@ -199,7 +200,6 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
         rc |= glb_ising_sweep(&job->program, &run, &plan, net, state, scratch, job->first_sweep, DONE, &output);
         rc |= glb_ising_pack(&job->program, &run, &plan, state, packed);
         memset(state, 77, (size_t)plan.state_bytes);
-        memset(scratch, 0xA5, (size_t)plan.scratch_bytes);
         rc |= glb_ising_start(&job->program, &run, &plan, packed, state);
         output.samples = late;
         output.n_samples = SAMPLES - DONE / EVERY;
@@ -259,6 +259,9 @@ static void ising_everywhere(const struct ising_job *job) {
                 if (job->layout == GLB_SITE_PLANES) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_SITES, threads, parts);
                 }
+                if (job->layout == GLB_SITE_PLANES && isa == GLB_ISA_AVX512ICL) {
+                    ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_DIAGONALS, threads, parts);
+                }
                 if (job->layout == GLB_REPLICA_PLANES && isa == GLB_ISA_AVX512ICL) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_FILTER, threads, parts);
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_DENSE, threads, parts);
@@ -287,6 +290,8 @@ static void test_ising_runs(void) {
         {2, 2, 1, 3, 1, 0, 1, 1, 1, 0},
         {1, 1, 0, 3, 0, 0, 0, 0, 1, 0},
         {66, 1, 0, 30000, 1, 1, 0, 0, 1, 1},
+        {590, 1, 0, 30000, 0, 1, 0, 0, 1, 1}, /* independent, more than a vector */
+        {590, 1, 0, 30000, 0, 0, 1, 0, 1, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (int32_t layout = 0; layout < 2; layout++) {

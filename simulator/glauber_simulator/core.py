@@ -19,7 +19,7 @@ ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512", "avx512icl"
 """Instruction sets by number. All give the same samples."""
 AVAILABLE_ISA: tuple[str, ...] = tuple(name for k, name in enumerate(ISA_LEVELS) if lib.glb_isa_available(k))
 BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
-KERNELS: tuple[str, ...] = ("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals")
+KERNELS: tuple[str, ...] = ("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent")
 """Ways to compute the same samples, by number."""
 MAX_THREADS = 256
 
@@ -139,6 +139,7 @@ class IsingNet(_Arrays):
         self.traits = ffi.new("glb_traits *")
         _ensure(lib.glb_ising_check(self.c, self.traits))
         self._forms: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
+        self._planes: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def form(self, plan: Any) -> NDArray[np.uint8]:
         """The program in the form of a plan's kernel."""
@@ -150,6 +151,16 @@ class IsingNet(_Arrays):
             _ensure(lib.glb_ising_net(self.c, self.traits, plan, ffi.from_buffer("uint8_t[]", made)))
             self._forms[key] = made
         return self._forms[key]
+
+
+    def scratch(self, plan: Any) -> NDArray[np.uint8]:
+        """Working memory for a run; that of sites without edges keeps their thresholds for the next run."""
+        if KERNELS[plan.kernel] != "independent":
+            return _aligned(plan.scratch_bytes)
+        key = (plan.isa, plan.scratch_bytes)
+        if key not in self._planes:
+            self._planes = {key: _aligned(plan.scratch_bytes)}
+        return self._planes[key]
 
 
 class IsingSession(_CoreSession):
@@ -173,7 +184,7 @@ class IsingSession(_CoreSession):
         _ensure(lib.glb_ising_plan(self._c, net.traits, self._c_run, self._plan))
         self._form = ffi.from_buffer("uint8_t[]", net.form(self._plan))
         self._state = ffi.from_buffer("uint8_t[]", _aligned(self._plan.state_bytes))
-        self._scratch = ffi.from_buffer("uint8_t[]", _aligned(self._plan.scratch_bytes))
+        self._scratch = ffi.from_buffer("uint8_t[]", net.scratch(self._plan))
         self._prepare_moments(program)
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)

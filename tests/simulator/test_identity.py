@@ -640,12 +640,14 @@ def test_a_potts_shard_is_a_slice_of_the_whole(couplings):
         ("odd cycle", "bytes", "exact"),
         ("bipartite", "filter", "exact"),
         ("dense", "dense", "exact"),
-        ("n=1", "diagonals", "sites"),
+        ("n=1", "independent", "independent"),
+        ("n=33 in one chain", "diagonals", "sites"),
     ],
 )
 def test_the_kernel_follows_from_the_model(isa, model, kernel, otherwise):
     """What a kernel is tested on must go on to use it."""
-    case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": model, "chains": (64, "resolved")}
+    model, few = model.removesuffix(" in one chain"), model.endswith(" in one chain")
+    case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": model, "chains": (1 if few else 64, "resolved")}
     found = run_whole("core", ising_program(model), replace(ising_run(case), isa=isa)).kernel
     assert found == f"ising, {kernel if isa == 'avx512icl' else otherwise}"
 

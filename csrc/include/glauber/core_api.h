@@ -39,7 +39,8 @@ enum glb_kernel {
     GLB_KERNEL_BYTES = 4,  /* replica planes: fields in a byte, sums up to 63; AVX512ICL */
     GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
     GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
-    GLB_KERNEL_DIAGONALS = 7 /* site planes: 64 positions at once; AVX512ICL */
+    GLB_KERNEL_DIAGONALS = 7,  /* site planes: 64 positions at once; AVX512ICL */
+    GLB_KERNEL_INDEPENDENT = 8 /* site planes: no edges, the program's fields at one temperature */
 };
 
 /* An Ising program: integer fields and directed integer rows, in colour order. */
@@ -156,7 +157,8 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
                     uint8_t *state);
 
-/* Runs n_sweeps sweeps; first_sweep is the number of the first of them (the start was sweep 0). */
+/* Runs n_sweeps sweeps; first_sweep is the number of the first of them (the start was sweep 0). The scratch memory is
+ * zeroed before its first use, and may be used again for another run of the same program and plan. */
 int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *net,
                     uint8_t *state, uint8_t *scratch, uint64_t first_sweep, int64_t n_sweeps,
                     const glb_output *output);
