@@ -72,6 +72,12 @@ typedef struct {
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
     glb_potts_kernel potts;     /* or NULL */
+    uint64_t (*dit_sums)(const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
+                         uint64_t *out);
+    void (*dit_find)(const uint64_t *sum, const uint64_t *ends, int32_t n_blocks, const uint64_t *target, int lanes,
+                     int32_t *state);
+    void (*dit_words)(const glb_key *key, uint32_t a, const uint32_t *sweep_low, const uint32_t *chain,
+                      uint32_t out[4][16]);
 } glb_kernels;
 
 extern const glb_kernels glb_kernels_portable;

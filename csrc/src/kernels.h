@@ -1,9 +1,11 @@
 /* All kernels of one instruction set: included by isa_*.c with GLB_KERNELS and GLB_VECTOR_BYTES defined. */
+#include "dits.h"
 #include "ising.h"
 #include "simd.h"
 
 #include "decide.h"
 #include "kernel_bits.h"
+#include "kernel_dits.h"
 #include "kernel_exact.h"
 #include "kernel_independent.h"
 #include "kernel_sites.h"
@@ -22,6 +24,9 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .first_plane = first_plane,
                                  .exact = exact_kernel,
                                  .bits = bits_kernel,
+                                 .dit_sums = dit_sums,
+                                 .dit_find = dit_find,
+                                 .dit_words = dit_words,
                                  .independent = independent_kernel,
 #if GLB_VECTOR_BYTES > 4
                                  .potts = potts_kernel,

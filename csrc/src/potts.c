@@ -1,6 +1,7 @@
 /* Potts models and p-dits: one categorical draw per site, chains split over threads. */
 #include <string.h>
 
+#include "dits.h"
 #include "ising.h"
 #include "parallel.h"
 #include "potts.h"
@@ -217,6 +218,9 @@ static int64_t thread_scratch(const glb_potts *program) {
 }
 
 int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run) {
+    if (glb_dits_fit(program, run)) {
+        return glb_dits_scratch(program, run);
+    }
     struct vector_plan plan = plan_vectors(program, run);
     return plan.kernel != NULL ? plan.size : thread_scratch(program) * run->n_threads;
 }
@@ -394,6 +398,10 @@ int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state
                       .n_sweeps = n_sweeps};
     if (n_sweeps < 0 || first_sweep < 1) {
         return GLB_E_SIZE;
+    }
+    if (glb_dits_fit(program, run)) {
+        glb_dits_job dits = {program, run, output, state, scratch, samples, first_sweep, n_sweeps};
+        return glb_dits_sweep(&dits);
     }
     struct vector_plan plan = plan_vectors(program, run);
     if (plan.kernel != NULL) {

@@ -1,0 +1,120 @@
+/* Potts spins without edges (p-dits), any number of states: weights of one site, and the words of many draws. */
+
+/* The largest field of an allowed state. */
+GLB_INLINE int32_t best_of(const int32_t *field, const uint8_t *allowed, int32_t n) {
+    int32_t best = INT32_MIN;
+    int32_t k = 0;
+#if defined(GLB_AVX512)
+    if (allowed == NULL) {
+        __m512i most = _mm512_set1_epi32(INT32_MIN);
+        for (; k + 16 <= n; k += 16) {
+            most = _mm512_max_epi32(most, _mm512_loadu_si512(field + k));
+        }
+        best = _mm512_reduce_max_epi32(most);
+    }
+#endif
+    for (; k < n; k++) {
+        best = (allowed == NULL || allowed[k] != 0) && field[k] > best ? field[k] : best;
+    }
+    return best;
+}
+
+/* Inclusive sums of 2^62 2^(-(best - field[k]) b / 2^32) >> shift over the allowed states: glb_exp2 of eight states at
+ * once. Returns the last. */
+static uint64_t dit_sums(const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
+                         uint64_t *out) {
+    int32_t best = best_of(field, allowed, n);
+    uint64_t total = 0;
+    int32_t k = 0;
+#if defined(GLB_AVX512)
+    __m512i zero = _mm512_setzero_si512();
+    __m512i before = zero;
+    __m512i limit = _mm512_set1_epi64((long long)(b == 0 ? UINT64_MAX : GLB_X_MAX / b));
+    __m512i factor = _mm512_set1_epi64((long long)b);
+    for (; k + 8 <= n; k += 8) {
+        __m512i own = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const void *)(field + k)));
+        __m512i gap = _mm512_sub_epi64(_mm512_set1_epi64(best), own);
+        __mmask8 there = 0xFF;
+        if (allowed != NULL) {
+            __m128i bytes = _mm_loadl_epi64((const void *)(allowed + k));
+            there = (__mmask8)_mm_test_epi8_mask(bytes, bytes);
+        }
+        __m512i x = _mm512_mullo_epi64(gap, factor);
+        x = _mm512_mask_mov_epi64(x, _mm512_cmpgt_epu64_mask(gap, limit), _mm512_set1_epi64((long long)GLB_X_MAX));
+        __m512i whole = _mm512_srli_epi64(x, 32);
+        __m512i q = _mm512_and_si512(x, _mm512_set1_epi64(0xFFFFFF));
+        __m512i j = _mm512_and_si512(_mm512_srli_epi64(x, 24), _mm512_set1_epi64(0xFF));
+        __m512i E = _mm512_cvtepu32_epi64(_mm512_i64gather_epi32(j, (const void *)glb_exp2_table, 4));
+        __m512i q2 = _mm512_srli_epi64(_mm512_mul_epu32(q, q), 16);
+        __m512i q3 = _mm512_srli_epi64(_mm512_mul_epu32(q2, q), 24);
+        __m512i p = _mm512_set1_epi64(INT64_C(1) << 62);
+        p = _mm512_sub_epi64(
+            p, _mm512_srli_epi64(_mm512_mullo_epi64(q, _mm512_set1_epi64((long long)GLB_LN2_A)), 8));
+        p = _mm512_add_epi64(p, _mm512_srli_epi64(_mm512_mul_epu32(q2, _mm512_set1_epi64((long long)GLB_LN2_B)), 16));
+        p = _mm512_sub_epi64(p, _mm512_srli_epi64(_mm512_mul_epu32(q3, _mm512_set1_epi64((long long)GLB_LN2_C)), 24));
+        __m512i e = _mm512_srlv_epi64(_mm512_mul_epu32(E, _mm512_srli_epi64(p, 31)), whole);
+        there &= _mm512_cmplt_epu64_mask(whole, _mm512_set1_epi64(62));
+        e = _mm512_maskz_srl_epi64(there, e, _mm_cvtsi32_si128((int)shift));
+        e = _mm512_add_epi64(e, _mm512_alignr_epi64(e, zero, 7));
+        e = _mm512_add_epi64(e, _mm512_alignr_epi64(e, zero, 6));
+        e = _mm512_add_epi64(e, _mm512_alignr_epi64(e, zero, 4));
+        e = _mm512_add_epi64(e, before);
+        before = _mm512_permutexvar_epi64(_mm512_set1_epi64(7), e);
+        _mm512_storeu_si512(out + k, e);
+    }
+    total = (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(before));
+#endif
+    for (; k < n; k++) {
+        int there = allowed == NULL || allowed[k] != 0;
+        total += there ? glb_exp2(glb_scale((uint64_t)((int64_t)best - field[k]), b)) >> shift : 0;
+        out[k] = total;
+    }
+    return total;
+}
+
+/* For each lane the number of sums at or below its target; `ends` has the last sum of each block. Padding is all ones. */
+static void dit_find(const uint64_t *sum, const uint64_t *ends, int32_t n_blocks, const uint64_t *target, int lanes,
+                     int32_t *state) {
+    enum { NEAR = 64 };
+    for (int lane = 0; lane < lanes; lane++) {
+        int32_t block = 0;
+        int32_t length = n_blocks;
+        while (length > NEAR) { /* whole vectors of eight stay whole: `block` may lag, and the count makes up for it */
+            int32_t half = length / 16 * 8;
+            block += half & -(int32_t)(ends[block + half - 1] <= target[lane]);
+            length -= half;
+        }
+        int32_t found = 0;
+#if defined(GLB_AVX512)
+        __m512i t = _mm512_set1_epi64((long long)target[lane]);
+        for (int32_t k = 0; k < length; k += 8) {
+            found += __builtin_popcount(_mm512_cmple_epu64_mask(_mm512_loadu_si512(ends + block + k), t));
+        }
+        block += found;
+        found = 0;
+        for (int32_t k = 0; k < GLB_DIT_BLOCK; k += 8) {
+            found += __builtin_popcount(
+                _mm512_cmple_epu64_mask(_mm512_loadu_si512(sum + (int64_t)GLB_DIT_BLOCK * block + k), t));
+        }
+#else
+        while (found < length && ends[block + found] <= target[lane]) {
+            found++;
+        }
+        block += found;
+        for (found = 0; sum[(int64_t)GLB_DIT_BLOCK * block + found] <= target[lane];) {
+            found++;
+        }
+#endif
+        state[lane] = GLB_DIT_BLOCK * block + found;
+    }
+}
+
+/* The words of up to V draws for four positions: counters (a, sweep[i], chain[i], 0). */
+static void dit_words(const glb_key *key, uint32_t a, const uint32_t *sweep_low, const uint32_t *chain,
+                      uint32_t out[4][16]) {
+    words x[4] = {splat(a), load(sweep_low), load(chain), splat(0)};
+    GLB_THREEFRY4X32(x, key);
+    for (int w = 0; w < 4; w++) {
+        store(out[w], x[w]);
+    }
+}
