@@ -1,6 +1,7 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "glauber/core.h"
 
@@ -8,13 +9,16 @@ enum { MAX_THREADS = 256 };
 
 enum gate { GATE_CLOSED, GATE_OPEN, GATE_ABORT };
 
-/* pthread_barrier_t is missing on macOS, so the barrier is a counter under a lock. */
+/* Colours of a small model take less time than falling asleep, so a thread looks this often before it does. */
+enum { LOOKS = 4000 };
+
 struct glb_team {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int n_threads;
-    int waiting;
-    unsigned round;
+    int asleep; /* in the barrier, under the lock */
+    atomic_int arrived;
+    atomic_uint round;
     enum gate gate;
     void (*work)(void *argument, glb_team *team, int thread);
     void *argument;
@@ -25,21 +29,39 @@ struct member {
     int thread;
 };
 
+static void relax(void) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+    __builtin_ia32_pause();
+#endif
+}
+
 void glb_barrier(glb_team *team) {
     if (team->n_threads == 1) {
         return;
     }
-    pthread_mutex_lock(&team->lock);
-    unsigned round = team->round;
-    if (++team->waiting == team->n_threads) {
-        team->waiting = 0;
-        team->round++;
-        pthread_cond_broadcast(&team->changed);
-    } else {
-        while (team->round == round) {
-            pthread_cond_wait(&team->changed, &team->lock);
+    unsigned round = atomic_load(&team->round);
+    if (atomic_fetch_add(&team->arrived, 1) + 1 == team->n_threads) {
+        atomic_store(&team->arrived, 0); /* before the others may come again */
+        pthread_mutex_lock(&team->lock);
+        atomic_store(&team->round, round + 1);
+        if (team->asleep > 0) {
+            pthread_cond_broadcast(&team->changed);
         }
+        pthread_mutex_unlock(&team->lock);
+        return;
     }
+    for (int look = 0; look < LOOKS; look++) {
+        if (atomic_load(&team->round) != round) {
+            return;
+        }
+        relax();
+    }
+    pthread_mutex_lock(&team->lock);
+    team->asleep++;
+    while (atomic_load(&team->round) == round) {
+        pthread_cond_wait(&team->changed, &team->lock);
+    }
+    team->asleep--;
     pthread_mutex_unlock(&team->lock);
 }
 
