@@ -152,7 +152,6 @@ class IsingNet(_Arrays):
             self._forms[key] = made
         return self._forms[key]
 
-
     def scratch(self, plan: Any) -> NDArray[np.uint8]:
         """Working memory for a run; that of sites without edges keeps their thresholds for the next run."""
         if KERNELS[plan.kernel] != "independent":
