@@ -77,9 +77,17 @@ GLB_INLINE void dense_block(const glb_sweep_data *data, int32_t number, int W, i
         __m512i planes[16];
         random_planes(&key, site + (uint32_t)p, (uint32_t)data->sweep, c, 0, random);
         random_planes(&key, site + (uint32_t)p, (uint32_t)data->sweep, c, 1, random + 4);
-        unit_planes(random, 0, W, planes);
-        if (W == 1) {
-            unit_planes(random, 1, W, planes + 8);
+        if (W == 1) { /* a word a position: the lower half of a qword */
+            words low[8];
+            words high[8];
+            for (int i = 0; i < 8; i++) {
+                low[i] = (words)_mm512_cvtepu32_epi64(_mm512_castsi512_si256((__m512i)random[i]));
+                high[i] = (words)_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64((__m512i)random[i], 1));
+            }
+            unit_planes(low, planes);
+            unit_planes(high, planes + 8);
+        } else {
+            unit_planes(random, planes);
         }
         for (int32_t four = p; four < p + V / W && four < n; four += 4) {
             const glb_dense_block *here = of + four / 4;

@@ -112,7 +112,7 @@ GLB_INLINE void diagonals_chain(const glb_sweep_data *data, const glb_part *part
         words a = counting(1) + (uint32_t)(2 * start);
         random_planes(&key, a, (uint32_t)data->sweep, splat(ties.first), 0, random);
         random_planes(&key, a, (uint32_t)data->sweep, splat(ties.first), 1, random + 4);
-        unit_planes(random, 0, 2, planes);
+        unit_planes(random, planes);
         for (int64_t number = start; number < start + UNITS && UNIT * number < part->end; number++) {
             unit at = {.target = spins + 2 * number, .unit = (uint32_t)number, .open = mask_at(open + 2 * number, 2)};
             int64_t before = part->begin - UNIT * number;

@@ -115,6 +115,10 @@ static int choose_kernel(const glb_ising *program, const glb_traits *traits, con
     return GLB_E_KERNEL;
 }
 
+static int32_t n_blocks(const glb_plan *plan) {
+    return (int32_t)(round_up(plan->lanes / 32, plan->words) / plan->words);
+}
+
 int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb_run *run, glb_plan *plan) {
     int rc = check_run(program, run);
     const glb_kernels *kernels = glb_kernels_of(run->isa);
@@ -153,10 +157,13 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
                (plan->words == 1 || 8 * plan->words * n <= CACHE_BYTES)) {
             plan->words *= 2;
         }
-        if (plan->kernel == GLB_KERNEL_DENSE && plan->words == 2 && plan->lanes / 64 < run->n_threads) {
-            plan->words = 1; /* threads share blocks only */
+        plan->n_blocks = n_blocks(plan);
+        /* Threads with blocks of their own need no barrier and share no spins. Half a block is half as fast only where it
+         * is bit-sliced. */
+        while (plan->kernel != GLB_KERNEL_BITS && plan->words > 1 && plan->n_blocks < run->n_threads) {
+            plan->words /= 2;
+            plan->n_blocks = n_blocks(plan);
         }
-        plan->n_blocks = (int32_t)(round_up(plan->lanes / 32, plan->words) / plan->words);
         n_words = plan->rows * plan->words * plan->n_blocks;
         plan->state_bytes = 4 * n_words;
     }

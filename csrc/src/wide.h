@@ -55,9 +55,12 @@ static __attribute__((noinline)) void resolve_ties(const glb_sweep_data *data, c
         words a = 2 * unit + (lane >> 5);
         words c = splat(ties->first);
         if (ties->W > 0) {
-            words pair = (unit & ((1u << PAIR_BITS) - 1)) * 2 + (lane >> 5);
             a = unit >> PAIR_BITS;
-            c = pair + ties->first;
+            if (ties->W == 1) { /* a unit is two positions of one word */
+                a += lane >> 5;
+            } else {
+                c += (unit & ((1u << PAIR_BITS) - 1)) * 2 + (lane >> 5);
+            }
         }
         store(counter, a);
         store(third, c);
@@ -90,8 +93,8 @@ typedef struct {
     uint32_t *target;
     uint32_t unit; /* position, and which pair of words */
     uint64_t open;
-    const int32_t *own; /* fields of the chains, or NULL */
-    __mmask16 has[4];   /* which of them exist */
+    int has_own;           /* fields of the chains in place of the program's, */
+    const int32_t *own[4]; /* by quarters of the unit; NULL for lanes that do not exist */
 } unit;
 
 enum { FEW = 4 };
@@ -243,15 +246,10 @@ GLB_INLINE void transpose_qwords(__m512i r[8]) {
     r[7] = _mm512_shuffle_i64x2(b[3], b[7], 0xDD);
 }
 
-/* Eight planes of sixteen words by unit: a qword each of eight units, of the first or the second eight where a unit is
- * one word. */
-GLB_INLINE void unit_planes(const words random[8], int half, int W, __m512i planes[8]) {
+/* Eight planes of sixteen words by unit: a qword of each. */
+GLB_INLINE void unit_planes(const words random[8], __m512i planes[8]) {
     for (int i = 0; i < 8; i++) {
         planes[i] = (__m512i)random[i];
-        if (W == 1) {
-            planes[i] = _mm512_cvtepu32_epi64(half == 0 ? _mm512_castsi512_si256(planes[i])
-                                                        : _mm512_extracti64x4_epi64(planes[i], 1));
-        }
     }
     transpose_qwords(planes);
 }

@@ -20,7 +20,7 @@ import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import AnyProgram, PottsProgram, Run, compile_program, make_run, pack_spins, step_of, unpack_spins
 from glauber.driver import Batch
-from glauber.errors import InvalidModelError
+from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.samples import Moments
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
@@ -666,3 +666,17 @@ def test_a_kernel_that_does_not_fit_is_refused():
     for kernel in ("bits", "sites"):
         with pytest.raises(InvalidModelError, match="kernel"):
             run_whole("core", ising_program("32-bit"), replace(ising_run(case), kernel=kernel))
+
+
+def test_the_environment_forces_an_instruction_set(monkeypatch):
+    case = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": "glass", "chains": (64, "resolved")}
+    program, run = ising_program("glass"), ising_run(case)
+    wanted = run_whole("core", program, run)
+    for isa in core.AVAILABLE_ISA:
+        monkeypatch.setenv("GLAUBER_ISA", isa)
+        session = core.IsingSession(core.IsingNet(program), run, 1)
+        assert session.facts["isa"] == isa
+        assert_same(run_whole("core", program, run), wanted, isa)
+    monkeypatch.setenv("GLAUBER_ISA", "altivec")
+    with pytest.raises(ModelNotSupportedError, match=r"altivec.*portable"):
+        run_whole("core", program, run)
