@@ -1,92 +1,14 @@
-/* An Ising run around the kernels: start, sweeps split over threads, samples and moments. */
+/* An Ising run around the kernels: start, sweeps split over threads, moments. */
 #include "ising.h"
 
 #include <string.h>
 
 #include "parallel.h"
-
-static int is_replica(const glb_run *run) { return run->layout == GLB_REPLICA_PLANES; }
-
-/* Replica planes are cut at global multiples of 32, so a shard may begin inside a word: this many lanes before it. */
-static int64_t lane_offset(const glb_run *run) { return is_replica(run) ? run->first_chain % 32 : 0; }
-
-static int has_bits(const glb_plan *plan) { return plan->kernel != GLB_KERNEL_SITES; }
-
-/* Where a word of 32 lanes lies: `word` of row `row`, a position of replica planes or a chain of site planes. */
-static int64_t word_at(const glb_plan *plan, int64_t row, int64_t word) {
-    int64_t W = plan->words;
-    if (plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT) {
-        return plan->rows * row + GLB_SITE_PAD + word;
-    }
-    return plan->kernel == GLB_KERNEL_SITES ? plan->lanes / 32 * row + word
-                                            : (word / W * plan->rows + row) * W + word % W;
-}
+#include "state.h"
 
 static int8_t lane_of(const glb_run *run, const glb_plan *plan, const int8_t *lanes, int64_t position, int64_t chain) {
     return is_replica(run) ? lanes[plan->lanes * position + lane_offset(run) + chain]
                            : lanes[plan->lanes * chain + position];
-}
-
-static void set_spin(const glb_run *run, const glb_plan *plan, uint8_t *state, int64_t position, int64_t chain,
-                     int up) {
-    if (has_bits(plan)) {
-        int64_t lane = is_replica(run) ? lane_offset(run) + chain : position;
-        uint32_t *word = (uint32_t *)(void *)state + word_at(plan, is_replica(run) ? position : chain, lane / 32);
-        *word = (*word & ~(1u << (lane % 32))) | (uint32_t)up << (lane % 32);
-    } else {
-        ((int8_t *)state)[plan->lanes * chain + position] = up ? 1 : -1;
-    }
-}
-
-/* Whether a spin is up. */
-static int spin_at(const glb_run *run, const glb_plan *plan, const uint8_t *state, int64_t position, int64_t chain) {
-    if (has_bits(plan)) {
-        int64_t lane = is_replica(run) ? lane_offset(run) + chain : position;
-        uint32_t word = ((const uint32_t *)(const void *)state)[word_at(plan, is_replica(run) ? position : chain,
-                                                                        lane / 32)];
-        return (int)((word >> (lane % 32)) & 1u);
-    }
-    return ((const int8_t *)state)[plan->lanes * chain + position] > 0;
-}
-
-/* An 8 x 8 bit matrix transposed: bits swapped across the diagonal at distances 1, 2 and 4. */
-static uint64_t transposed(uint64_t x) {
-    uint64_t t = (x ^ (x >> 7)) & UINT64_C(0x00AA00AA00AA00AA);
-    x ^= t ^ (t << 7);
-    t = (x ^ (x >> 14)) & UINT64_C(0x0000CCCC0000CCCC);
-    x ^= t ^ (t << 14);
-    t = (x ^ (x >> 28)) & UINT64_C(0x00000000F0F0F0F0);
-    return x ^ t ^ (t << 28);
-}
-
-/* The inverse of pack_replicas, for all chains. */
-static void unpack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
-                            uint32_t *words) {
-    int64_t n = program->n_sites;
-    int64_t bytes = (n + 7) / 8;
-    int64_t offset = lane_offset(run);
-    for (int64_t w = 0; w < plan->lanes / 32; w++) {
-        int64_t first = 32 * w - offset;
-        for (int64_t byte = 0; byte < bytes; byte++) {
-            uint32_t row[8] = {0};
-            for (int part = 0; part < 4; part++) {
-                uint64_t x = 0;
-                for (int i = 0; i < 8; i++) {
-                    int64_t chain = first + 8 * part + i;
-                    if (chain >= 0 && chain < run->n_chains) {
-                        x |= (uint64_t)packed[bytes * chain + byte] << (8 * i);
-                    }
-                }
-                x = transposed(x);
-                for (int i = 0; i < 8; i++) {
-                    row[i] |= (uint32_t)((x >> (8 * i)) & 0xFFu) << (8 * part);
-                }
-            }
-            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
-                words[word_at(plan, program->position[8 * byte + i], w)] = row[i];
-            }
-        }
-    }
 }
 
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
@@ -120,7 +42,7 @@ int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan
         }
     }
     if (packed != NULL && is_replica(run)) {
-        unpack_replicas(program, run, plan, packed, (uint32_t *)(void *)state);
+        glb_unpack_replicas(program, run, plan, packed, (uint32_t *)(void *)state);
     }
     for (int32_t chain = 0; packed != NULL && !is_replica(run) && chain < run->n_chains; chain++) {
         for (int32_t p = 0; p < program->n_sites; p++) {
@@ -192,81 +114,6 @@ static void fill_bytes(const glb_ising *program, const glb_plan *plan, const uin
     }
 }
 
-/* Replica planes: eight sites and 32 chains at a time, a byte for each chain. */
-static void pack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint32_t *words,
-                          int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
-    int64_t n = program->n_sites;
-    int64_t offset = lane_offset(run);
-    for (int64_t w = (offset + begin) / 32; w <= (offset + end - 1) / 32; w++) {
-        int64_t first = 32 * w - offset; /* chain of the word's lowest bit */
-        int64_t from = first < begin ? begin : first;
-        int64_t to = first + 32 < end ? first + 32 : end;
-        for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
-            uint32_t row[8] = {0};
-            uint8_t column[32];
-            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
-                row[i] = words[word_at(plan, program->position[8 * byte + i], w)];
-            }
-            for (int part = 0; part < 4; part++) {
-                uint64_t x = 0;
-                for (int i = 0; i < 8; i++) {
-                    x |= (uint64_t)((row[i] >> (8 * part)) & 0xFFu) << (8 * i);
-                }
-                x = transposed(x);
-                for (int i = 0; i < 8; i++) {
-                    column[8 * part + i] = (uint8_t)(x >> (8 * i));
-                }
-            }
-            for (int64_t chain = from; chain < to; chain++) {
-                out[stride * chain + byte] = column[chain - first];
-            }
-        }
-    }
-}
-
-/* Packs the chains begin .. end - 1 into rows that lie `stride` bytes apart. */
-static void pack_chains(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
-                        int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
-    int64_t n = program->n_sites;
-    const uint32_t *words = (const void *)state;
-    if (begin >= end) {
-        return;
-    }
-    if (is_replica(run)) {
-        pack_replicas(program, run, plan, words, begin, end, out, stride);
-        return;
-    }
-    for (int32_t chain = begin; chain < end; chain++) {
-        const uint32_t *row = words + (has_bits(plan) ? word_at(plan, chain, 0) : 0);
-        uint8_t *target = out + stride * chain;
-        if (has_bits(plan) && plan->in_order) { /* words and bytes are both little-endian by bit */
-            for (int64_t byte = 0; byte < n / 8; byte++) {
-                target[byte] = (uint8_t)(row[byte / 4] >> (8 * (byte % 4)));
-            }
-            if (n % 8 != 0) {
-                target[n / 8] = (uint8_t)(row[n / 32] >> (n / 8 % 4 * 8) & ((1u << (n % 8)) - 1));
-            }
-            continue;
-        }
-        for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
-            uint32_t bits = 0;
-            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
-                int32_t p = program->position[8 * byte + i];
-                uint32_t up = has_bits(plan) ? (row[p / 32] >> (p % 32)) & 1u
-                                             : (uint32_t)(((const int8_t *)state)[plan->lanes * chain + p] > 0);
-                bits |= up << i;
-            }
-            target[byte] = (uint8_t)bits;
-        }
-    }
-}
-
-int glb_ising_pack(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
-                   uint8_t *packed) {
-    pack_chains(program, run, plan, state, 0, run->n_chains, packed, ((int64_t)program->n_sites + 7) / 8);
-    return GLB_OK;
-}
-
 /* What the threads of one glb_ising_sweep share. Each takes whole units (blocks of chains, or chains) where there are
  * enough of them (no barrier is needed then), else a share of every colour's positions. */
 struct job {
@@ -322,7 +169,7 @@ static void add_moments(const struct job *job, int32_t begin, int32_t end) {
 static void take_sample(const struct job *job, int64_t sample, int32_t begin, int32_t end) {
     int64_t bytes = ((int64_t)job->program->n_sites + 7) / 8;
     if (job->output->samples != NULL && sample < job->output->n_samples) {
-        pack_chains(job->program, job->run, job->plan, job->state, begin, end, job->output->samples + bytes * sample,
+        glb_pack_chains(job->program, job->run, job->plan, job->state, begin, end, job->output->samples + bytes * sample,
                     bytes * job->output->n_samples);
     }
     add_moments(job, begin, end);
@@ -357,7 +204,7 @@ static void fill_planes(const struct job *job, glb_team *team, uint64_t b, int t
                 }
             }
             for (int level = 0; level < 4; level++) {
-                uint64_t x = transposed(byte[level]);
+                uint64_t x = glb_transposed(byte[level]);
                 for (int k = 0; k < 8; k++) {
                     uint32_t bits = (uint32_t)(x >> (8 * (7 - k))) & 0xFFu;
                     planes[32 * V * v + V * (8 * level + k) + eight / 4] |= bits << (8 * (eight % 4));
@@ -403,7 +250,7 @@ static void work(void *argument, glb_team *team, int thread) {
         data.sweep = job->first_sweep + (uint64_t)s;
         data.b = b_of(run, data.sweep);
         if (s == 0 || data.b != b_of(run, data.sweep - 1)) {
-            glb_ising_fill(run, plan, job->net, data.b, &data);
+            glb_ising_fill(plan, job->net, data.b, &data);
             if (job->planes != NULL) {
                 fill_planes(job, team, data.b, thread, n);
             }

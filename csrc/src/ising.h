@@ -208,6 +208,6 @@ void glb_dense_net_fill(const glb_ising *program, const glb_traits *traits, uint
 void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end);
 
 /* What a kernel looks up during the sweeps that share a b (tables.c). */
-void glb_ising_fill(const glb_run *run, const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data);
+void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data);
 
 #endif

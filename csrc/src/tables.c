@@ -74,8 +74,7 @@ void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2
     bracket[1] = t + GLB_FILTER_BOUND < 65535 ? t + GLB_FILTER_BOUND : 65535;
 }
 
-void glb_ising_fill(const glb_run *run, const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data) {
-    (void)run;
+void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data) {
     switch (plan->kernel) {
     case GLB_KERNEL_BITS:
         fill_pick((const void *)net, b, data->pick);
