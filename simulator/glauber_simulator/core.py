@@ -54,6 +54,17 @@ def isa_number(name: str | None) -> int:
     return ISA_LEVELS.index(wanted)
 
 
+def kernel_number(name: str | None) -> int:
+    """The number of a kernel by name, 0 (the fastest that fits) for None.
+
+    Raises:
+        ModelNotSupportedError: there is none of that name.
+    """
+    if name is not None and name not in KERNELS:
+        raise ModelNotSupportedError(f"kernel={name!r} does not exist; there are {', '.join(KERNELS)}")
+    return 0 if name is None else KERNELS.index(name)
+
+
 def threefry(key: NDArray[np.uint32], counter: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """The core's generator, for tests: four words from four key words and four counter words."""
     out = np.empty(4, dtype=np.uint32)
@@ -168,7 +179,7 @@ class IsingSession(_CoreSession):
     def __init__(self, net: IsingNet, run: Run, n_threads: int) -> None:
         super().__init__(run, n_threads)
         program, order = net.program, net.program.order
-        self._c_run.kernel = 0 if run.kernel is None else KERNELS.index(run.kernel)
+        self._c_run.kernel = kernel_number(run.kernel)
         self._net = net  # keeps alive what self._c points to
         self._c = net.c
         self._n_sites = program.n_sites

@@ -70,7 +70,8 @@ class SimulatorDriver:
         held = 1 + 1 / 8 + (0 if run.clamp is None else 1) + (0 if run.fields is None else 4)
         moments = 8 * run.n_chains * (program.n_sites + program.n_edges) if "moments" in run.observe else 0
         dense = 8 * program.n_sites**2 if self.body == "reference" else 0
-        return int(cells * held) + 2 * moments + dense
+        net = 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
+        return int(cells * held) + 2 * moments + dense + net
 
     def _threads(self, run: Run, program: AnyProgram) -> int:
         if run.threads is not None:

@@ -666,6 +666,8 @@ def test_a_kernel_that_does_not_fit_is_refused():
     for kernel in ("bits", "sites"):
         with pytest.raises(InvalidModelError, match="kernel"):
             run_whole("core", ising_program("32-bit"), replace(ising_run(case), kernel=kernel))
+    with pytest.raises(ModelNotSupportedError, match=r"magic.*filter"):
+        run_whole("core", ising_program("32-bit"), replace(ising_run(case), kernel="magic"))
 
 
 def test_the_environment_forces_an_instruction_set(monkeypatch):
