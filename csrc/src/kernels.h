@@ -8,6 +8,7 @@
 #include "kernel_dits.h"
 #include "kernel_exact.h"
 #include "kernel_independent.h"
+#include "kernel_lanes.h"
 #include "kernel_sites.h"
 #if GLB_VECTOR_BYTES > 4
 #include "kernel_potts.h"
@@ -28,6 +29,8 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .dit_find = dit_find,
                                  .dit_words = dit_words,
                                  .independent = independent_kernel,
+                                 .lanes = lanes_kernel,
+                                 .permute_lanes = permute_lanes,
 #if GLB_VECTOR_BYTES > 4
                                  .potts = potts_kernel,
 #endif

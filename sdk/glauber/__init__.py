@@ -28,6 +28,7 @@ _HOME = {
     "SampleSet": "samples",
     "SamplingSchedule": "schedule",
     "Solution": "solver",
+    "SolveProgress": "solver",
     "as_completed": "job",
     "available_devices": "registry",
     "load_spec": "catalogue",
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
     from glauber.schedule import AnnealingSchedule, SamplingSchedule
-    from glauber.solver import Solution, solve
+    from glauber.solver import Solution, SolveProgress, solve
     from glauber.spec import Quantity
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "SampleSet",
     "SamplingSchedule",
     "Solution",
+    "SolveProgress",
     "as_completed",
     "available_devices",
     "load_spec",
