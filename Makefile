@@ -44,7 +44,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(CORE)
 # The peers have an environment of their own. One that cannot be installed is named here and reported as missing.
 $(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/constraints-peers.txt $(CORE)
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e . matplotlib
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet -c constraints.txt \
+	  -C install.strip=false -e . matplotlib  # names of functions are for bench-instructions
 	for peer in dwave-samplers numba openjij ferrotherm thrml torch; do \
 	  PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet \
 	    -c constraints.txt -c benchmarks/constraints-peers.txt $$peer || echo "MISSING: $$peer could not be installed"; \

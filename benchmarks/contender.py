@@ -24,7 +24,7 @@ class Contender:
         generator: of random numbers.
         run: does it.
         takes_start: False if it can only start from its own random states; its energies are then not compared.
-        shares_start: True if all its chains start from the first given state.
+        shares_start: True if all its chains start from the first given state, and may be fewer than were given.
     """
 
     name: str

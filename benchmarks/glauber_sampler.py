@@ -23,10 +23,10 @@ def program_of(model: Any, bits: int) -> Any:
     return compile_program(model, step_of(model, with_parameters(load_spec("ideal"), {"weight_bits": str(bits)})))
 
 
-def session(program: Any, net: Any, run: Any) -> Any:
+def session(program: Any, net: Any, run: Any, threads: int = 1) -> Any:
     """A run in progress on the C core."""
     kind: Any = core.PottsSession if isinstance(program, PottsProgram) else core.IsingSession
-    return kind(net, run, 1)
+    return kind(net, run, threads)
 
 
 def net_of(program: Any) -> Any:

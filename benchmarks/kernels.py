@@ -23,12 +23,12 @@ from benchmarks.machine import provenance, write
 from benchmarks.workloads import LOOSE, SPARSE_MAXCUT, WORKLOADS
 
 
-def rate(model: Any, beta: float, chains: int, bits: int, isa: str, seconds: float) -> dict[str, Any]:
-    """Kernel and updates per nanosecond on one thread."""
+def rate(model: Any, beta: float, chains: int, bits: int, isa: str, seconds: float, threads: int = 1) -> dict[str, Any]:
+    """Kernel and updates per nanosecond."""
     program = program_of(model, bits)
     schedule = gl.SamplingSchedule(n_samples=1, n_chains=chains, beta=beta)
-    run = replace(make_run(program, schedule, seed=time.time_ns() % 2**63, observe={"last"}), isa=isa, threads=1)
-    running = session(program, net_of(program), run)
+    run = replace(make_run(program, schedule, seed=time.time_ns() % 2**63, observe={"last"}), isa=isa, threads=threads)
+    running = session(program, net_of(program), run, threads)
     sweep, sweeps = 1, 1
     rates: list[float] = []
     began = time.perf_counter()

@@ -56,15 +56,15 @@ def agreement(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, by_roun
 
     Args:
         ours: (rounds, chains).
-        theirs: the same.
+        theirs: the same; by rounds the number of chains may be another.
         by_round: the chains of a round are not independent.
     """
     axis = 1 if by_round or ours.shape[1] < CHAINS_AS_UNITS else 0
-    difference = (ours - theirs).mean(axis=axis)
+    difference = ours.mean(axis=axis) - theirs.mean(axis=axis)
     if len(difference) < 2:
         return 1.0
-    if np.ptp(difference) == 0:
-        return 1.0 if difference[0] == 0 else 0.0
+    if np.ptp(difference) <= 1e-12 * np.abs(ours).max():  # all the same but for rounding: no spread to test against
+        return 1.0 if abs(difference[0]) <= 1e-12 * np.abs(ours).max() else 0.0
     return float(ttest_rel(difference, np.zeros_like(difference)).pvalue)
 
 

@@ -58,14 +58,20 @@ def gather(workload: Workload, peers: dict[str, Any]) -> tuple[list[Contender], 
 
 
 def calibrated(contender: Contender, start: Any, seconds: float) -> int:
-    """Sweeps that take about so many seconds; the first, untimed run is also the warm-up."""
-    sweeps = 1
-    contender.run(start, sweeps, 1)
-    while True:
+    """Sweeps that take about so many seconds; the first, untimed run is also the warm-up.
+
+    Some peers prepare the problem on the clock; what does not grow with sweeps is kept to a tenth of a run, unless that
+    made it longer than ten times `seconds`.
+    """
+    contender.run(start, 1, 1)
+    first, _ = contender.run(start, 1, 2)
+    sweeps, taken = 1, first
+    while (taken < seconds / 4 or taken < 2 * first) and sweeps < 10**7:
+        sweeps = max(2 * sweeps, round(sweeps * min(16.0, seconds / 2 / max(taken, 1e-9))))
         taken, _ = contender.run(start, sweeps, 2)
-        if taken > seconds / 4 or sweeps >= 10**7:
-            return max(1, round(sweeps * seconds / taken))
-        sweeps = max(sweeps + 1, round(sweeps * min(16.0, seconds / max(taken, 1e-9))))
+    a_sweep = (taken - first) / (sweeps - 1) if sweeps > 1 else taken
+    fixed = max(0.0, first - a_sweep)
+    return max(1, round(min(max(seconds, 9 * fixed), 10 * seconds) / a_sweep))
 
 
 def measure(
@@ -74,8 +80,9 @@ def measure(
     """Interleaved rounds."""
     model, chains = workload.model, workload.chains
     timings = [Timing(one, calibrated(one, pool[:chains], seconds)) for one in contenders]
-    for k in range(rounds):
-        start = pool[(k * chains + np.arange(chains)) % len(pool)]
+    draw = np.random.default_rng(1)
+    for _ in range(rounds):
+        start = pool[draw.permutation(len(pool))[:chains]]
         for timing in timings:
             seed = secrets.randbits(63)
             seeds.append(seed)

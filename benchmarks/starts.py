@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from benchmarks.workloads import CLUSTERS, Workload
 
 POOL = 64
-"""Start states for each workload; a round takes as many as it has chains, the next round the next ones."""
+"""Start states for each workload; each round draws as many as there are chains."""
 WARMUP = 5000
 
 
