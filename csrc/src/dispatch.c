@@ -8,7 +8,9 @@
 #endif
 
 int glb_isa_available(int isa) {
-#if GLB_X86
+#if defined(GLB_EMULATED_AVX512) /* tests/emulate_avx512.h */
+    return isa >= GLB_ISA_PORTABLE && isa <= GLB_ISA_AVX512ICL;
+#elif GLB_X86
     __builtin_cpu_init();
     switch (isa) {
     case GLB_ISA_PORTABLE:

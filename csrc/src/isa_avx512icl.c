@@ -1,6 +1,7 @@
 /* The kernels for AVX-512 with VBMI, GFNI, VNNI and BITALG. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#if defined(__clang__)
+#if defined(GLB_EMULATED_AVX512)
+#elif defined(__clang__)
 #pragma clang attribute push(                                                                                          \
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,avx512vnni,avx512bitalg,gfni"))), apply_to = function)
 #else
@@ -11,7 +12,7 @@
 #define GLB_AVX512 1
 #define GLB_AVX512ICL 1
 #include "kernels.h"
-#if defined(__clang__)
+#if defined(__clang__) && !defined(GLB_EMULATED_AVX512)
 #pragma clang attribute pop
 #endif
 #else
