@@ -140,7 +140,12 @@ static void exact_kernel(const glb_sweep_data *data, const glb_part *part) {
                         field[lane] += data->program->field[position];
                     }
                 }
-                thresholds_of(data, field, threshold);
+                if (data->heat_of_lane == NULL) {
+                    thresholds_of(data, 0, field, threshold);
+                } else {
+                    int64_t word = (int64_t)(c[i] - (run->first_chain >> 5));
+                    thresholds_by_lane(data, data->heat_of_lane + 32 * word, field, threshold);
+                }
                 block[at] = (block[at] & ~open[at]) | decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i,
                                                              threshold, open[at]);
             }

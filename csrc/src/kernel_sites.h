@@ -39,6 +39,7 @@ static void sites_kernel(const glb_sweep_data *data, const glb_part *part) {
     int32_t last = (part->end - 1) / 32;
     for (int32_t chain = part->first; chain < part->last; chain++) {
         int8_t *spin = data->spins + data->plan->lanes * chain;
+        int64_t heat = glb_heat_of(data, chain);
         uint32_t c[V];
         for (int i = 0; i < V; i++) {
             c[i] = data->run->first_chain + (uint32_t)chain;
@@ -64,7 +65,7 @@ static void sites_kernel(const glb_sweep_data *data, const glb_part *part) {
                     int32_t field[32];
                     uint32_t threshold[32];
                     site_fields(data, spin, chain, position, mask, field);
-                    thresholds_of(data, field, threshold);
+                    thresholds_of(data, heat, field, threshold);
                     set_spins(spin + position,
                               decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i, threshold, mask), mask);
                 }

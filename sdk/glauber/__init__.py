@@ -28,12 +28,14 @@ _HOME = {
     "SampleSet": "samples",
     "SamplingSchedule": "schedule",
     "Solution": "solver",
+    "TemperingSchedule": "schedule",
     "as_completed": "job",
     "available_devices": "registry",
     "load_spec": "catalogue",
     "open_device": "device",
     "read_model": "formats",
     "solve": "solver",
+    "tempering_ladder": "ladder",
     "wait": "job",
     "write_model": "formats",
 }
@@ -44,11 +46,12 @@ if TYPE_CHECKING:
     from glauber.device import Device, Estimate, open_device
     from glauber.formats import read_model, write_model
     from glauber.job import Job, JobStatus, as_completed, wait
+    from glauber.ladder import tempering_ladder
     from glauber.model import IsingModel, PottsModel
     from glauber.registry import available_devices
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
-    from glauber.schedule import AnnealingSchedule, SamplingSchedule
+    from glauber.schedule import AnnealingSchedule, SamplingSchedule, TemperingSchedule
     from glauber.solver import Solution, solve
     from glauber.spec import Quantity
 
@@ -66,12 +69,14 @@ __all__ = [
     "SampleSet",
     "SamplingSchedule",
     "Solution",
+    "TemperingSchedule",
     "as_completed",
     "available_devices",
     "load_spec",
     "open_device",
     "read_model",
     "solve",
+    "tempering_ladder",
     "wait",
     "write_model",
 ]

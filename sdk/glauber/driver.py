@@ -32,6 +32,8 @@ class Batch:
         state: the state after the batch, in the same form, shape (n_chains, ...): a `Run` resumes from it.
         moments: sums over the run so far, if asked for.
         facts: what the driver wants in the result's provenance, such as the kernel it chose.
+        exchanges: tempering: exchanges tried and made in this batch by pair of neighbouring temperatures, int64 of
+            shape (n_temperatures - 1, 2).
     """
 
     next_sweep: int
@@ -41,6 +43,7 @@ class Batch:
     state: NDArray[np.unsignedinteger]
     moments: Moments | None
     facts: Mapping[str, str]
+    exchanges: NDArray[np.int64] | None = None
 
 
 class Driver(Protocol):

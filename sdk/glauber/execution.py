@@ -19,7 +19,7 @@ from glauber.energy import modelled_energy
 from glauber.errors import BudgetExceededError
 from glauber.model import IsingModel, PottsModel
 from glauber.prepare import Prepared, prepared_operations
-from glauber.samples import Moments, Provenance, SampleSet, field_change
+from glauber.samples import Exchanges, Moments, Provenance, SampleSet, field_change
 from glauber.schedule import SamplingSchedule
 
 
@@ -33,6 +33,7 @@ class _Collector:
         self._energies: list[NDArray[np.float64]] = []
         self._broken: list[tuple[float, int]] = []
         self._counted: Moments | None = None
+        self._exchanges: NDArray[np.int64] | None = None
         self.last: NDArray[np.unsignedinteger] | None = None
         self.moments: Moments | None = None
         self.n_samples = 0
@@ -54,6 +55,8 @@ class _Collector:
         self.moments = batch.moments if batch.moments is not None else self._counted
         self.n_samples += batch.n_samples
         self.last = batch.state
+        if batch.exchanges is not None:
+            self._exchanges = batch.exchanges + (0 if self._exchanges is None else self._exchanges)
         if batch.samples is None or not batch.n_samples:
             return
         packed = self._read(batch.samples)
@@ -100,6 +103,12 @@ class _Collector:
         if self.last is None:
             raise BudgetExceededError("no batch was run")
         return self._read(self.last)
+
+    def exchanges(self) -> Exchanges | None:
+        """Of a tempered job."""
+        if self._exchanges is None:
+            return None
+        return Exchanges(self._request.schedule.beta_table(), self._exchanges[:, 0], self._exchanges[:, 1])
 
     def embedding_facts(self) -> dict[str, float] | None:
         """Chain breaks and strength, if embedded."""
@@ -232,4 +241,5 @@ def execute(
         program=None if prepared.embedding is not None else prepared.program,
         held_fields=None if run.fields is None else run.fields * np.float64(prepared.program.quantisation.step),
         stored_energies=energies,
+        exchanges=collector.exchanges(),
     )

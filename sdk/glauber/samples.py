@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -58,6 +58,27 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanges:
+    """How often neighbouring temperatures of a tempered job exchanged states.
+
+    Attributes:
+        betas: inverse temperatures, ascending, float64 (n_temperatures,).
+        tried: exchanges tried between temperatures k and k + 1, over all ladders, int64 (n_temperatures - 1,).
+        made: those that were accepted.
+    """
+
+    betas: NDArray[np.float64]
+    tried: NDArray[np.int64]
+    made: NDArray[np.int64]
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """Accepted share by pair; NaN where none was tried."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.made / self.tried)
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """How a result can be had again.
 
@@ -70,7 +91,7 @@ class Provenance:
         request_key: digest of the request.
         program_key: digest of the integer program.
         contract_version: of docs/machine.md, for devices that follow it; 0 for others.
-        beta: of the schedule, None for an anneal.
+        beta: of the schedule, None where it is not the same for all sweeps and chains.
         sweeps_per_sample: of the schedule.
         n_sweeps: sweeps that were run, warm-up included.
         quantisation: the integer step and what it cost.
@@ -144,6 +165,7 @@ class SampleSet:
         provenance: how to have it again.
         held_fields: the job's own fields as the device rounded them; None where it brought none.
         program: what the device was loaded with; None for an embedded model and for a result read from disk.
+        exchanges: of a tempered job; None for others.
     """
 
     model: Model
@@ -160,6 +182,7 @@ class SampleSet:
     program: AnyProgram | None = field(default=None, repr=False)
     held_fields: NDArray[np.float64] | None = field(default=None, repr=False)
     stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
+    exchanges: Exchanges | None = None
 
     def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         if isinstance(self.model, IsingModel):
@@ -216,6 +239,37 @@ class SampleSet:
             raise InvalidModelError("the program is kept neither in files nor for embedded models; run the job again")
         return self.program
 
+    def temperature(self, k: int) -> SampleSet:
+        """The chains of one temperature of a tempered job, as a result at that beta.
+
+        Timing, joules and exchanges stay those of the whole job.
+
+        Args:
+            k: which, from 0 (the hottest); negative ones count from the coldest.
+
+        Raises:
+            InvalidModelError: the job was not tempered, or has no such temperature.
+        """
+        if self.exchanges is None:
+            raise InvalidModelError("only the result of a TemperingSchedule has temperatures to choose from")
+        betas = self.exchanges.betas
+        k = range(len(betas))[whole_number("temperature", k, -len(betas), len(betas) - 1)]
+        ladders = self.n_chains // len(betas)
+        rows = slice(k * ladders, (k + 1) * ladders)
+        moments = self.moments
+        if moments is not None:
+            edges = None if moments.edges is None else moments.edges[rows]
+            moments = Moments(moments.n_samples, moments.sites[rows], edges)
+        return replace(
+            self,
+            n_chains=ladders,
+            packed=None if self.packed is None else self.packed[rows],
+            last_packed=self.last_packed[rows],
+            moments=moments,
+            stored_energies=None if self.stored_energies is None else self.stored_energies[rows],
+            provenance=replace(self.provenance, beta=float(betas[k])),
+        )
+
     def aggregate(self) -> Aggregate:
         """Distinct states with their counts, lowest energy first; one set of fields must hold for all chains."""
         if self.fields is not None and len(self.fields) > 1:
@@ -238,7 +292,14 @@ class SampleSet:
 
         Args:
             level: of the interval of beta.
+
+        Raises:
+            InvalidModelError: chains at different temperatures have no common law; take `temperature(k)` first.
         """
+        if self.exchanges is not None and self.provenance.beta is None:
+            raise InvalidModelError(
+                "chains at different temperatures have no common law; look at one of them with temperature(k)"
+            )
         fields = self.model.fields[None] if self.fields is None else self.fields
         free = np.ones((1, self.model.n_sites), dtype=bool) if self.clamped is None else ~self.clamped
         return diagnose(
@@ -289,6 +350,8 @@ class SampleSet:
             "moments.sites": None if self.moments is None else self.moments.sites,
             "moments.edges": None if self.moments is None else self.moments.edges,
         }
+        if self.exchanges is not None:
+            optional |= {f"exchanges.{name}": array for name, array in asdict(self.exchanges).items()}
         arrays.update({name: array for name, array in optional.items() if array is not None})
         report = self.energy_report
         parts = {name: asdict(part) for name, part in report.parts.items()}
@@ -324,6 +387,9 @@ class SampleSet:
         moments = None
         if header["n_moments"] is not None:
             moments = Moments(header["n_moments"], arrays["moments.sites"], arrays.get("moments.edges"))
+        exchanges = None
+        if "exchanges.betas" in arrays:
+            exchanges = Exchanges(*(arrays[f"exchanges.{name}"] for name in ("betas", "tried", "made")))
         energy["parts"] = {name: EnergyPart(**part) for name, part in energy["parts"].items()}
         model = model_from_arrays(header, parts, path)
         chains, samples = header["n_chains"], header["n_samples"]
@@ -344,6 +410,7 @@ class SampleSet:
             energy_report=EnergyReport(**energy),
             provenance=Provenance(**provenance, quantisation=QuantisationReport(**quantisation)),
             stored_energies=arrays.get("energies"),
+            exchanges=exchanges,
         )
 
     def __repr__(self) -> str:

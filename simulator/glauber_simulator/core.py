@@ -115,6 +115,9 @@ class _CoreSession(_Arrays):
         self._c_run.n_b = len(run.b)
         self._c_run.n_threads = n_threads
         self._c_run.isa = self._isa
+        if run.exchange is not None:
+            self._c_run.n_ladders = run.exchange.n_ladders
+            self._c_run.moves_every = run.exchange.every
         self._output = ffi.new("glb_output *")
         self._wants_moments = "moments" in run.observe
         self._wants_samples = "samples" in run.observe
@@ -196,6 +199,7 @@ class IsingSession(_CoreSession):
         self._state = ffi.from_buffer("uint8_t[]", _aligned(self._plan.state_bytes))
         self._scratch = ffi.from_buffer("uint8_t[]", net.scratch(self._plan))
         self._prepare_moments(program)
+        self._exchanges: NDArray[np.int64] | None = None
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
         _ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
@@ -242,6 +246,9 @@ class IsingSession(_CoreSession):
         self._output.every = every
         self._output.n_samples = kept
         self._output.samples = ffi.from_buffer("uint8_t[]", samples) if kept else ffi.NULL
+        if self._run.exchange is not None:
+            self._exchanges = np.zeros((len(self._run.b) - 1, 2), dtype=np.int64)
+            self._output.exchanges = ffi.from_buffer("int64_t[]", self._exchanges)
         _ensure(
             lib.glb_ising_sweep(
                 self._c,
@@ -270,6 +277,10 @@ class IsingSession(_CoreSession):
         if self._sites is None or self._edges is None:
             return None
         return Moments(self._n_moments, self._sites.T.copy(), self._edges.T.copy())
+
+    def exchanges(self) -> NDArray[np.int64] | None:
+        """See Session.exchanges."""
+        return self._exchanges
 
 
 class PottsNet(_Arrays):
@@ -369,3 +380,6 @@ class PottsSession(_CoreSession):
     def moments(self) -> Moments | None:
         """See Session.moments."""
         return None if self._counts is None else Moments(self._n_moments, self._counts.copy(), None)
+
+    def exchanges(self) -> None:
+        """See Session.exchanges."""

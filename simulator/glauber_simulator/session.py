@@ -33,6 +33,10 @@ class Session(Protocol):
         """Sums over the kept states so far, if the run asks for them."""
         ...
 
+    def exchanges(self) -> NDArray[np.int64] | None:
+        """Of the last `advance`, as `driver.Batch.exchanges` has them."""
+        ...
+
 
 def potts_dtype(n_states: int) -> type[np.unsignedinteger]:
     """The smallest unsigned type that holds a Potts state."""
