@@ -43,13 +43,10 @@ int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan
         }
     }
     if (packed != NULL && is_replica(run)) {
-        glb_unpack_replicas(program, run, plan, packed, (uint32_t *)(void *)state);
+        glb_unpack_replicas(program, run, plan, packed, NULL, 0, plan->lanes / 32, (uint32_t *)(void *)state);
     }
     for (int32_t chain = 0; packed != NULL && !is_replica(run) && chain < run->n_chains; chain++) {
-        for (int32_t p = 0; p < program->n_sites; p++) {
-            int64_t site = program->site[p];
-            set_spin(run, plan, state, p, chain, (packed[bytes * chain + site / 8] >> (site % 8)) & 1);
-        }
+        unpack_chain(program, run, plan, packed + bytes * chain, chain, state);
     }
     for (int32_t p = 0; run->clamp != NULL && p < program->n_sites; p++) {
         for (int32_t chain = 0; chain < run->n_chains; chain++) {
@@ -295,8 +292,12 @@ static void work(void *argument, glb_team *team, int thread) {
                 glb_barrier(team);
             }
         }
-        if (tempered && data.sweep % (uint64_t)run->moves_every == 0) {
-            glb_exchange(program, run, plan, job->output, &job->moves, job->state, data.sweep, team, thread);
+        if (run->moves_every > 0 && data.sweep % (uint64_t)run->moves_every == 0) {
+            if (tempered) {
+                glb_exchange(&job->moves, data.sweep, team, thread);
+            } else if (data.sweep < (uint64_t)run->n_b) {
+                glb_resample(&job->moves, data.sweep, team, thread);
+            }
             if (job->bytes != NULL) { /* a thread's own blocks */
                 fill_bytes(program, plan, job->state, first, last, job->bytes);
             }
@@ -371,8 +372,12 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.free = free;
     }
     if (run->moves_every > 0) {
-        job.moves = glb_moves_in(run, plan, scratch + plan->scratch_bytes - glb_moves_bytes(run, plan));
-        glb_fill_heats(run, plan, net, &job.moves);
+        uint8_t *memory = scratch + plan->scratch_bytes - glb_moves_bytes(program, run, plan);
+        job.moves = glb_moves_in(program, run, plan, memory);
+        job.moves.output = output;
+        job.moves.state = state;
+        job.moves.moves_before = (int64_t)((first_sweep - 1) / (uint64_t)run->moves_every);
+        glb_fill_heats(&job.moves, net);
     }
     return glb_parallel(run->n_threads, work, &job);
 }

@@ -8,15 +8,18 @@ enum { MAX_LEVELS = 32, CACHE_BYTES = 1 << 19, ROWS_BEYOND = 64, MOST_ENTRIES = 
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* Chains exchange across the whole job, so it has no shards; temperatures ascend. */
+/* States move across the whole job, so it has no shards; temperatures ascend. */
 static int check_moves(const glb_run *run) {
-    if (run->n_ladders < 0 || run->moves_every < 0 || (run->n_ladders > 0) != (run->moves_every > 0)) {
+    if (run->n_ladders < 0 || run->moves_every < 0 || (run->n_ladders > 0 && run->moves_every == 0)) {
         return GLB_E_SIZE;
     }
-    if (run->n_ladders > 0 && (run->first_chain != 0 || run->n_b < 2 || run->n_chains != run->n_ladders * run->n_b)) {
+    if (run->n_ladders > 0 && (run->n_b < 2 || run->n_chains != run->n_ladders * run->n_b)) {
         return GLB_E_SIZE;
     }
-    for (int64_t k = 1; run->n_ladders > 0 && k < run->n_b; k++) {
+    if (run->moves_every > 0 && run->first_chain != 0) {
+        return GLB_E_SIZE;
+    }
+    for (int64_t k = 1; run->moves_every > 0 && k < run->n_b; k++) {
         if (run->b[k] < run->b[k - 1]) {
             return GLB_E_RANGE;
         }
@@ -203,7 +206,7 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         plan->byte_stride = round_up(n, 4) / 4 * 64 * plan->byte_vectors;
         plan->scratch_bytes += plan->byte_stride * plan->n_blocks;
     }
-    plan->scratch_bytes += glb_moves_bytes(run, plan); /* at the end */
+    plan->scratch_bytes += glb_moves_bytes(program, run, plan); /* at the end */
     return GLB_OK;
 }
 

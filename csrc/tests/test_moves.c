@@ -1,4 +1,5 @@
-/* Moves between chains against an oracle, written from docs/machine.md one chain at a time: tempering. */
+/* Moves between chains against an oracle, written from docs/machine.md one chain at a time: tempering and
+ * population annealing. */
 #include "testing.h"
 
 struct moves_job {
@@ -78,9 +79,17 @@ static int64_t energy(const struct moves_job *job, const uint8_t *packed, int32_
     return twice / 2;
 }
 
+/* What a run counts beside its states. */
+enum { MOST = 16, MOST_CHAINS = 160 };
+struct counts {
+    int64_t exchanges[MOST], lowest[MOST];
+    uint64_t weights[MOST];
+    int32_t family[MOST_CHAINS];
+};
+
 /* The states after n_sweeps sweeps of the core, from `packed` or at random, into `after`. */
 static void core_sweeps(const struct moves_job *job, const glb_run *run, const uint8_t *packed, uint64_t first,
-                        int64_t n_sweeps, int64_t *exchanges, uint8_t *after) {
+                        int64_t n_sweeps, struct counts *counts, uint8_t *after) {
     glb_traits traits;
     glb_plan plan;
     int rc = glb_ising_check(&job->program, &traits) | glb_ising_plan(&job->program, &traits, run, &plan);
@@ -89,7 +98,10 @@ static void core_sweeps(const struct moves_job *job, const glb_run *run, const u
     uint8_t *state = allocate_aligned(plan.state_bytes);
     uint8_t *scratch = allocate_aligned(plan.scratch_bytes);
     memset(scratch, 0, (size_t)plan.scratch_bytes);
-    glb_output output = {.exchanges = exchanges};
+    glb_output output = {.exchanges = counts->exchanges,
+                         .lowest = counts->lowest,
+                         .weights = counts->weights,
+                         .family = counts->family};
     rc |= glb_ising_net(&job->program, &traits, &plan, net);
     rc |= glb_ising_start(&job->program, run, &plan, packed, state);
     rc |= glb_ising_sweep(&job->program, run, &plan, net, state, scratch, first, n_sweeps, &output);
@@ -161,7 +173,7 @@ static void test_tempering(void) {
             uint8_t *next = NEW(uint8_t, bytes * job.n_chains);
             uint8_t *got = NEW(uint8_t, bytes * job.n_chains);
             uint8_t *start = NEW(uint8_t, bytes * job.n_chains);
-            int64_t counted[16] = {0};
+            struct counts counted = {0};
             for (int64_t k = 0; k < bytes * job.n_chains; k++) {
                 start[k] = (uint8_t)random_u64();
             }
@@ -173,13 +185,14 @@ static void test_tempering(void) {
                     run.n_b = 1;
                     run.n_ladders = 0;
                     run.moves_every = 0;
-                    core_sweeps(&job, &run, wanted, s, 1, NULL, got);
+                    struct counts none = {0};
+                    core_sweeps(&job, &run, wanted, s, 1, &none, got);
                     int64_t from = bytes * k * job.n_ladders;
                     memcpy(next + from, got + from, (size_t)(bytes * job.n_ladders));
                 }
                 memcpy(wanted, next, (size_t)(bytes * job.n_chains));
                 if (s % (uint64_t)job.every == 0) {
-                    oracle_exchange(&job, s, wanted, counted);
+                    oracle_exchange(&job, s, wanted, counted.exchanges);
                 }
             }
             for (int isa = 0; isa < GLB_N_ISA; isa++) {
@@ -187,17 +200,122 @@ static void test_tempering(void) {
                     for (int kernel = 0; kernel < 2; kernel++) {
                         int forced = layout == GLB_REPLICA_PLANES ? GLB_KERNEL_EXACT : GLB_KERNEL_SITES;
                         glb_run run = run_of(&job, isa, kernel == 0 ? GLB_KERNEL_AUTO : forced, threads);
-                        int64_t exchanges[16] = {0};
-                        core_sweeps(&job, &run, start, cases[i].first, LENGTH, exchanges, got);
+                        struct counts counts = {0};
+                        core_sweeps(&job, &run, start, cases[i].first, LENGTH, &counts, got);
                         CHECK(memcmp(got, wanted, (size_t)(bytes * job.n_chains)) == 0,
                               "tempering, case %d, layout %d, isa %d, kernel %d, %d threads: states", (int)i,
                               (int)layout, isa, run.kernel, threads);
-                        CHECK(memcmp(exchanges, counted, sizeof counted) == 0, "tempering, case %d: counts", (int)i);
+                        CHECK(memcmp(&counts, &counted, sizeof counted) == 0, "tempering, case %d: counts", (int)i);
                     }
                 }
             }
             free(wanted);
             free(next);
+            free(got);
+            free(start);
+            free_job(&job);
+        }
+    }
+}
+
+static void oracle_resample(const struct moves_job *job, uint64_t sweep, uint8_t *packed, int64_t number,
+                            struct counts *counts) {
+    const uint32_t key[4] = {(uint32_t)job->seed, (uint32_t)(job->seed >> 32), GLB_RESAMPLING, (uint32_t)(sweep >> 32)};
+    const uint32_t counter[4] = {0, (uint32_t)sweep, 0, 0};
+    int64_t bytes = (job->graph.n + 7) / 8;
+    uint64_t n = (uint64_t)job->n_chains;
+    uint8_t *old = NEW(uint8_t, bytes * job->n_chains);
+    uint64_t sums[MOST_CHAINS];
+    int32_t family[MOST_CHAINS];
+    uint32_t word[4];
+    int64_t lowest = INT64_MAX;
+    uint64_t total = 0;
+    int shift = 0;
+    while ((UINT64_C(1) << shift) < n) {
+        shift++;
+    }
+    for (int32_t c = 0; c < job->n_chains; c++) {
+        int64_t e = energy(job, packed, c);
+        lowest = e < lowest ? e : lowest;
+    }
+    for (int32_t c = 0; c < job->n_chains; c++) {
+        uint64_t rise = (uint64_t)(energy(job, packed, c) - lowest) / 2;
+        total += glb_test_exp2(glb_scale(rise, job->b[sweep] - job->b[sweep - 1])) >> shift;
+        sums[c] = total;
+    }
+    memcpy(old, packed, (size_t)(bytes * job->n_chains));
+    memcpy(family, counts->family, sizeof family);
+    glb_test_threefry(key, counter, word);
+    uint64_t start = glb_potts_target(word[0], total);
+    for (uint64_t c = 0; c < n; c++) {
+        /* floor((c total + start) / n) in halves: total = high n + low, all products far below 2^64 */
+        uint64_t target = c * (total / n) + (c * (total % n) + start % n) / n + start / n;
+        int32_t parent = 0;
+        while (sums[parent] <= target) {
+            parent++;
+        }
+        memcpy(packed + bytes * (int64_t)c, old + bytes * parent, (size_t)bytes);
+        counts->family[c] = family[parent];
+    }
+    counts->lowest[number] = lowest;
+    counts->weights[number] = total;
+    free(old);
+}
+
+static void test_population(void) {
+    static const struct {
+        int32_t n, colours, edges, limit, n_chains;
+        int64_t every;
+    } cases[] = {
+        {45, 3, 70, 1, 100, 1}, {45, 2, 60, 1, 64, 2}, {45, 3, 80, 20000, 33, 1}, {30, 4, 60, 5, 3, 3}, {66, 1, 0, 300, 160, 2},
+    };
+    enum { LENGTH = 8 };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (int32_t layout = 0; layout < 2; layout++) {
+            struct moves_job job = {.n_b = LENGTH,
+                                    .n_chains = cases[i].n_chains,
+                                    .every = cases[i].every,
+                                    .layout = layout};
+            make_job(&job, cases[i].n, cases[i].colours, cases[i].edges, cases[i].limit);
+            for (int32_t k = 0; k < LENGTH; k++) {
+                uint64_t step = (uint64_t)(k / cases[i].every);
+                job.b[k] = (UINT64_C(1) << 30) / (uint64_t)cases[i].limit * step;
+            }
+            int64_t size = (job.graph.n + 7) / 8 * job.n_chains;
+            uint8_t *wanted = NEW(uint8_t, size);
+            uint8_t *got = NEW(uint8_t, size);
+            uint8_t *start = NEW(uint8_t, size);
+            struct counts counted = {0};
+            struct counts first = {0};
+            for (int64_t k = 0; k < size; k++) {
+                start[k] = (uint8_t)random_u64();
+            }
+            for (int32_t c = 0; c < job.n_chains; c++) {
+                counted.family[c] = first.family[c] = c;
+            }
+            memcpy(wanted, start, (size_t)size);
+            for (uint64_t s = 1; s <= LENGTH; s++) {
+                glb_run run = run_of(&job, GLB_ISA_PORTABLE, GLB_KERNEL_AUTO, 1);
+                struct counts none = {0};
+                run.moves_every = 0;
+                core_sweeps(&job, &run, wanted, s, 1, &none, got);
+                memcpy(wanted, got, (size_t)size);
+                if (s % (uint64_t)job.every == 0 && s < LENGTH) {
+                    oracle_resample(&job, s, wanted, (int64_t)(s / (uint64_t)job.every) - 1, &counted);
+                }
+            }
+            for (int isa = 0; isa < GLB_N_ISA; isa++) {
+                for (int threads = 1; glb_isa_available(isa) && threads <= 3; threads++) {
+                    glb_run run = run_of(&job, isa, GLB_KERNEL_AUTO, threads);
+                    struct counts counts = first;
+                    core_sweeps(&job, &run, start, 1, LENGTH, &counts, got);
+                    CHECK(memcmp(got, wanted, (size_t)size) == 0,
+                          "population, case %d, layout %d, isa %d, %d threads: states", (int)i, (int)layout, isa,
+                          threads);
+                    CHECK(memcmp(&counts, &counted, sizeof counted) == 0, "population, case %d: counts", (int)i);
+                }
+            }
+            free(wanted);
             free(got);
             free(start);
             free_job(&job);
@@ -226,7 +344,7 @@ static void test_refusals(void) {
             broken.n_chains = 13;
             break;
         case 2:
-            broken.moves_every = 0;
+            broken.moves_every = 0; /* ladders that never exchange */
             break;
         case 3:
             broken.n_ladders = -4;
@@ -246,5 +364,6 @@ static void test_refusals(void) {
 
 void test_moves(void) {
     test_tempering();
+    test_population();
     test_refusals();
 }

@@ -23,6 +23,7 @@ _HOME = {
     "Job": "job",
     "JobRequest": "request",
     "JobStatus": "job",
+    "PopulationSchedule": "schedule",
     "PottsModel": "model",
     "Quantity": "spec",
     "SampleSet": "samples",
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from glauber.registry import available_devices
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
-    from glauber.schedule import AnnealingSchedule, SamplingSchedule, TemperingSchedule
+    from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
     from glauber.solver import Solution, solve
     from glauber.spec import Quantity
 
@@ -64,6 +65,7 @@ __all__ = [
     "Job",
     "JobRequest",
     "JobStatus",
+    "PopulationSchedule",
     "PottsModel",
     "Quantity",
     "SampleSet",

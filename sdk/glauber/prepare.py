@@ -30,7 +30,7 @@ from glauber.energy import Operations, modelled_energy
 from glauber.errors import BudgetExceededError, InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import JobRequest
-from glauber.schedule import SamplingSchedule, TemperingSchedule
+from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
 from glauber.spec import AnySpec, Method
 from glauber.topology import TopologyBase
 
@@ -122,6 +122,11 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
     fold = _check_temperature(request, spec)
     embedding = None
     if request.embed and isinstance(model, IsingModel) and spec.topology is not None and misfits(model, spec):
+        if isinstance(schedule, PopulationSchedule):
+            raise ModelNotSupportedError(
+                "an embedded model's free energy is not the model's own; population annealing needs a device that takes"
+                " the graph as it is, such as sim://ideal"
+            )
         embedding = cache.embed(model, spec.topology)
         model = embed_model(model, embedding, spec.topology)
     else:
@@ -184,8 +189,8 @@ def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
         raise ModelNotSupportedError(
             f"{spec.name} has one set of fields for all chains; submit one job for each set of fields"
         )
-    if isinstance(request.schedule, TemperingSchedule):
-        _check_method(request, spec, "tempering")
+    if isinstance(request.schedule, TemperingSchedule | PopulationSchedule):
+        _check_method(request, spec, request.schedule.kind)
     if "samples" not in able.observables and request.observe != {"last"}:
         raise ModelNotSupportedError(f'{spec.name} returns the last state only; submit with observe={{"last"}}')
 
@@ -211,7 +216,7 @@ def _check_method(request: JobRequest, spec: AnySpec, method: Method) -> None:
 def _check_temperature(request: JobRequest, spec: AnySpec) -> float | None:
     """Beta to fold into the coefficients, or None; refuses schedules that the device has no way to follow."""
     schedule = request.schedule
-    if isinstance(schedule, SamplingSchedule | TemperingSchedule) and not spec.capabilities.sampler:
+    if not isinstance(schedule, AnnealingSchedule) and not spec.capabilities.sampler:
         raise ModelNotSupportedError(
             f"{spec.name} is an optimiser and states no temperature, so it cannot sample at"
             f" beta = {schedule.beta_table()[-1]:g}; use an AnnealingSchedule for low energies, or another device"

@@ -16,7 +16,7 @@ from glauber.checks import real_numbers, whole_number
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
 from glauber.model import IsingModel, Model, PottsModel
-from glauber.schedule import SCHEDULES, SamplingSchedule, Schedule, TemperingSchedule, readable
+from glauber.schedule import SCHEDULES, PopulationSchedule, SamplingSchedule, Schedule, TemperingSchedule, readable
 
 REQUEST_FORMAT = "glauber.job-request"
 REQUEST_VERSION = 1
@@ -113,7 +113,7 @@ class JobRequest:
             set_(self, "fields", self._checked_fields(self.fields))
         if self.initial is not None:
             set_(self, "initial", self._checked_initial(self.initial))
-        if isinstance(self.schedule, TemperingSchedule):
+        if isinstance(self.schedule, TemperingSchedule | PopulationSchedule):
             self._check_one_model()
         limit = self.budget.sweeps if self.budget is not None else None
         if limit is not None and limit < self.schedule.n_warmup + self.schedule.sweeps_per_sample:

@@ -79,6 +79,53 @@ class Exchanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Population:
+    """What population annealing found beside its states.
+
+    Of the model that the device held after quantisation, with its offset and the job's own fields.
+
+    Attributes:
+        betas: inverse temperatures, ascending, float64 (n_temperatures,).
+        log_ratios: ln Z(beta_k) / Z(beta_0): sums of ln of the population's mean weights, float64 (n_temperatures,).
+        log_states: ln of the number of states, free spins times ln 2: ln Z at beta = 0.
+        families: the chain of the start that each chain descends from, int32 (n_chains,).
+    """
+
+    betas: NDArray[np.float64]
+    log_ratios: NDArray[np.float64]
+    log_states: float
+    families: NDArray[np.int32]
+
+    @property
+    def log_partition(self) -> NDArray[np.float64]:
+        """Ln Z at each beta, float64 (n_temperatures,).
+
+        Raises:
+            InvalidModelError: the population did not start at beta = 0, so only ratios are known.
+        """
+        if self.betas[0] != 0:
+            raise InvalidModelError(
+                f"the population started at beta = {self.betas[0]:g}, where ln Z is not known; start at 0, or use"
+                " log_ratios"
+            )
+        return self.log_states + self.log_ratios
+
+    @property
+    def n_families(self) -> int:
+        """Chains of the start that still have descendants; with few left the population is too small."""
+        return len(np.unique(self.families))
+
+    @property
+    def mean_square_family(self) -> float:
+        """Sum over families of (size / n_chains)^2, times n_chains: 1 if all survive, n_chains if one does.
+
+        The standard error of ln Z is about sqrt(mean_square_family / n_chains) or less (Wang, Machta, Katzgraber 2015).
+        """
+        sizes = np.unique(self.families, return_counts=True)[1]
+        return float((sizes.astype(np.float64) ** 2).sum() / len(self.families))
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """How a result can be had again.
 
@@ -166,6 +213,7 @@ class SampleSet:
         held_fields: the job's own fields as the device rounded them; None where it brought none.
         program: what the device was loaded with; None for an embedded model and for a result read from disk.
         exchanges: of a tempered job; None for others.
+        population: of population annealing; None for others.
     """
 
     model: Model
@@ -183,6 +231,7 @@ class SampleSet:
     held_fields: NDArray[np.float64] | None = field(default=None, repr=False)
     stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
     exchanges: Exchanges | None = None
+    population: Population | None = None
 
     def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         if isinstance(self.model, IsingModel):
@@ -352,6 +401,8 @@ class SampleSet:
         }
         if self.exchanges is not None:
             optional |= {f"exchanges.{name}": array for name, array in asdict(self.exchanges).items()}
+        if self.population is not None:
+            optional |= {f"population.{name}": np.asarray(each) for name, each in asdict(self.population).items()}
         arrays.update({name: array for name, array in optional.items() if array is not None})
         report = self.energy_report
         parts = {name: asdict(part) for name, part in report.parts.items()}
@@ -390,6 +441,12 @@ class SampleSet:
         exchanges = None
         if "exchanges.betas" in arrays:
             exchanges = Exchanges(*(arrays[f"exchanges.{name}"] for name in ("betas", "tried", "made")))
+        population = None
+        if "population.betas" in arrays:
+            betas, ratios, states, families = (
+                arrays[f"population.{name}"] for name in ("betas", "log_ratios", "log_states", "families")
+            )
+            population = Population(betas, ratios, float(states), families)
         energy["parts"] = {name: EnergyPart(**part) for name, part in energy["parts"].items()}
         model = model_from_arrays(header, parts, path)
         chains, samples = header["n_chains"], header["n_samples"]
@@ -411,6 +468,7 @@ class SampleSet:
             provenance=Provenance(**provenance, quantisation=QuantisationReport(**quantisation)),
             stored_energies=arrays.get("energies"),
             exchanges=exchanges,
+            population=population,
         )
 
     def __repr__(self) -> str:

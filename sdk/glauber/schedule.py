@@ -200,10 +200,60 @@ class TemperingSchedule(_Schedule):
         return np.array(self.betas)
 
 
-Schedule = SamplingSchedule | AnnealingSchedule | TemperingSchedule
+class PopulationSchedule(_Schedule):
+    """Population annealing: many chains are cooled together, and at each step resampled by their Boltzmann weights.
+
+    The population is at betas[0] first, for sweeps_per_step sweeps; then for each further beta it is resampled and
+    swept again. The last state of each chain is kept; `SampleSet.population` has the free energy. It is absolute if
+    betas[0] = 0, where ln Z is the number of free spins times ln 2.
+    """
+
+    kind: Literal["population"] = "population"
+    betas: Annotated[tuple[Beta, ...], BeforeValidator(_sequence), Field(min_length=2)]
+    """Inverse temperatures, ascending, such as numpy.linspace(0, 3, 101)."""
+    sweeps_per_step: Count = 10
+    """Sweeps at each of them."""
+    n_chains: Chains = 1024
+    """Size of the population; it stays the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(a >= b for a, b in itertools.pairwise(self.betas)):
+            raise ValueError("betas must ascend: each above the one before it")
+        if self.n_sweeps > MAX_ANNEAL_SWEEPS:
+            raise ValueError(f"{self.n_sweeps} sweeps in all are more than {MAX_ANNEAL_SWEEPS}")
+        return self
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps in all."""
+        return len(self.betas) * self.sweeps_per_step
+
+    @property
+    def n_samples(self) -> int:
+        """States kept per chain: the last one."""
+        return 1
+
+    @property
+    def n_warmup(self) -> int:
+        """Sweeps before the kept one."""
+        return self.n_sweeps - 1
+
+    @property
+    def sweeps_per_sample(self) -> int:
+        """Sweeps from one kept state to the next; there is only one."""
+        return 1
+
+    def beta_table(self) -> NDArray[np.float64]:
+        """The inverse temperature of every sweep, shape (n_sweeps,)."""
+        return np.repeat(np.array(self.betas), self.sweeps_per_step)
+
+
+Schedule = SamplingSchedule | AnnealingSchedule | TemperingSchedule | PopulationSchedule
 SCHEDULES: dict[str, type[Schedule]] = {
     "sampling": SamplingSchedule,
     "annealing": AnnealingSchedule,
     "tempering": TemperingSchedule,
+    "population": PopulationSchedule,
 }
 """By their `kind`."""

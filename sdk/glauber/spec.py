@@ -108,7 +108,7 @@ class Coefficients(_Frozen):
     source: str = ""
 
 
-Method = Literal["tempering"]
+Method = Literal["tempering", "population"]
 
 
 class Capabilities(_Frozen):

@@ -72,6 +72,7 @@ class SimulatorDriver:
         moments = 8 * run.n_chains * (program.n_sites + program.n_edges) if "moments" in run.observe else 0
         dense = 8 * program.n_sites**2 if self.body == "reference" else 0
         moves = 0 if run.exchange is None else 12 * lanes + 1024 * len(run.b)
+        moves += 0 if run.resample is None else 16 * lanes + cells // 8
         net = moves + 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
         return int(cells * held) + 2 * moments + dense + net
 
@@ -114,6 +115,7 @@ class SimulatorDriver:
                 moments=session.moments(),
                 facts=facts,
                 exchanges=session.exchanges(),
+                resamplings=session.resamplings(),
             )
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from glauber_simulator.arithmetic import exp2, key_of, scale, threefry4x32
 
-EXCHANGE = 2
+EXCHANGE, RESAMPLING = 2, 5
 
 
 def exchange(run: Run, sweep: int, energies: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -41,3 +41,28 @@ def exchange(run: Run, sweep: int, energies: NDArray[np.int64]) -> tuple[NDArray
                 counts[pair, 1] += 1
                 source[low], source[high] = high, low
     return source, counts
+
+
+def parents(run: Run, sweep: int, energies: NDArray[np.int64]) -> tuple[NDArray[np.int64], int, int]:
+    """The resampling after a sweep.
+
+    Args:
+        run: a run of population annealing.
+        sweep: number of the sweep that has been done.
+        energies: in steps, shape (n_chains,).
+
+    Returns:
+        The parent of each chain, the lowest energy, and the sum of weights.
+    """
+    n, apart = run.n_chains, int(run.b[sweep] - run.b[sweep - 1])
+    lowest = int(energies.min())
+    weights = exp2(scale(((energies - lowest) // 2).astype(np.uint64), apart)) >> np.uint64((n - 1).bit_length())
+    sums = np.cumsum(weights, dtype=np.uint64)
+    total = int(sums[-1])
+    zero = np.uint32(0)
+    word = threefry4x32(
+        key_of(run.seed, RESAMPLING, 0, run.stream, sweep), (zero, np.uint32(sweep & 0xFFFFFFFF), zero, zero)
+    )[0]
+    start = int(word) * total >> 32
+    targets = np.array([(child * total + start) // n for child in range(n)], dtype=np.uint64)
+    return np.searchsorted(sums, targets, side="right"), lowest, total

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 from glauber.compile import PottsProgram, Program, Run, pack_spins, unpack_spins
+from glauber.driver import Resamplings
 from glauber.samples import Moments
 from numpy.typing import NDArray
 
 from glauber_simulator.arithmetic import U32, U64, ULongs, exp2, key_of, scale, threefry4x32, thresholds, uniforms
-from glauber_simulator.moves import exchange
+from glauber_simulator.moves import exchange, parents
 from glauber_simulator.session import potts_dtype
 
 DECISION, START, CATEGORICAL = 0, 1, 3
@@ -52,6 +53,9 @@ class IsingReference:
             u = uniforms(key, 0, run.layout, np.arange(n), self._chains)
             spins = np.where(u < U64(1 << 31), 1, -1)
         self._spins = np.where(self._clamp != 0, self._clamp, spins).astype(np.int64)
+        self._families: NDArray[np.integer] = np.arange(run.n_chains)
+        if run.resample is not None and run.resample.families is not None:
+            self._families = run.resample.families
         self._count = 0
         self._site_sum = np.zeros((run.n_chains, n), dtype=np.int64)
         self._edge_sum = np.zeros((run.n_chains, program.n_edges), dtype=np.int64)
@@ -87,6 +91,11 @@ class IsingReference:
             source, counts = exchange(self._run, sweep, self._energies())
             self._spins = self._spins[:, source]
             self._exchanges += counts
+        resample = self._run.resample
+        if resample is not None and sweep % resample.every == 0 and sweep < len(self._run.b):
+            source, lowest, weights = parents(self._run, sweep, self._energies())
+            self._spins, self._families = self._spins[:, source], self._families[source]
+            self._resamplings.append((lowest, weights))
 
     def _by_site(self) -> NDArray[np.int8]:
         spins = np.empty((self._run.n_chains, self._program.n_sites), dtype=np.int8)
@@ -97,6 +106,7 @@ class IsingReference:
         """See Session.advance."""
         kept = []
         self._exchanges = np.zeros((len(self._run.b) - 1, 2), dtype=np.int64)
+        self._resamplings: list[tuple[int, int]] = []
         for s in range(n_sweeps):
             self._sweep(first_sweep + s)
             self._move(first_sweep + s)
@@ -124,6 +134,14 @@ class IsingReference:
     def exchanges(self) -> NDArray[np.int64] | None:
         """See Session.exchanges."""
         return None if self._run.exchange is None else self._exchanges
+
+    def resamplings(self) -> Resamplings | None:
+        """See Session.resamplings."""
+        if self._run.resample is None:
+            return None
+        lowest = np.array([each for each, _ in self._resamplings], dtype=np.int64)
+        weights = np.array([each for _, each in self._resamplings], dtype=np.uint64)
+        return Resamplings(lowest, weights, self._families.astype(np.int32))
 
 
 class PottsReference:
@@ -218,3 +236,6 @@ class PottsReference:
 
     def exchanges(self) -> None:
         """See Session.exchanges."""
+
+    def resamplings(self) -> None:
+        """See Session.resamplings."""

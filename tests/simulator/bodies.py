@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import AnyProgram, Run, compile_program, step_of
-from glauber.driver import Batch
+from glauber.driver import Batch, Resamplings
 from glauber.model import IsingModel, Model
 from glauber.samples import Moments
 from glauber_simulator import core, driver
@@ -55,6 +55,7 @@ class Outcome:
     n_batches: int
     kernel: str = ""
     exchanges: NDArray[np.int64] | None = None
+    resamplings: Resamplings | None = None
 
 
 def joined(batches: list[Batch]) -> Outcome:
@@ -71,7 +72,15 @@ def joined(batches: list[Batch]) -> Outcome:
         n_batches=len(batches),
         kernel=kernel,
         exchanges=np.sum(moved, axis=0) if moved else None,
+        resamplings=all_resamplings([batch.resamplings for batch in batches if batch.resamplings is not None]),
     )
+
+
+def all_resamplings(parts: list[Resamplings]) -> Resamplings | None:
+    if not parts:
+        return None
+    lowest, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("lowest", "weights"))
+    return Resamplings(lowest, weights, parts[-1].families)
 
 
 def run_whole(body: str, program: AnyProgram, run: Run) -> Outcome:
@@ -93,6 +102,8 @@ def run_in_parts(program: AnyProgram, run: Run, sweeps: int, monkeypatch: pytest
         sums = batch.moments
         resumed = None if sums is None else (sums.n_samples, sums.sites, sums.edges)
         run = replace(run, first_sweep=batch.next_sweep, initial=batch.state, initial_moments=resumed)
+        if batch.resamplings is not None and run.resample is not None:
+            run = replace(run, resample=replace(run.resample, families=batch.resamplings.families))
     monkeypatch.undo()
     return joined(batches)
 
@@ -110,6 +121,11 @@ def assert_same(got: Outcome, wanted: Outcome, context: object) -> None:
     if wanted.moments.edges is not None:
         np.testing.assert_array_equal(got.moments.edges, wanted.moments.edges, err_msg=where)
     np.testing.assert_array_equal(got.exchanges, wanted.exchanges, err_msg=where)
+    assert (got.resamplings is None) == (wanted.resamplings is None), where
+    if got.resamplings is not None:
+        for name in ("lowest", "weights", "families"):
+            found, right = getattr(got.resamplings, name), getattr(wanted.resamplings, name)
+            np.testing.assert_array_equal(found, right, err_msg=f"{where}: {name}")
 
 
 def assert_bodies_agree(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from glauber.compile.program import AnyProgram, PottsProgram, check_sums
 from glauber.compile.quantise import to_steps
 from glauber.errors import ModelNotSupportedError
-from glauber.schedule import Schedule, TemperingSchedule
+from glauber.schedule import PopulationSchedule, Schedule, TemperingSchedule
 
 LOG2_E = 1.4426950408889634
 SITE_PLANE_CHAINS = 4
@@ -34,6 +34,19 @@ class Exchange:
 
     n_ladders: int
     every: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resample:
+    """Population annealing: the chains are resampled by their weights when b changes.
+
+    Attributes:
+        every: resamplings follow the sweeps whose number this divides, but not the last of `Run.b`.
+        families: int32 (n_chains,), the chain of the start that each descends from; None at the start.
+    """
+
+    every: int
+    families: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +75,7 @@ class Run:
         isa: for simulators: an instruction set by name, or None. Never changes a sample.
         kernel: for simulators: an algorithm by name, or None for the fastest that fits. Never changes a sample.
         exchange: for tempering.
+        resample: for population annealing.
     """
 
     b: NDArray[np.uint64]
@@ -83,6 +97,7 @@ class Run:
     isa: str | None
     kernel: str | None = None
     exchange: Exchange | None = None
+    resample: Resample | None = None
 
     @property
     def n_sweeps(self) -> int:
@@ -164,11 +179,16 @@ def make_run(
         threads=threads,
         isa=isa,
         exchange=_exchange(schedule),
+        resample=_resample(schedule),
     )
 
 
 def _exchange(schedule: Schedule) -> Exchange | None:
     return Exchange(schedule.n_ladders, schedule.swap_interval) if isinstance(schedule, TemperingSchedule) else None
+
+
+def _resample(schedule: Schedule) -> Resample | None:
+    return Resample(schedule.sweeps_per_step) if isinstance(schedule, PopulationSchedule) else None
 
 
 def pack_spins(spins: NDArray[np.int8]) -> NDArray[np.uint8]:
