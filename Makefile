@@ -2,9 +2,10 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-bench
 CORE := $(wildcard csrc/src/* csrc/include/glauber/*) csrc/CMakeLists.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-solve bench-scaling bench-instructions clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.digits --out out/digits
@@ -20,8 +21,18 @@ check: $(VENV)/.ready
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.ready
-	$(BIN)/python -m benchmarks.job_overhead
+# Each writes JSON, a table and a plot to benchmarks/results; benchmarks/README.md says what they measure.
+bench: $(PEERS)/.ready
+	$(PEERS)/bin/python -m benchmarks.samplers
+
+bench-solve: $(PEERS)/.ready
+	$(PEERS)/bin/python -m benchmarks.solvers
+
+bench-scaling: $(PEERS)/.ready
+	$(PEERS)/bin/python -m benchmarks.scaling
+
+bench-instructions: $(PEERS)/.ready
+	$(PEERS)/bin/python -m benchmarks.instructions
 
 # Everything is pinned in constraints.txt, so that what CI tested is what a newcomer gets.
 $(VENV)/.ready: pyproject.toml constraints.txt $(CORE)
@@ -30,5 +41,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(CORE)
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The peers have an environment of their own. One that cannot be installed is named here and reported as missing.
+$(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/constraints-peers.txt $(CORE)
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet -c constraints.txt \
+	  -C install.strip=false -e . matplotlib  # names of functions are for bench-instructions
+	for peer in dwave-samplers numba openjij ferrotherm thrml torch; do \
+	  PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet \
+	    -c constraints.txt -c benchmarks/constraints-peers.txt $$peer || echo "MISSING: $$peer could not be installed"; \
+	done
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist out
+	rm -rf $(VENV) $(PEERS) build dist out

@@ -8,9 +8,17 @@ import platform
 import shlex
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+
+def installed(package: str) -> str:
+    """A package's version, or that it has none here."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def provenance(packages: tuple[str, ...]) -> dict[str, Any]:
@@ -30,7 +38,7 @@ def provenance(packages: tuple[str, ...]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: installed(name) for name in packages},
         "command": shlex.join(command),
     }
 

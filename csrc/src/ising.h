@@ -5,6 +5,7 @@
 #include "glauber/contract.h"
 #include "glauber/core.h"
 #include "potts.h"
+#include "solve.h"
 
 /* Replica planes keep spins as bits, 1 for +1: the words of one position for up to 32 x `words` chains side by side,
  * position after position, block after block. A word is 32 chains, cut at global multiples of 32. Site planes keep
@@ -89,6 +90,8 @@ typedef struct {
     glb_ising_kernel independent;
     glb_energies energies;
     glb_potts_kernel potts;     /* or NULL */
+    glb_lanes_kernel lanes;
+    void (*permute_lanes)(uint64_t *spins, int32_t n, const uint8_t source[64]);
     uint64_t (*dit_sums)(const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
                          uint64_t *out);
     void (*dit_find)(const uint64_t *sum, const uint64_t *ends, int32_t n_blocks, const uint64_t *target, int lanes,

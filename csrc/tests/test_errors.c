@@ -38,19 +38,19 @@ static void make_tiny(struct tiny *t) {
 }
 
 static int ising_check(const struct tiny *t) {
-    glb_traits traits;
+    glb_traits traits = {0};
     return glb_ising_check(&t->ising, &traits);
 }
 
 static int ising_check_run(const struct tiny *t) {
-    glb_traits traits;
+    glb_traits traits = {0};
     glb_plan plan;
     int rc = glb_ising_check(&t->ising, &traits);
     return rc != GLB_OK ? rc : glb_ising_plan(&t->ising, &traits, &t->run, &plan);
 }
 
 static int ising_sweep(const struct tiny *t, uint64_t first, int64_t n) {
-    glb_traits traits;
+    glb_traits traits = {0};
     glb_plan plan;
     glb_output output = {0};
     int rc = glb_ising_check(&t->ising, &traits) | glb_ising_plan(&t->ising, &traits, &t->run, &plan);
@@ -79,7 +79,7 @@ static int ising_sweep(const struct tiny *t, uint64_t first, int64_t n) {
     } while (0)
 
 static void test_ising_errors(void) {
-    glb_traits traits;
+    glb_traits traits = {0};
     glb_plan plan;
     struct tiny valid;
     make_tiny(&valid);

@@ -29,6 +29,7 @@ _HOME = {
     "SampleSet": "samples",
     "SamplingSchedule": "schedule",
     "Solution": "solver",
+    "SolveProgress": "solver",
     "TemperingSchedule": "schedule",
     "as_completed": "job",
     "available_devices": "registry",
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
     from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
-    from glauber.solver import Solution, solve
+    from glauber.solver import Solution, SolveProgress, solve
     from glauber.spec import Quantity
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "SampleSet",
     "SamplingSchedule",
     "Solution",
+    "SolveProgress",
     "TemperingSchedule",
     "as_completed",
     "available_devices",

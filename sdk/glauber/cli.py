@@ -279,7 +279,7 @@ def solve(
     """Search for the lowest energy, or the largest cut of a Gset file; every value is recounted from the file."""
     from glauber.device import open_device
     from glauber.request import Budget
-    from glauber.solver import Incumbent
+    from glauber.solver import SolveProgress
     from glauber.solver import solve as run_solver
 
     with _errors(as_json):
@@ -291,7 +291,7 @@ def solve(
         with open_device(device) as opened, _progress(not as_json) as bar:
             task = bar.add_task("solving", total=limit if sweeps is None else float(sweeps))
 
-            def show(now: Incumbent) -> None:
+            def show(now: SolveProgress) -> None:
                 done = now.seconds if sweeps is None else float(now.sweeps)
                 bar.update(task, completed=done, description=f"best {now.objective:g}")
 
@@ -309,8 +309,8 @@ def solve(
             word = "reached" if gap == 0 else f"{gap:+g}"
             typer.echo(f"best known: {best_known:g} ({word})")
         typer.echo(
-            f"found after {found.trace[-1].seconds:.2f} s of {found.seconds:.2f} s, {found.restarts} anneals,"
-            f" {found.sweeps:.3g} sweeps; seed {found.seed}; {found.method} on {found.device}"
+            f"found after {found.trace[-1].seconds:.2f} s of {found.seconds:.2f} s, {found.sweeps:.3g} sweeps of"
+            f" {found.n_searched} spins; seed {found.seed}; {found.method} on {found.device}"
         )
         if found.seconds_to_target is not None:
             typer.echo(f"target reached after {found.seconds_to_target:.2f} s")

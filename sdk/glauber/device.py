@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,9 +18,16 @@ import structlog
 from numpy.typing import ArrayLike
 
 from glauber.compile import derive_seed
-from glauber.driver import Driver, JobService
+from glauber.driver import Driver, Incumbent, JobService, Optimiser, OptimiseRequest
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
-from glauber.errors import DeviceClosedError, DeviceIOError, GlauberError, InvalidModelError, JobFailedError
+from glauber.errors import (
+    DeviceClosedError,
+    DeviceIOError,
+    GlauberError,
+    InvalidModelError,
+    JobFailedError,
+    ModelNotSupportedError,
+)
 from glauber.execution import execute
 from glauber.job import Job, JobStatus, checked_timeout
 from glauber.model import Model
@@ -81,6 +88,8 @@ class Device:
         self._driver: Driver | JobService = driver
         self._service = driver if isinstance(driver, JobService) else None
         self._machine = None if isinstance(driver, JobService) else driver
+        self._optimiser = driver if isinstance(driver, Optimiser) else None
+        self._machine_lock = threading.Lock()  # held while a job or a search runs
         self.address = address or f"{driver.spec.name} (opened by hand)"
         checked = check_seed(seed)
         self.seed: int = secrets.randbits(64) if checked is None else checked
@@ -193,6 +202,34 @@ class Device:
             host_bytes=host_bytes,
         )
 
+    def derive_seed(self) -> int:
+        """The seed of the next job or search that has none of its own; takes a number as a job does."""
+        return derive_seed(self.seed, next(self._numbers))
+
+    @property
+    def optimises(self) -> bool:
+        """Whether the device searches for low energies by itself; `glauber.solve` asks."""
+        return self._optimiser is not None
+
+    def optimise(self, request: OptimiseRequest) -> Iterator[Incumbent]:
+        """The driver's own search, in the caller's thread; jobs wait until it has ended or its iterator is closed.
+
+        Raises:
+            ModelNotSupportedError: the device has none.
+            DeviceClosedError: it was closed meanwhile.
+        """
+        self._check_open()
+        if self._optimiser is None:
+            raise ModelNotSupportedError(f"{self.address} has no optimiser of its own; glauber.solve anneals on it")
+        return self._search(self._optimiser, request)
+
+    def _search(self, optimiser: Optimiser, request: OptimiseRequest) -> Iterator[Incumbent]:
+        with self._machine_lock:
+            self._loaded = None  # it may program the machine as it likes
+            for incumbent in optimiser.optimise(request):
+                yield incumbent
+                self._check_open()
+
     def _check_open(self) -> None:
         if os.getpid() != self._process:
             raise DeviceClosedError(f"{self.address} was opened in another process; open it in this one")
@@ -226,22 +263,27 @@ class Device:
         if job.cancel_asked:
             job.finish(JobStatus.CANCELLED)
             return
-        key = prepared.program.key
-        load, self._loaded = key != self._loaded, None  # a driver that fails while loading holds nothing for sure
         queue_seconds = time.perf_counter() - job.submitted
         job.start()
         try:
-            result = execute(
-                prepared,
-                self._machine,
-                load=load,
-                job_id=job.id,
-                address=self.address,
-                spec_hash=self._spec_hash,
-                queue_seconds=queue_seconds,
-                report=job.advance,
-                stop_asked=lambda: job.cancel_asked,
-            )
+            with self._machine_lock:
+                key = prepared.program.key
+                load, self._loaded = (
+                    key != self._loaded,
+                    None,
+                )  # a driver that fails while loading holds nothing for sure
+                result = execute(
+                    prepared,
+                    self._machine,
+                    load=load,
+                    job_id=job.id,
+                    address=self.address,
+                    spec_hash=self._spec_hash,
+                    queue_seconds=queue_seconds,
+                    report=job.advance,
+                    stop_asked=lambda: job.cancel_asked,
+                )
+                self._loaded = key
         except Exception as error:
             if job.cancel_asked and isinstance(error, GlauberError):
                 job.finish(JobStatus.CANCELLED)
@@ -249,7 +291,6 @@ class Device:
                 job.finish(JobStatus.FAILED, error=error)
                 self._log.warning("job failed", job=job.id, error=repr(error))
             return
-        self._loaded = key
         if result.provenance.stopped_by == "cancel":
             job.finish(JobStatus.CANCELLED, result if job.request.partial else None)
         else:

@@ -6,7 +6,7 @@ A driver holds device code only. Checking input, queueing, cancelling, timing, e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -97,6 +97,80 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Let go of the machine. Never raises; may be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OptimiseRequest:
+    """A search for low energies of E(s) = - sum of weight s s' over edges - sum of field s, all integers.
+
+    Attributes:
+        n_sites: spins.
+        edges: int32 (n_edges, 2), each once.
+        weights: int32 (n_edges,).
+        fields: int32 (n_sites,), or None. |field| + sum |weight| of every site is below 2^28.
+        hot: inverse temperature per integer step at which spins move freely.
+        cold: at which the smallest uphill step is rare.
+        seed: 0 .. 2^64 - 1.
+        sweeps: over all chains, or None for as long as the caller listens.
+        seconds: how long the caller means to listen, or None.
+        isa: see JobRequest.
+    """
+
+    n_sites: int
+    edges: NDArray[np.int32]
+    weights: NDArray[np.int32]
+    fields: NDArray[np.int32] | None
+    hot: float
+    cold: float
+    seed: int
+    sweeps: int | None
+    seconds: float | None
+    isa: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """What a tempering search does at one temperature.
+
+    Attributes:
+        beta: per integer step.
+        energy: mean above the best found, in steps.
+        acceptance: part of the exchanges with the next colder temperature that were made; NaN at the coldest.
+    """
+
+    beta: float
+    energy: float
+    acceptance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """How far a search is.
+
+    Attributes:
+        state: the best state, int8 (n_sites,), if it is a new one, else None.
+        others: gives further states of low energy, int8 (k, n_sites), best first.
+        sweeps: so far, over all chains.
+        n_searched: spins that are left to search after exact reductions.
+        temperatures: gives the picture of a tempering search, empty where there is none.
+        proven: the state is known to be a best one.
+    """
+
+    state: NDArray[np.int8] | None
+    others: Callable[[], NDArray[np.int8]]
+    sweeps: int
+    n_searched: int
+    temperatures: Callable[[], tuple[Temperature, ...]]
+    proven: bool
+
+
+@runtime_checkable
+class Optimiser(Protocol):
+    """What a driver can be beside a sampler: a search of its own for low energies."""
+
+    def optimise(self, request: OptimiseRequest) -> Iterator[Incumbent]:
+        """Search, yielding every few hundredths of a second; ends at the request's sweeps or when proven."""
         ...
 
 

@@ -1,4 +1,7 @@
-"""The C core from Python: allocate, call, check the code, return numpy. `ffi` and `lib` do not leave this file."""
+"""The C core from Python: allocate, call, check the code, return numpy.
+
+`ffi` and `lib` leave neither this file nor lanes.py.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ _MESSAGES = {
 }
 
 
-def _ensure(code: int) -> None:
+def ensure(code: int) -> None:
+    """Turn an error code of the core into an exception."""
     if code == lib.GLB_E_THREAD:
         raise RuntimeError("a thread could not be started; ask for fewer threads")
     if code < 0:
@@ -85,13 +89,14 @@ def exp2(x: int) -> int:
     return int(lib.glb_test_exp2(x))
 
 
-class _Arrays:
+class Arrays:
     """Keeps the numpy arrays that C structures point to alive as long as itself."""
 
     def __init__(self) -> None:
         self._kept: list[Any] = []
 
     def pointer(self, kind: str, array: NDArray[np.generic] | None) -> Any:
+        """A C pointer to an array, or NULL for None."""
         if array is None:
             return ffi.NULL
         buffer = ffi.from_buffer(f"{kind}[]", np.ascontiguousarray(array))
@@ -99,7 +104,7 @@ class _Arrays:
         return buffer
 
 
-class _CoreSession(_Arrays):
+class _CoreSession(Arrays):
     """What Ising and Potts runs share: the run structure, the output structure, the moments' sample count."""
 
     def __init__(self, run: Run, n_threads: int) -> None:
@@ -127,14 +132,14 @@ class _CoreSession(_Arrays):
         self._n_moments = run.initial_moments[0] if run.initial_moments is not None else 0
 
 
-def _aligned(n_bytes: int) -> NDArray[np.uint8]:
+def aligned(n_bytes: int) -> NDArray[np.uint8]:
     """Zeroed memory that begins at a multiple of 64 bytes, as the core's vectors want it."""
     raw = np.zeros(n_bytes + 64, dtype=np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + n_bytes]
 
 
-class IsingNet(_Arrays):
+class IsingNet(Arrays):
     """An Ising program in the core's form, checked and made once however often it is run."""
 
     def __init__(self, program: Program) -> None:
@@ -154,7 +159,7 @@ class IsingNet(_Arrays):
         self.c.n_edges = program.n_edges
         self.c.edge = self.pointer("int32_t", order.position[program.edges])
         self.traits = ffi.new("glb_traits *")
-        _ensure(lib.glb_ising_check(self.c, self.traits))
+        ensure(lib.glb_ising_check(self.c, self.traits))
         self._forms: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
         self._planes: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
@@ -163,19 +168,19 @@ class IsingNet(_Arrays):
         key = (plan.kernel, plan.isa, plan.words)
         if key not in self._forms:
             size = int(lib.glb_ising_net_bytes(self.c, self.traits, plan))
-            _ensure(size)
-            made = _aligned(size)
-            _ensure(lib.glb_ising_net(self.c, self.traits, plan, ffi.from_buffer("uint8_t[]", made)))
+            ensure(size)
+            made = aligned(size)
+            ensure(lib.glb_ising_net(self.c, self.traits, plan, ffi.from_buffer("uint8_t[]", made)))
             self._forms[key] = made
         return self._forms[key]
 
     def scratch(self, plan: Any) -> NDArray[np.uint8]:
         """Working memory for a run; that of sites without edges keeps their thresholds for the next run."""
         if KERNELS[plan.kernel] != "independent":
-            return _aligned(plan.scratch_bytes)
+            return aligned(plan.scratch_bytes)
         key = (plan.isa, plan.scratch_bytes)
         if key not in self._planes:
-            self._planes = {key: _aligned(plan.scratch_bytes)}
+            self._planes = {key: aligned(plan.scratch_bytes)}
         return self._planes[key]
 
 
@@ -197,16 +202,16 @@ class IsingSession(_CoreSession):
         clamp = None if run.clamp is None else run.clamp.astype(np.int8)
         self._c_run.clamp = self.pointer("int8_t", self._by_lane(clamp, order.site, shape))
         self._plan = ffi.new("glb_plan *")
-        _ensure(lib.glb_ising_plan(self._c, net.traits, self._c_run, self._plan))
+        ensure(lib.glb_ising_plan(self._c, net.traits, self._c_run, self._plan))
         self._form = ffi.from_buffer("uint8_t[]", net.form(self._plan))
-        self._state = ffi.from_buffer("uint8_t[]", _aligned(self._plan.state_bytes))
+        self._state = ffi.from_buffer("uint8_t[]", aligned(self._plan.state_bytes))
         self._scratch = ffi.from_buffer("uint8_t[]", net.scratch(self._plan))
         self._prepare_moments(program)
         self._exchanges: NDArray[np.int64] | None = None
         self._resamplings: Resamplings | None = None
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
-        _ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
+        ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
 
     def _by_lane(
         self, values: NDArray[Any] | None, site: NDArray[np.int32], shape: tuple[int, int]
@@ -255,7 +260,7 @@ class IsingSession(_CoreSession):
             self._output.exchanges = ffi.from_buffer("int64_t[]", self._exchanges)
         if self._run.resample is not None:
             self._resamplings = self._room_for_resamplings(first_sweep, n_sweeps, self._run.resample)
-        _ensure(
+        ensure(
             lib.glb_ising_sweep(
                 self._c,
                 self._c_run,
@@ -275,7 +280,7 @@ class IsingSession(_CoreSession):
         """See Session.state."""
         packed = np.empty((self._run.n_chains, self._bytes), dtype=np.uint8)
         target = ffi.from_buffer("uint8_t[]", packed)
-        _ensure(lib.glb_ising_pack(self._c, self._c_run, self._plan, self._state, target))
+        ensure(lib.glb_ising_pack(self._c, self._c_run, self._plan, self._state, target))
         return packed
 
     def moments(self) -> Moments | None:
@@ -309,7 +314,7 @@ class IsingSession(_CoreSession):
         return self._resamplings
 
 
-class PottsNet(_Arrays):
+class PottsNet(Arrays):
     """A Potts program in the core's form, made once however often it is run."""
 
     def __init__(self, program: PottsProgram) -> None:
@@ -347,11 +352,11 @@ class PottsSession(_CoreSession):
         clamp = None if run.clamp is None else self._by_position(run.clamp.astype(np.int32))
         self._c_run.potts_clamp = self.pointer("int32_t", clamp)
         total = ffi.new("int64_t *")
-        _ensure(lib.glb_potts_check(self._c, total))
-        _ensure(lib.glb_potts_check_run(self._c, self._c_run))
+        ensure(lib.glb_potts_check(self._c, total))
+        ensure(lib.glb_potts_check_run(self._c, self._c_run))
         self._state = np.zeros((run.n_chains, program.n_sites), dtype=np.int32)
         self._c_run.kernel = KERNELS.index("exact") if run.kernel == "exact" else 0
-        self._scratch = _aligned(int(lib.glb_potts_scratch(self._c, self._c_run)))
+        self._scratch = aligned(int(lib.glb_potts_scratch(self._c, self._c_run)))
         self._counts: NDArray[np.int64] | None = None
         if self._wants_moments:
             self._counts = np.zeros((run.n_chains, program.n_sites, program.n_states), dtype=np.int64)
@@ -360,7 +365,7 @@ class PottsSession(_CoreSession):
             self._output.site_sum = ffi.from_buffer("int64_t[]", self._counts)
         initial = None if run.initial is None else self._by_position(run.initial.astype(np.int32))
         start = ffi.NULL if initial is None else ffi.from_buffer("int32_t[]", initial)
-        _ensure(lib.glb_potts_start(self._c, self._c_run, start, ffi.from_buffer("int32_t[]", self._state)))
+        ensure(lib.glb_potts_start(self._c, self._c_run, start, ffi.from_buffer("int32_t[]", self._state)))
 
     def _by_position(self, values: NDArray[Any] | None) -> NDArray[Any] | None:
         """(n_chains or 1, n_sites, ...) by site -> (n_chains, n_sites, ...) by position."""
@@ -382,7 +387,7 @@ class PottsSession(_CoreSession):
         samples = np.empty((self._run.n_chains, kept, self._program.n_sites), dtype=np.int32)
         self._output.every = every
         self._output.n_samples = kept
-        _ensure(
+        ensure(
             lib.glb_potts_sweep(
                 self._c,
                 self._c_run,

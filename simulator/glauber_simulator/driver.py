@@ -14,13 +14,14 @@ from typing import Any
 
 from glauber.catalogue import catalogue_names, load_spec
 from glauber.compile import AnyProgram, PottsProgram, Run
-from glauber.driver import Address, Batch
+from glauber.driver import Address, Batch, Incumbent, OptimiseRequest
 from glauber.errors import DeviceNotFoundError, ModelNotSupportedError
 from glauber.spec import AnySpec, Method
 from glauber.topology import OffsetGrid
 from pydantic import ValidationError
 
 from glauber_simulator import core
+from glauber_simulator.optimise import optimise
 from glauber_simulator.reference import IsingReference, PottsReference
 from glauber_simulator.session import Session, potts_dtype
 
@@ -123,6 +124,14 @@ class SimulatorDriver:
         self._program = self._net = None
 
 
+class IdealDriver(SimulatorDriver):
+    """The simulator of no chip in particular, which solves as this computer does best."""
+
+    def optimise(self, request: OptimiseRequest) -> Iterator[Incumbent]:
+        """See Optimiser."""
+        return optimise(request)
+
+
 def next_batch(done: int, n_warmup: int, n_sweeps: int, thin: int, limit: int) -> tuple[int, int]:
     """(sweeps, every) of the batch after `done` sweeps, at most about `limit` of them.
 
@@ -194,7 +203,8 @@ class SimulatorFactory:
             update={"deterministic": True, "chain_fields": True, "clamp": True, "methods": methods}
         )
         facts = {"assumed graph": spec.topology_note} if "width" in address.parameters else {}
-        return SimulatorDriver(spec.model_copy(update={"capabilities": able}), body, facts)
+        kind = IdealDriver if spec.any_graph and body == "core" else SimulatorDriver
+        return kind(spec.model_copy(update={"capabilities": able}), body, facts)
 
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """See DriverFactory.devices."""

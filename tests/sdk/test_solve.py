@@ -13,7 +13,7 @@ import pytest
 from glauber.adapters import DimodSampler
 from glauber.embed import embed_model, find_embedding
 from glauber.errors import InvalidModelError, ModelNotSupportedError
-from glauber.solver import beta_range
+from glauber.restarts import beta_range
 from glauber.topology import King
 
 
@@ -46,7 +46,7 @@ def test_small_problems_are_solved_exactly(device, seed):
 
 
 def test_a_budget_in_sweeps_is_kept_and_reproducible(device):
-    model = frustrated(60, 3)
+    model = frustrated(60, 3, degree=8)
     first, second = (gl.solve(model, device=device, budget=gl.Budget(sweeps=20_000), seed=5) for _ in range(2))
     np.testing.assert_array_equal(first.spins, second.spins)
     assert first.sweeps == second.sweeps <= 20_000
@@ -76,8 +76,12 @@ def test_what_solve_refuses(device, tmp_path):
     model = frustrated(8, 0)
     with pytest.raises(InvalidModelError, match="seconds or sweeps"):
         gl.solve(model, device=device, budget=gl.Budget(joules=1.0))
-    with pytest.raises(InvalidModelError, match="no anneal at all"):
-        gl.solve(model, device=device, budget=gl.Budget(sweeps=10))
+    with pytest.raises(InvalidModelError, match="no sweep at all"):
+        gl.solve(frustrated(80, 0, degree=8), device=device, budget=gl.Budget(sweeps=10))
+    with gl.open_device("sim://pbit-king-64") as chip, pytest.raises(InvalidModelError, match="no anneal at all"):
+        gl.solve(gl.IsingModel(np.ones(64), [(0, 1)], [1.0]), device=chip, budget=gl.Budget(sweeps=10))
+    with pytest.raises(InvalidModelError, match="BQM or a file"):
+        gl.solve(3, device=device)
     with pytest.raises(InvalidModelError, match="n_solutions"):
         gl.solve(model, device=device, n_solutions=0)
     with pytest.raises(InvalidModelError, match="target"):
@@ -120,7 +124,8 @@ def test_a_callback_that_raises_ends_the_solve_and_leaves_the_device_usable(devi
 
     with pytest.raises(KeyboardInterrupt):
         gl.solve(frustrated(16, 0), device=device, budget=gl.Budget(seconds=30), on_progress=stop)
-    assert gl.solve(frustrated(16, 0), device=device, budget=gl.Budget(sweeps=10_000), seed=1).jobs >= 1
+    assert gl.solve(frustrated(16, 0), device=device, budget=gl.Budget(sweeps=10_000), seed=1).proven
+    assert device.submit(frustrated(16, 0), gl.SamplingSchedule(n_samples=2)).result(30).n_samples == 2
 
 
 def test_embedded_jobs_are_metered_by_the_pbits_they_use():

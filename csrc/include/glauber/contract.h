@@ -18,6 +18,7 @@ enum glb_purpose {
     GLB_EXCHANGE = 2,    /* two neighbouring temperatures exchange states */
     GLB_CATEGORICAL = 3, /* a Potts spin's update */
     GLB_RESAMPLING = 5,  /* a population is resampled */
+    GLB_SOLVE = 6,       /* the solver: docs/solver.md */
     GLB_JOB_SEED = 15    /* a job's seed from the device's seed and the job's number */
 };
 

@@ -184,3 +184,110 @@ int glb_potts_start(const glb_potts *program, const glb_run *run, const int32_t 
 int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run);
 int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state, uint8_t *scratch,
                     uint64_t first_sweep, int64_t n_sweeps, const glb_output *output, int32_t *samples);
+
+/* Solving: low energies of E(s) = - sum of weight s s' over edges - sum of field s. docs/solver.md has the arithmetic. */
+
+/* Rows in both directions, without loops or repeated neighbours; sums of a site stay below 2^29. */
+typedef struct {
+    int32_t n_sites;
+    const int64_t *row_start;
+    const int32_t *neighbour;
+    const int32_t *weight;
+    const int32_t *field; /* or NULL */
+} glb_graph;
+
+/* How a site that was taken out follows from others: the sign of the weighted sum of their spins, +1 where it is 0. */
+typedef struct {
+    int32_t site;
+    int32_t from[3]; /* -1 behind the last */
+    int32_t weight[3];
+} glb_removal;
+
+/* A graph with all sites taken out that can be; every array is the caller's. What is left, the kernel, is ordered by
+ * component and within by colour; neighbours are counted from their component's first site. */
+typedef struct {
+    int32_t n_removals;
+    int32_t n_kept;
+    int32_t n_components;
+    glb_removal *removal;     /* n_sites */
+    int32_t *kept;            /* n_sites: which site each one of the kernel is */
+    int32_t *component_start; /* n_sites + 1, into kept */
+    int64_t *row_start;       /* n_sites + 1 */
+    int32_t *neighbour;       /* as many as the graph has */
+    int32_t *weight;
+    int32_t *field;           /* n_sites: weights to the pinned site */
+} glb_presolved;
+
+int glb_graph_check(const glb_graph *graph);
+
+/* Exact reductions: sites of degree 0 to 3 and sites that must follow one neighbour. The graph has no fields; a site
+ * that stands for them is `pinned` and stays; else -1. Sites of degree 3 go where their weights' sum is even, which a
+ * graph with all weights doubled has everywhere. No site's sum of weights grows, nor the number of edges. */
+int64_t glb_presolve_bytes(const glb_graph *graph);
+int glb_presolve(const glb_graph *graph, int32_t pinned, uint8_t *scratch, glb_presolved *result);
+
+/* The spins of the removed sites from those of the others. */
+int glb_presolve_undo(const glb_presolved *result, int8_t *spins);
+
+/* Sixty-four searches side by side, the lanes: bit l of a word is lane l's spin. */
+enum { GLB_LANES = 64 };
+
+typedef struct {
+    const glb_graph *graph;
+    const uint8_t *net;      /* glb_lanes_net */
+    uint64_t *spins;         /* n_sites */
+    uint8_t *scratch;        /* glb_lanes_scratch_bytes, zeroed at first */
+    int8_t *best;            /* n_sites: the best state found */
+    int64_t best_energy;
+    int64_t energy[64];
+    uint32_t pace[64];       /* temperature by lane: uphill steps are drawn as (x pace) >> shift */
+    uint64_t resampled;      /* b at the last resampling; 0 before the first */
+    int32_t shift;
+    int32_t isa;
+    uint64_t seed;
+    uint32_t stream;
+    int32_t symmetric;       /* no site has a field: both signs of a state are the same */
+    uint64_t sweep;          /* sweeps done */
+    int64_t merges;          /* crossovers that improved the best */
+} glb_lanes;
+
+/* A temperature ladder over lanes: `lane` holds, for each ladder in turn, the lane at each temperature, hot to cold. */
+typedef struct {
+    int32_t n_temperatures;
+    int32_t n_ladders;
+    int32_t harvest;         /* sweeps from one crossover with the best to the next; 0 never */
+    int32_t reseed;          /* whether an improved best goes back into the coldest lane */
+    int32_t lane[64];
+    uint64_t b[64];          /* by temperature, ascending: 2 beta step log2(e) 2^32 */
+    uint32_t pace[64];
+    int64_t attempts[64];    /* exchanges with the next colder one */
+    int64_t accepted[64];
+    int64_t energy_sum[64];  /* by temperature, over sweeps and ladders: n_summed of them */
+    int64_t n_summed;
+} glb_ladder;
+
+int64_t glb_lanes_net_bytes(const glb_graph *graph);
+int glb_lanes_net(const glb_graph *graph, uint8_t *net);
+int64_t glb_lanes_scratch_bytes(const glb_graph *graph);
+
+/* Bytes of a gain: 1 wants paces below 2^16 and a shift of 16, 2 the same and 8 to 16, 4 paces below 2^23 and 0 to 20. */
+int32_t glb_lanes_width(const glb_graph *graph);
+
+/* Random spins, other ones at another sweep; the best is the best of them. */
+int glb_lanes_start(glb_lanes *lanes);
+/* Crosses the best with a state, after they have changed places if the state is better. */
+int glb_lanes_take(glb_lanes *lanes, const int8_t *state);
+/* Every lane becomes the best state. */
+int glb_lanes_restart(glb_lanes *lanes);
+/* A sweep for each entry of pace and b. With `resample` the lanes are drawn anew before each sweep that is colder than
+ * the one before it, by their weights (population annealing). energy_sum, if not NULL, takes the lanes' sum after each
+ * sweep. */
+int glb_lanes_anneal(glb_lanes *lanes, const uint32_t *pace, const uint64_t *b, int64_t n_sweeps, int32_t resample,
+                     int64_t *energy_sum);
+/* Sweeps with exchanges between neighbouring temperatures. */
+int glb_lanes_temper(glb_lanes *lanes, glb_ladder *ladder, int64_t n_sweeps);
+/* Crossover of the best with every lane, each slid downhill first. */
+int glb_lanes_harvest(glb_lanes *lanes);
+
+/* The state of lowest energy of at most 24 sites, by trying all. */
+int glb_enumerate(const glb_graph *graph, int8_t *spins);

@@ -10,8 +10,8 @@ from glauber.checks import whole_number
 from glauber.device import Device
 from glauber.errors import missing_extra
 from glauber.model import IsingModel
+from glauber.restarts import anneal_table
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
-from glauber.solver import anneal_table
 
 try:
     import dimod
