@@ -182,7 +182,10 @@ static void fill_table(const struct job *job, glb_team *team, const glb_heat *he
     glb_barrier(team);
     for (int64_t k = 0; k < glb_n_heats(job->run); k++) {
         for (int64_t i = begin; i < end; i++) {
-            job->table[job->entries * k + i] = glb_threshold((int32_t)(i - job->plan->sum), heat[k].b);
+            int32_t field = (int32_t)(i - job->plan->sum);
+            job->table[job->entries * k + i] = job->run->dynamics == GLB_BY_METROPOLIS
+                                                   ? glb_flip_threshold(field, heat[k].b)
+                                                   : glb_threshold(field, heat[k].b);
         }
     }
     glb_barrier(team);

@@ -39,6 +39,9 @@ static int check_run(const glb_ising *program, const glb_run *run) {
             return GLB_E_RANGE;
         }
     }
+    if (run->dynamics != GLB_BY_HEAT_BATH && (run->dynamics != GLB_BY_METROPOLIS || run->moves_every > 0)) {
+        return GLB_E_SIZE;
+    }
     return check_moves(run);
 }
 
@@ -88,6 +91,9 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
     const glb_kernels *kernels = glb_kernels_of(run->isa);
     int replica = run->layout == GLB_REPLICA_PLANES;
     int one_heat = run->n_ladders % 32 == 0; /* in a block, which has words of 32 chains */
+    if (run->dynamics == GLB_BY_METROPOLIS) {
+        return kernel == (replica ? GLB_KERNEL_EXACT : GLB_KERNEL_SITES);
+    }
     switch (kernel) {
     case GLB_KERNEL_EXACT:
         return replica;

@@ -332,7 +332,7 @@ static void test_refusals(void) {
     int rc = glb_ising_check(&job.program, &traits);
     glb_run run = run_of(&job, GLB_ISA_PORTABLE, GLB_KERNEL_AUTO, 1);
     CHECK(rc == GLB_OK && glb_ising_plan(&job.program, &traits, &run, &plan) == GLB_OK, "a valid run");
-    for (int fault = 0; fault < 6; fault++) {
+    for (int fault = 0; fault < 8; fault++) {
         glb_run broken = run;
         static const uint64_t falling[3] = {1, 3, 2};
         int wanted = GLB_E_SIZE;
@@ -352,6 +352,12 @@ static void test_refusals(void) {
         case 4:
             broken.kernel = GLB_KERNEL_BITS; /* several temperatures in a block */
             wanted = GLB_E_KERNEL;
+            break;
+        case 5:
+            broken.dynamics = GLB_BY_METROPOLIS;
+            break;
+        case 6:
+            broken.dynamics = 2;
             break;
         default:
             broken.b = falling;

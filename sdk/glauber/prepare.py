@@ -191,6 +191,8 @@ def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
         )
     if isinstance(request.schedule, TemperingSchedule | PopulationSchedule):
         _check_method(request, spec, request.schedule.kind)
+    if isinstance(request.schedule, AnnealingSchedule) and request.schedule.dynamics == "metropolis":
+        _check_method(request, spec, "metropolis")
     if "samples" not in able.observables and request.observe != {"last"}:
         raise ModelNotSupportedError(f'{spec.name} returns the last state only; submit with observe={{"last"}}')
 
@@ -200,7 +202,8 @@ def _check_method(request: JobRequest, spec: AnySpec, method: Method) -> None:
     if spec.capabilities.beta == "programmable" and method in spec.capabilities.methods:
         if isinstance(request.model, PottsModel):
             raise ModelNotSupportedError(
-                f"{method} is for Ising models so far; a PottsModel runs under a SamplingSchedule or AnnealingSchedule"
+                f"{method} is for Ising models so far; a PottsModel runs by heat bath, under a SamplingSchedule or"
+                " an AnnealingSchedule"
             )
         return
     have = ", ".join(spec.capabilities.methods) or "none beside sampling and annealing"

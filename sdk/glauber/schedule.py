@@ -32,6 +32,7 @@ def _sequence(value: object) -> object:
 MAX_CHAINS = 2**31 - 1
 MAX_TEMPERATURES = 4096
 
+Dynamics = Literal["heat bath", "metropolis"]
 Beta = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_SWEEPS)]
 CountOrNone = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, le=MAX_SWEEPS)]
@@ -107,6 +108,10 @@ class AnnealingSchedule(_Schedule):
     """How beta goes from start to end; a geometric one needs both above zero."""
     table: tuple[Beta, ...] | None = None
     """For shape "table": the inverse temperature of each sweep."""
+    dynamics: Dynamics = "heat bath"
+    """How a spin is updated. "heat bath": drawn anew, as a p-bit does. "metropolis": flipped with probability
+    min(1, exp(-beta dE)), dE the energy of the flip. Both keep the law. Metropolis moves more at low temperature; at
+    high temperature it does not mix: where no field acts, every spin flips in every sweep."""
 
     @model_validator(mode="before")
     @classmethod

@@ -108,7 +108,7 @@ class Coefficients(_Frozen):
     source: str = ""
 
 
-Method = Literal["tempering", "population"]
+Method = Literal["tempering", "population", "metropolis"]
 
 
 class Capabilities(_Frozen):

@@ -90,6 +90,12 @@ def scale(magnitude: ULongs, b: int) -> ULongs:
     return np.where(too_large, U64(X_MAX), np.where(too_large, U64(0), magnitude) * U64(b))
 
 
+def flip_thresholds(held: NDArray[np.int64], b: int) -> ULongs:
+    """Metropolis' rule, section 6: a spin flips iff u is below this; `held` is its field times its sign."""
+    e = exp2(scale(np.maximum(held, 0).astype(U64), b))
+    return np.asarray(np.minimum(e >> U64(30), U64(0xFFFFFFFF)), dtype=U64)
+
+
 def thresholds(field: NDArray[np.int64], b: int) -> ULongs:
     """T of section 6: s = +1 iff u < T."""
     e = exp2(scale(np.abs(field).astype(U64), b))

@@ -121,6 +121,7 @@ class _CoreSession(Arrays):
         self._c_run.n_b = len(run.b)
         self._c_run.n_threads = n_threads
         self._c_run.isa = self._isa
+        self._c_run.dynamics = lib.GLB_BY_METROPOLIS if run.dynamics == "metropolis" else lib.GLB_BY_HEAT_BATH
         if run.exchange is not None:
             self._c_run.n_ladders = run.exchange.n_ladders
             self._c_run.moves_every = run.exchange.every

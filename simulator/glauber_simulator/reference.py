@@ -13,11 +13,22 @@ from glauber.driver import Resamplings
 from glauber.samples import Moments
 from numpy.typing import NDArray
 
-from glauber_simulator.arithmetic import U32, U64, ULongs, exp2, key_of, scale, threefry4x32, thresholds, uniforms
+from glauber_simulator.arithmetic import (
+    U32,
+    U64,
+    ULongs,
+    exp2,
+    flip_thresholds,
+    key_of,
+    scale,
+    threefry4x32,
+    thresholds,
+    uniforms,
+)
 from glauber_simulator.moves import exchange, parents
 from glauber_simulator.session import potts_dtype
 
-DECISION, START, CATEGORICAL = 0, 1, 3
+DECISION, START, CATEGORICAL, METROPOLIS = 0, 1, 3, 4
 
 
 def _b_of_sweep(run: Run, sweep: int) -> int:
@@ -72,13 +83,18 @@ class IsingReference:
 
     def _sweep(self, sweep: int) -> None:
         run, order = self._run, self._program.order
-        key = key_of(run.seed, DECISION, run.layout, run.stream, sweep)
+        metropolis = run.dynamics == "metropolis"
+        key = key_of(run.seed, METROPOLIS if metropolis else DECISION, run.layout, run.stream, sweep)
         for begin, end in zip(order.colour_start[:-1], order.colour_start[1:], strict=True):
             positions = np.arange(begin, end, dtype=np.int64)
             field = self._fields[begin:end] + self._dense[begin:end] @ self._spins
             u = uniforms(key, sweep, run.layout, positions, self._chains)
-            drawn = np.where(u < _thresholds_by_chain(run, sweep, field), 1, -1)
-            self._spins[begin:end] = np.where(self._clamp[begin:end] == 0, drawn, self._spins[begin:end])
+            spins = self._spins[begin:end]
+            if metropolis:
+                drawn = np.where(u < flip_thresholds(field * spins, _b_of_sweep(run, sweep)), -spins, spins)
+            else:
+                drawn = np.where(u < _thresholds_by_chain(run, sweep, field), 1, -1)
+            self._spins[begin:end] = np.where(self._clamp[begin:end] == 0, drawn, spins)
 
     def _energies(self) -> NDArray[np.int64]:
         """In steps, shape (n_chains,)."""

@@ -43,6 +43,12 @@ enum glb_kernel {
     GLB_KERNEL_INDEPENDENT = 8 /* site planes: no edges, the program's fields at one temperature */
 };
 
+/* How a p-bit is updated. */
+enum glb_dynamics {
+    GLB_BY_HEAT_BATH = 0,
+    GLB_BY_METROPOLIS = 1 /* with the exact kernel and that of sites */
+};
+
 /* An Ising program: integer fields and directed integer rows, in colour order. */
 typedef struct {
     int32_t n_sites;
@@ -104,6 +110,7 @@ typedef struct {
     int32_t n_threads;
     int32_t isa;                 /* enum glb_isa */
     int32_t kernel;              /* enum glb_kernel; Potts takes 0 */
+    int32_t dynamics;            /* enum glb_dynamics; Potts takes 0 */
     int32_t n_ladders;           /* tempering: chain k n_ladders + l is at b[k], and n_chains = n_ladders n_b;
                                   * 0: all chains are at the sweep's b */
     int64_t moves_every;         /* exchanges (n_ladders > 0) or resamplings of the population follow every sweep whose

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from glauber.compile.program import AnyProgram, PottsProgram, check_sums
 from glauber.compile.quantise import to_steps
 from glauber.errors import ModelNotSupportedError
-from glauber.schedule import PopulationSchedule, Schedule, TemperingSchedule
+from glauber.schedule import AnnealingSchedule, Dynamics, PopulationSchedule, Schedule, TemperingSchedule
 
 LOG2_E = 1.4426950408889634
 SITE_PLANE_CHAINS = 4
@@ -76,6 +76,7 @@ class Run:
         kernel: for simulators: an algorithm by name, or None for the fastest that fits. Never changes a sample.
         exchange: for tempering.
         resample: for population annealing.
+        dynamics: how a p-bit is updated; Potts programs know the heat bath only.
     """
 
     b: NDArray[np.uint64]
@@ -98,6 +99,7 @@ class Run:
     kernel: str | None = None
     exchange: Exchange | None = None
     resample: Resample | None = None
+    dynamics: Dynamics = "heat bath"
 
     @property
     def n_sweeps(self) -> int:
@@ -180,6 +182,7 @@ def make_run(
         isa=isa,
         exchange=_exchange(schedule),
         resample=_resample(schedule),
+        dynamics=schedule.dynamics if isinstance(schedule, AnnealingSchedule) else "heat bath",
     )
 
 
