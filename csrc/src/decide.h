@@ -66,15 +66,32 @@ static inline uint32_t decide(const glb_key *key, uint32_t a, uint32_t c, uint32
     return below;
 }
 
-static inline void thresholds_of(const glb_sweep_data *data, const int32_t field[32], uint32_t threshold[32]) {
+/* The threshold of a field, or under Metropolis of a field times the spin. */
+static inline uint32_t threshold_in(const glb_run *run, int32_t field, uint64_t b) {
+    return run->dynamics == GLB_BY_METROPOLIS ? glb_flip_threshold(field, b) : glb_threshold(field, b);
+}
+
+/* The thresholds of 32 fields at one temperature. */
+static inline void thresholds_of(const glb_sweep_data *data, int64_t heat, const int32_t field[32],
+                                 uint32_t threshold[32]) {
     if (data->table != NULL) {
-        const uint32_t *middle = data->table + data->plan->sum;
+        const uint32_t *middle = data->table + (2 * data->plan->sum + 1) * heat + data->plan->sum;
         for (int i = 0; i < 32; i++) {
             threshold[i] = middle[field[i]];
         }
     } else {
         for (int i = 0; i < 32; i++) {
-            threshold[i] = glb_threshold(field[i], data->b);
+            threshold[i] = threshold_in(data->run, field[i], data->heat[heat].b);
         }
+    }
+}
+
+/* The same where each lane has a temperature of its own. */
+static inline void thresholds_by_lane(const glb_sweep_data *data, const int32_t heat[32], const int32_t field[32],
+                                      uint32_t threshold[32]) {
+    for (int i = 0; i < 32; i++) {
+        threshold[i] = data->table != NULL
+                           ? data->table[(2 * data->plan->sum + 1) * heat[i] + data->plan->sum + field[i]]
+                           : threshold_in(data->run, field[i], data->heat[heat[i]].b);
     }
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "moves.h"
 #include "parallel.h"
 #include "state.h"
 
@@ -42,13 +43,10 @@ int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan
         }
     }
     if (packed != NULL && is_replica(run)) {
-        glb_unpack_replicas(program, run, plan, packed, (uint32_t *)(void *)state);
+        glb_unpack_replicas(program, run, plan, packed, NULL, 0, plan->lanes / 32, (uint32_t *)(void *)state);
     }
     for (int32_t chain = 0; packed != NULL && !is_replica(run) && chain < run->n_chains; chain++) {
-        for (int32_t p = 0; p < program->n_sites; p++) {
-            int64_t site = program->site[p];
-            set_spin(run, plan, state, p, chain, (packed[bytes * chain + site / 8] >> (site % 8)) & 1);
-        }
+        unpack_chain(program, run, plan, packed + bytes * chain, chain, state);
     }
     for (int32_t p = 0; run->clamp != NULL && p < program->n_sites; p++) {
         for (int32_t chain = 0; chain < run->n_chains; chain++) {
@@ -98,12 +96,13 @@ static void fill_own(const glb_ising *program, const glb_run *run, const glb_pla
     }
 }
 
-/* Spins as bytes, beside the bits. */
-static void fill_bytes(const glb_ising *program, const glb_plan *plan, const uint8_t *state, uint8_t *bytes) {
+/* Spins as bytes, beside the bits, for the blocks first .. last - 1. */
+static void fill_bytes(const glb_ising *program, const glb_plan *plan, const uint8_t *state, int32_t first,
+                       int32_t last, uint8_t *bytes) {
     const uint32_t *words = (const void *)state;
     int32_t chains = 16 * plan->byte_vectors;
-    memset(bytes, 0, (size_t)(plan->byte_stride * plan->n_blocks));
-    for (int32_t block = 0; block < plan->n_blocks; block++) {
+    for (int32_t block = first; block < last; block++) {
+        memset(bytes + plan->byte_stride * block, 0, (size_t)plan->byte_stride);
         for (int32_t p = 0; p < program->n_sites; p++) {
             uint8_t *group = bytes + plan->byte_stride * block + (int64_t)4 * chains * (p / 4) + p % 4;
             for (int32_t chain = 0; chain < chains; chain++) {
@@ -128,8 +127,9 @@ struct job {
     int32_t *own;
     uint32_t *planes; /* 16 words of which the first four are a tag, then the planes */
     uint32_t *table;
-    int64_t entries;
+    int64_t entries; /* for each heat */
     const uint32_t *free;
+    glb_moves moves;
     uint64_t first_sweep;
     int64_t n_sweeps;
     int by_units;
@@ -175,12 +175,20 @@ static void take_sample(const struct job *job, int64_t sample, int32_t begin, in
     add_moments(job, begin, end);
 }
 
-static void fill_table(const struct job *job, uint64_t b, int thread, int n_threads) {
+/* The thresholds of every heat, a row each; nobody may still be reading old ones. */
+static void fill_table(const struct job *job, glb_team *team, const glb_heat *heat, int thread, int n_threads) {
     int64_t begin = job->entries * thread / n_threads;
     int64_t end = job->entries * (thread + 1) / n_threads;
-    for (int64_t i = begin; i < end; i++) {
-        job->table[i] = glb_threshold((int32_t)(i - job->plan->sum), b);
+    glb_barrier(team);
+    for (int64_t k = 0; k < glb_n_heats(job->run); k++) {
+        for (int64_t i = begin; i < end; i++) {
+            int32_t field = (int32_t)(i - job->plan->sum);
+            job->table[job->entries * k + i] = job->run->dynamics == GLB_BY_METROPOLIS
+                                                   ? glb_flip_threshold(field, heat[k].b)
+                                                   : glb_threshold(field, heat[k].b);
+        }
     }
+    glb_barrier(team);
 }
 
 /* The thresholds of all positions as bit planes, unless those of this b are there from an earlier call. */
@@ -226,6 +234,8 @@ static void work(void *argument, glb_team *team, int thread) {
     int n = run->n_threads;
     int32_t units = is_replica(run) ? plan->n_blocks : run->n_chains;
     int32_t grain = glb_ising_grain(plan);
+    int tempered = run->n_ladders > 0;
+    glb_heat heat; /* of a run in which all chains have the sweep's b */
     glb_sweep_data data = {.program = program,
                            .run = run,
                            .plan = plan,
@@ -236,6 +246,8 @@ static void work(void *argument, glb_team *team, int thread) {
                            .bytes = job->bytes,
                            .own = job->own,
                            .planes = job->planes == NULL ? NULL : job->planes + 16,
+                           .heat = tempered ? job->moves.heat : &heat,
+                           .heat_of_lane = tempered ? job->moves.heat_of_lane : NULL,
                            .table = job->table};
     int32_t first = job->by_units ? share(units, thread, n) : 0;
     int32_t last = job->by_units ? share(units, thread + 1, n) : units;
@@ -248,16 +260,15 @@ static void work(void *argument, glb_team *team, int thread) {
                                       : share(run->n_chains, thread + 1, n);
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
-        data.b = b_of(run, data.sweep);
-        if (s == 0 || data.b != b_of(run, data.sweep - 1)) {
-            glb_ising_fill(plan, job->net, data.b, &data);
+        if (s == 0 || (!tempered && b_of(run, data.sweep) != b_of(run, data.sweep - 1))) {
+            if (!tempered) {
+                glb_ising_fill(plan, job->net, b_of(run, data.sweep), &heat);
+            }
             if (job->planes != NULL) {
-                fill_planes(job, team, data.b, thread, n);
+                fill_planes(job, team, heat.b, thread, n);
             }
             if (job->table != NULL) {
-                glb_barrier(team); /* nobody may still be reading the old table */
-                fill_table(job, data.b, thread, n);
-                glb_barrier(team);
+                fill_table(job, team, data.heat, thread, n);
             }
         }
         if (plan->kernel == GLB_KERNEL_DENSE && first < last) {
@@ -284,6 +295,16 @@ static void work(void *argument, glb_team *team, int thread) {
                 glb_barrier(team);
             }
         }
+        if (run->moves_every > 0 && data.sweep % (uint64_t)run->moves_every == 0) {
+            if (tempered) {
+                glb_exchange(&job->moves, data.sweep, team, thread);
+            } else if (data.sweep < (uint64_t)run->n_b) {
+                glb_resample(&job->moves, data.sweep, team, thread);
+            }
+            if (job->bytes != NULL) { /* a thread's own blocks */
+                fill_bytes(program, plan, job->state, first, last, job->bytes);
+            }
+        }
         if (job->output->every > 0 && (s + 1) % job->output->every == 0) {
             take_sample(job, (s + 1) / job->output->every - 1, chain_begin, chain_end);
             if (!job->by_units) {
@@ -305,7 +326,7 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     }
     int64_t entries = glb_ising_table_entries(program, run, plan);
     uint32_t *words = (uint32_t *)(void *)scratch;
-    uint32_t *free = words + (entries + 15) / 16 * 16;
+    uint32_t *free = words + (entries * glb_n_heats(run) + 15) / 16 * 16;
     struct job job = {.program = program,
                       .run = run,
                       .plan = plan,
@@ -331,7 +352,7 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.kernel = kernels->dense;
         job.bytes = (uint8_t *)(free + (plan->rows * plan->words * plan->n_blocks + 15) / 16 * 16);
         job.by_units = 1;
-        fill_bytes(program, plan, state, job.bytes);
+        fill_bytes(program, plan, state, 0, plan->n_blocks, job.bytes);
         break;
     case GLB_KERNEL_INDEPENDENT:
         job.kernel = kernels->independent;
@@ -352,6 +373,14 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     if (masked || run->clamp != NULL) {
         fill_free(program, run, plan, free);
         job.free = free;
+    }
+    if (run->moves_every > 0) {
+        uint8_t *memory = scratch + plan->scratch_bytes - glb_moves_bytes(program, run, plan);
+        job.moves = glb_moves_in(program, run, plan, memory);
+        job.moves.output = output;
+        job.moves.state = state;
+        job.moves.moves_before = (int64_t)((first_sweep - 1) / (uint64_t)run->moves_every);
+        glb_fill_heats(&job.moves, net);
     }
     return glb_parallel(run->n_threads, work, &job);
 }

@@ -27,6 +27,14 @@ typedef struct {
 /* The upper half of a threshold is within this of the filter's: docs/decisions/0007. */
 enum { GLB_FILTER_BOUND = 44 };
 
+/* What the kernels look up at one temperature (tables.c). */
+typedef struct {
+    uint64_t b;
+    uint8_t pick[32][8]; /* bit-sliced kernel: for each plane, the truth tables of four levels each */
+    uint8_t top[128];    /* byte fields: top byte of the threshold by the field's lowest seven bits */
+    glb_filter filter;
+} glb_heat;
+
 /* A sweep's constants, and where a kernel finds its data. */
 typedef struct {
     const glb_ising *program;
@@ -39,13 +47,17 @@ typedef struct {
     uint8_t *bytes;        /* dense: spins as bytes 0 and 1, [position / 4][chain][position % 4] a block */
     const uint32_t *planes; /* independent: 32 planes of thresholds for each vector of words */
     const int32_t *own;    /* diagonals: the chains' fields in rows of whole units */
-    const uint32_t *table; /* thresholds of the fields -sum .. sum, or NULL to compute each */
-    uint8_t pick[32][8];   /* bit-sliced kernel: for each plane, the truth tables of four levels each */
-    uint8_t top[128];      /* byte fields: top byte of the threshold by the field's lowest seven bits */
-    glb_filter filter;
-    uint64_t b;
+    const glb_heat *heat;  /* one, or under tempering one for each temperature */
+    const int32_t *heat_of_lane; /* exact kernel under tempering: which of them, by lane; else NULL */
+    const uint32_t *table; /* thresholds of the fields -sum .. sum, a row for each heat, or NULL to compute each */
     uint64_t sweep;
 } glb_sweep_data;
+
+/* Which heat a unit has: a block of replica planes, or a chain of site planes. */
+static inline int64_t glb_heat_of(const glb_sweep_data *data, int64_t unit) {
+    int64_t chains = data->run->layout == GLB_REPLICA_PLANES ? 32 * (int64_t)data->plan->words : 1;
+    return data->run->n_ladders == 0 ? 0 : unit * chains / data->run->n_ladders;
+}
 
 /* Positions begin .. end - 1 of one colour, in the blocks (replica planes) or chains (site planes) first .. last - 1.
  * `begin` is a whole number of grains (glb_ising_grain) from the colour's start. */
@@ -58,6 +70,10 @@ typedef struct {
 } glb_part;
 
 typedef void (*glb_ising_kernel)(const glb_sweep_data *data, const glb_part *part);
+
+/* Replica planes: energies, in steps, of the 32 chains of a word. */
+typedef void (*glb_energies)(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint32_t *state,
+                             int64_t word, int64_t energy[32]);
 
 /* The kernels of one instruction set; vector_words is how many 32-bit words it decides at once. */
 typedef struct {
@@ -72,6 +88,7 @@ typedef struct {
     glb_ising_kernel sites;
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
+    glb_energies energies;
     glb_potts_kernel potts;     /* or NULL */
     glb_lanes_kernel lanes;
     void (*permute_lanes)(uint64_t *spins, int32_t n, const uint8_t source[64]);
@@ -92,7 +109,10 @@ extern const glb_kernels glb_kernels_avx512icl;
 /* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
 const glb_kernels *glb_kernels_of(int isa);
 
-/* Thresholds to tabulate for one sweep, 0 where computing each costs less. */
+/* Temperatures that a run has at the same time. */
+static inline int64_t glb_n_heats(const glb_run *run) { return run->n_ladders == 0 ? 1 : run->n_b; }
+
+/* Thresholds to tabulate for each heat, 0 where computing each costs less. */
 int64_t glb_ising_table_entries(const glb_ising *program, const glb_run *run, const glb_plan *plan);
 
 /* Positions that a kernel takes together, and at whose multiples threads may share a colour. */
@@ -210,7 +230,7 @@ void glb_dense_net_fill(const glb_ising *program, const glb_traits *traits, uint
 /* Groups of four positions from the first to the last that have a neighbour of four .. four + 3. */
 void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end);
 
-/* What a kernel looks up during the sweeps that share a b (tables.c). */
-void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data);
+/* What a kernel looks up at the temperature b (tables.c). */
+void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_heat *heat);
 
 #endif

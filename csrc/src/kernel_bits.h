@@ -114,6 +114,7 @@ GLB_INLINE void bits_block(const glb_sweep_data *data, const glb_part *part, int
     uint32_t *block = data->state + (int64_t)number * data->plan->rows * W;
     const uint32_t *free = data->free == NULL ? NULL : data->free + (int64_t)number * data->plan->rows * W;
     uint32_t sweep_low = (uint32_t)data->sweep;
+    const glb_heat *heat = data->heat + glb_heat_of(data, number);
     glb_key key = glb_make_key(data->run->seed, GLB_DECISION, GLB_REPLICA_PLANES, data->run->stream, data->sweep);
     words site = counting(W);
     words c = cycling(W) + ((data->run->first_chain >> 5) + (uint32_t)(number * W));
@@ -139,14 +140,14 @@ GLB_INLINE void bits_block(const glb_sweep_data *data, const glb_part *part, int
             random_planes(&key, a, sweep_low, c, call, random + 4 * call);
         }
         for (int k = 0; k < 4 * AT_ONCE; k++) {
-            words v = threshold_plane(f, data->pick[k], sum, BITS);
+            words v = threshold_plane(f, heat->pick[k], sum, BITS);
             below |= undecided & v & ~random[k];
             undecided &= ~(v ^ random[k]);
         }
         for (uint32_t call = AT_ONCE; call < 8 && any(undecided); call++) { /* what is left cannot change the rest */
             random_planes(&key, a, sweep_low, c, call, random);
             for (int k = 0; k < 4; k++) {
-                words v = threshold_plane(f, data->pick[4 * call + (uint32_t)k], sum, BITS);
+                words v = threshold_plane(f, heat->pick[4 * call + (uint32_t)k], sum, BITS);
                 below |= undecided & v & ~random[k];
                 undecided &= ~(v ^ random[k]);
             }

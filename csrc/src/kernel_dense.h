@@ -66,8 +66,10 @@ GLB_INLINE void dense_block(const glb_sweep_data *data, int32_t number, int W, i
     glb_key key = glb_make_key(run->seed, GLB_DECISION, GLB_REPLICA_PLANES, run->stream, data->sweep);
     words site = counting(W);
     words c = cycling(W) + first_word;
-    constants k = constants_of(data, 4);
+    const glb_heat *heat = data->heat + glb_heat_of(data, number);
+    constants k = constants_of(heat, 4);
     tie_list ties;
+    ties.b = heat->b;
     ties.words = block;
     ties.first = first_word;
     ties.W = W;

@@ -100,8 +100,10 @@ GLB_INLINE void diagonals_chain(const glb_sweep_data *data, const glb_part *part
     uint32_t *spins = data->state + plan->rows * chain + GLB_SITE_PAD;
     const uint32_t *open = data->free + plan->rows * chain + GLB_SITE_PAD;
     glb_key key = glb_make_key(run->seed, GLB_DECISION, GLB_SITE_PLANES, run->stream, data->sweep);
-    constants k = constants_of(data, WIDTH);
+    const glb_heat *heat = data->heat + glb_heat_of(data, chain);
+    constants k = constants_of(heat, WIDTH);
     tie_list ties;
+    ties.b = heat->b;
     ties.words = spins;
     ties.first = run->first_chain + (uint32_t)chain;
     ties.W = 0;

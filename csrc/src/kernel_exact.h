@@ -1,4 +1,5 @@
-/* Replica planes, any program and run: the field of each chain as an integer, its exact threshold, one decision. */
+/* Replica planes, any program and run: the field of each chain as an integer, its exact threshold, one decision. Under
+ * Metropolis fields are taken times the spins, and what is decided is who flips. */
 
 #if GLB_VECTOR_BYTES > 4
 typedef uint16_t vu16 __attribute__((vector_size(GLB_VECTOR_BYTES)));
@@ -96,7 +97,9 @@ static void exact_kernel(const glb_sweep_data *data, const glb_part *part) {
     const glb_plan *plan = data->plan;
     int W = plan->words;
     int64_t items = (int64_t)(part->end - part->begin) * W;
-    glb_key key = glb_make_key(run->seed, GLB_DECISION, GLB_REPLICA_PLANES, run->stream, data->sweep);
+    int flips = run->dynamics == GLB_BY_METROPOLIS;
+    uint32_t purpose = flips ? GLB_METROPOLIS : GLB_DECISION;
+    glb_key key = glb_make_key(run->seed, purpose, GLB_REPLICA_PLANES, run->stream, data->sweep);
     for (int32_t number = part->first; number < part->last; number++) {
         uint32_t *block = data->state + (int64_t)number * plan->rows * W;
         const uint32_t *open = data->free + (int64_t)number * plan->rows * W;
@@ -140,9 +143,17 @@ static void exact_kernel(const glb_sweep_data *data, const glb_part *part) {
                         field[lane] += data->program->field[position];
                     }
                 }
-                thresholds_of(data, field, threshold);
-                block[at] = (block[at] & ~open[at]) | decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i,
-                                                             threshold, open[at]);
+                for (int lane = 0; flips && lane < 32; lane++) {
+                    field[lane] = (block[at] >> lane) & 1u ? field[lane] : -field[lane];
+                }
+                if (data->heat_of_lane == NULL) {
+                    thresholds_of(data, 0, field, threshold);
+                } else {
+                    int64_t word = (int64_t)(c[i] - (run->first_chain >> 5));
+                    thresholds_by_lane(data, data->heat_of_lane + 32 * word, field, threshold);
+                }
+                uint32_t below = decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i, threshold, open[at]);
+                block[at] = flips ? block[at] ^ below : (block[at] & ~open[at]) | below;
             }
         }
     }

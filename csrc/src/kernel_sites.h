@@ -1,4 +1,5 @@
-/* Site planes: one chain, 32 neighbouring positions a word, spins as int8. */
+/* Site planes: one chain, 32 neighbouring positions a word, spins as int8. Under Metropolis fields are taken times the
+ * spins, and what is decided is who flips. */
 
 static inline void set_spins(int8_t spin[32], uint32_t below, uint32_t free) {
     if (free == 0xFFFFFFFFu) {
@@ -32,13 +33,33 @@ static inline void site_fields(const glb_sweep_data *data, const int8_t *spin, i
     }
 }
 
+/* Fields times spins. */
+static inline void held_fields(const int8_t spin[32], uint32_t mask, int32_t field[32]) {
+    for (int i = 0; i < 32; i++) {
+        if ((mask >> i) & 1u) {
+            field[i] *= spin[i];
+        }
+    }
+}
+
+static inline void flip_spins(int8_t spin[32], uint32_t flipped) {
+    for (int i = 0; i < 32; i++) {
+        if ((flipped >> i) & 1u) {
+            spin[i] = (int8_t)-spin[i];
+        }
+    }
+}
+
 static void sites_kernel(const glb_sweep_data *data, const glb_part *part) {
-    glb_key key = glb_make_key(data->run->seed, GLB_DECISION, GLB_SITE_PLANES, data->run->stream, data->sweep);
+    int flips = data->run->dynamics == GLB_BY_METROPOLIS;
+    uint32_t purpose = flips ? GLB_METROPOLIS : GLB_DECISION;
+    glb_key key = glb_make_key(data->run->seed, purpose, GLB_SITE_PLANES, data->run->stream, data->sweep);
     int64_t words = data->plan->lanes / 32;
     int32_t first = part->begin / 32;
     int32_t last = (part->end - 1) / 32;
     for (int32_t chain = part->first; chain < part->last; chain++) {
         int8_t *spin = data->spins + data->plan->lanes * chain;
+        int64_t heat = glb_heat_of(data, chain);
         uint32_t c[V];
         for (int i = 0; i < V; i++) {
             c[i] = data->run->first_chain + (uint32_t)chain;
@@ -64,9 +85,16 @@ static void sites_kernel(const glb_sweep_data *data, const glb_part *part) {
                     int32_t field[32];
                     uint32_t threshold[32];
                     site_fields(data, spin, chain, position, mask, field);
-                    thresholds_of(data, field, threshold);
-                    set_spins(spin + position,
-                              decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i, threshold, mask), mask);
+                    if (flips) {
+                        held_fields(spin + position, mask, field);
+                    }
+                    thresholds_of(data, heat, field, threshold);
+                    uint32_t below = decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i, threshold, mask);
+                    if (flips) {
+                        flip_spins(spin + position, below);
+                    } else {
+                        set_spins(spin + position, below, mask);
+                    }
                 }
             }
         }

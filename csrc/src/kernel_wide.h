@@ -94,8 +94,10 @@ GLB_INLINE void wide_block(const glb_sweep_data *data, const glb_part *part, int
     const int32_t *own = run->chain_field;
     words site = counting(W);
     words c = cycling(W) + first_word;
-    constants k = constants_of(data, WIDTH);
+    const glb_heat *heat = data->heat + glb_heat_of(data, number);
+    constants k = constants_of(heat, WIDTH);
     tie_list ties;
+    ties.b = heat->b;
     ties.words = block;
     ties.first = first_word;
     ties.W = W;

@@ -6,6 +6,7 @@
 #include "decide.h"
 #include "kernel_bits.h"
 #include "kernel_dits.h"
+#include "kernel_energies.h"
 #include "kernel_exact.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
@@ -29,6 +30,7 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .dit_find = dit_find,
                                  .dit_words = dit_words,
                                  .independent = independent_kernel,
+                                 .energies = energies_of_word,
                                  .lanes = lanes_kernel,
                                  .permute_lanes = permute_lanes,
 #if GLB_VECTOR_BYTES > 4

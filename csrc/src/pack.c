@@ -4,11 +4,11 @@
 #include "state.h"
 
 void glb_unpack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
-                            uint32_t *words) {
+                         const int32_t *source, int64_t first_word, int64_t last_word, uint32_t *words) {
     int64_t n = program->n_sites;
     int64_t bytes = (n + 7) / 8;
     int64_t offset = lane_offset(run);
-    for (int64_t w = 0; w < plan->lanes / 32; w++) {
+    for (int64_t w = first_word; w < last_word; w++) {
         int64_t first = 32 * w - offset;
         for (int64_t byte = 0; byte < bytes; byte++) {
             uint32_t row[8] = {0};
@@ -17,7 +17,8 @@ void glb_unpack_replicas(const glb_ising *program, const glb_run *run, const glb
                 for (int i = 0; i < 8; i++) {
                     int64_t chain = first + 8 * part + i;
                     if (chain >= 0 && chain < run->n_chains) {
-                        x |= (uint64_t)packed[bytes * chain + byte] << (8 * i);
+                        int64_t from = source == NULL ? chain : source[chain];
+                        x |= (uint64_t)packed[bytes * from + byte] << (8 * i);
                     }
                 }
                 x = glb_transposed(x);

@@ -2,10 +2,30 @@
 #include <string.h>
 
 #include "ising.h"
+#include "moves.h"
 
 enum { MAX_LEVELS = 32, CACHE_BYTES = 1 << 19, ROWS_BEYOND = 64, MOST_ENTRIES = 1 << 27, MOST_SLOTS = 1 << 30 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* States move across the whole job, so it has no shards; temperatures ascend. */
+static int check_moves(const glb_run *run) {
+    if (run->n_ladders < 0 || run->moves_every < 0 || (run->n_ladders > 0 && run->moves_every == 0)) {
+        return GLB_E_SIZE;
+    }
+    if (run->n_ladders > 0 && (run->n_b < 2 || run->n_chains != run->n_ladders * run->n_b)) {
+        return GLB_E_SIZE;
+    }
+    if (run->moves_every > 0 && run->first_chain != 0) {
+        return GLB_E_SIZE;
+    }
+    for (int64_t k = 1; run->moves_every > 0 && k < run->n_b; k++) {
+        if (run->b[k] < run->b[k - 1]) {
+            return GLB_E_RANGE;
+        }
+    }
+    return GLB_OK;
+}
 
 static int check_run(const glb_ising *program, const glb_run *run) {
     if (run->n_chains < 1 || program->n_sites < 1 || run->n_b < 1 || run->n_threads < 1) {
@@ -19,7 +39,10 @@ static int check_run(const glb_ising *program, const glb_run *run) {
             return GLB_E_RANGE;
         }
     }
-    return GLB_OK;
+    if (run->dynamics != GLB_BY_HEAT_BATH && (run->dynamics != GLB_BY_METROPOLIS || run->moves_every > 0)) {
+        return GLB_E_SIZE;
+    }
+    return check_moves(run);
 }
 
 /* The bound on every field with the chains' own fields in place of the program's. */
@@ -49,7 +72,7 @@ int64_t glb_levels(const glb_traits *traits) { return (traits->one_parity ? 1 : 
 int64_t glb_ising_table_entries(const glb_ising *program, const glb_run *run, const glb_plan *plan) {
     int64_t updates = (int64_t)program->n_sites * run->n_chains;
     int looks_up = plan->kernel == GLB_KERNEL_EXACT || plan->kernel == GLB_KERNEL_SITES;
-    return looks_up && 2 * plan->sum + 1 <= updates && plan->sum < 1 << 20 ? 2 * plan->sum + 1 : 0;
+    return looks_up && (2 * plan->sum + 1) * glb_n_heats(run) <= updates && plan->sum < 1 << 20 ? 2 * plan->sum + 1 : 0;
 }
 
 int32_t glb_ising_grain(const glb_plan *plan) {
@@ -67,18 +90,22 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
                 int kernel) {
     const glb_kernels *kernels = glb_kernels_of(run->isa);
     int replica = run->layout == GLB_REPLICA_PLANES;
+    int one_heat = run->n_ladders % 32 == 0; /* in a block, which has words of 32 chains */
+    if (run->dynamics == GLB_BY_METROPOLIS) {
+        return kernel == (replica ? GLB_KERNEL_EXACT : GLB_KERNEL_SITES);
+    }
     switch (kernel) {
     case GLB_KERNEL_EXACT:
         return replica;
     case GLB_KERNEL_BITS:
-        return replica && run->chain_field == NULL && glb_levels(traits) <= MAX_LEVELS &&
+        return replica && one_heat && run->chain_field == NULL && glb_levels(traits) <= MAX_LEVELS &&
                program->row_start[program->n_sites] <= MOST_ENTRIES;
     case GLB_KERNEL_BYTES:
-        return replica && kernels->bytes != NULL && plan->sum < 64;
+        return replica && one_heat && kernels->bytes != NULL && plan->sum < 64;
     case GLB_KERNEL_FILTER:
-        return replica && kernels->filter != NULL;
+        return replica && one_heat && kernels->filter != NULL;
     case GLB_KERNEL_DENSE:
-        return replica && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
+        return replica && one_heat && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
     case GLB_KERNEL_SITES:
         return !replica;
     case GLB_KERNEL_INDEPENDENT:
@@ -119,6 +146,11 @@ static int32_t n_blocks(const glb_plan *plan) {
     return (int32_t)(round_up(plan->lanes / 32, plan->words) / plan->words);
 }
 
+/* Whether a block of twice the words has one temperature; the exact kernel needs none. */
+static int may_double(const glb_run *run, const glb_plan *plan) {
+    return plan->kernel == GLB_KERNEL_EXACT || run->n_ladders % (64 * plan->words) == 0;
+}
+
 int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb_run *run, glb_plan *plan) {
     int rc = check_run(program, run);
     const glb_kernels *kernels = glb_kernels_of(run->isa);
@@ -153,7 +185,7 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     if (replica) {
         plan->rows = n + ROWS_BEYOND;
         int most = plan->kernel == GLB_KERNEL_DENSE ? 2 : kernels->vector_words;
-        while (2 * plan->words <= most && 32 * plan->words < plan->lanes &&
+        while (2 * plan->words <= most && 32 * plan->words < plan->lanes && may_double(run, plan) &&
                (plan->words == 1 || 8 * plan->words * n <= CACHE_BYTES)) {
             plan->words *= 2;
         }
@@ -167,7 +199,7 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         n_words = plan->rows * plan->words * plan->n_blocks;
         plan->state_bytes = 4 * n_words;
     }
-    plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan), 16) + round_up(n_words, 16));
+    plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan) * glb_n_heats(run), 16) + round_up(n_words, 16));
     if (plan->kernel == GLB_KERNEL_INDEPENDENT) {
         plan->scratch_bytes += 64 + round_up(n, 32 * kernels->vector_words) * 4; /* a tag, and 32 bits a position */
     }
@@ -180,6 +212,7 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         plan->byte_stride = round_up(n, 4) / 4 * 64 * plan->byte_vectors;
         plan->scratch_bytes += plan->byte_stride * plan->n_blocks;
     }
+    plan->scratch_bytes += glb_moves_bytes(program, run, plan); /* at the end */
     return GLB_OK;
 }
 

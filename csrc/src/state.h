@@ -43,6 +43,15 @@ static inline int spin_at(const glb_run *run, const glb_plan *plan, const uint8_
     return ((const int8_t *)state)[plan->lanes * chain + position] > 0;
 }
 
+/* Puts a packed state into a chain of site planes. */
+static inline void unpack_chain(const glb_ising *program, const glb_run *run, const glb_plan *plan,
+                                const uint8_t *packed, int64_t chain, uint8_t *state) {
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        int32_t site = program->site[p];
+        set_spin(run, plan, state, p, chain, (packed[site / 8] >> (site % 8)) & 1);
+    }
+}
+
 /* An 8 x 8 bit matrix transposed: bits swapped across the diagonal at distances 1, 2 and 4. */
 static inline uint64_t glb_transposed(uint64_t x) {
     uint64_t t = (x ^ (x >> 7)) & UINT64_C(0x00AA00AA00AA00AA);
@@ -57,8 +66,9 @@ static inline uint64_t glb_transposed(uint64_t x) {
 void glb_pack_chains(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
                      int32_t begin, int32_t end, uint8_t *out, int64_t stride);
 
-/* The inverse for all chains of replica planes. */
+/* The inverse for the words of chains first .. last - 1 of replica planes: a chain takes the packed row source[chain], or
+ * its own where source is NULL. */
 void glb_unpack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
-                         uint32_t *words);
+                         const int32_t *source, int64_t first, int64_t last, uint32_t *words);
 
 #endif

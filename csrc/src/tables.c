@@ -74,24 +74,25 @@ void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2
     bracket[1] = t + GLB_FILTER_BOUND < 65535 ? t + GLB_FILTER_BOUND : 65535;
 }
 
-void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sweep_data *data) {
+void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_heat *heat) {
+    heat->b = b;
     switch (plan->kernel) {
     case GLB_KERNEL_BITS:
-        fill_pick((const void *)net, b, data->pick);
+        fill_pick((const void *)net, b, heat->pick);
         break;
     case GLB_KERNEL_DIAGONALS:
         if (plan->sum < 64) {
-            fill_top(b, data->top);
+            fill_top(b, heat->top);
         } else {
-            fill_filter(plan->sum, b, &data->filter);
+            fill_filter(plan->sum, b, &heat->filter);
         }
         break;
     case GLB_KERNEL_BYTES:
-        fill_top(b, data->top);
+        fill_top(b, heat->top);
         break;
     case GLB_KERNEL_FILTER:
     case GLB_KERNEL_DENSE:
-        fill_filter(plan->sum, b, &data->filter);
+        fill_filter(plan->sum, b, &heat->filter);
         break;
     default:
         break;

@@ -11,6 +11,7 @@ enum { PAIR_BITS = 3, TIES = 64, MOST_TIES = TIES + 64, TIE_ROOM = MOST_TIES + 6
 typedef struct {
     uint32_t *words;   /* of the spins: a block of replica planes, or a chain of site planes */
     uint32_t first;    /* replica planes: the counter's third word at the block's first; site planes: the chain */
+    uint64_t b;        /* temperature of all on the list */
     int W;             /* words a position, or 0 for site planes */
     int n;
     uint32_t unit[TIE_ROOM]; /* position, and which pair of words; site planes: which pair of words */
@@ -76,7 +77,7 @@ static __attribute__((noinline)) void resolve_ties(const glb_sweep_data *data, c
         store(u, second);
         int n = ties->n - begin < V ? ties->n - begin : V;
         for (int i = 0; i < n; i++) {
-            uint32_t threshold = glb_threshold(tied_field(ties, begin + i, WIDTH), data->b);
+            uint32_t threshold = glb_threshold(tied_field(ties, begin + i, WIDTH), ties->b);
             uint32_t below = u[i] < threshold >> 16;
             if (__builtin_expect(u[i] == threshold >> 16, 0)) {
                 below = rest_of_u(key, counter[i], (uint32_t)data->sweep, third[i], bit[i], u[i]) < threshold;
@@ -181,8 +182,8 @@ typedef struct {
     __m128i right;
 } constants;
 
-GLB_INLINE constants constants_of(const glb_sweep_data *data, int WIDTH) {
-    const glb_filter *filter = &data->filter;
+GLB_INLINE constants constants_of(const glb_heat *heat, int WIDTH) {
+    const glb_filter *filter = &heat->filter;
     constants k = {0};
     uint8_t together[64];
     uint8_t odd[64];
@@ -196,7 +197,7 @@ GLB_INLINE constants constants_of(const glb_sweep_data *data, int WIDTH) {
     k.odd = _mm512_loadu_si512(odd);
     k.chain = _mm512_loadu_si512(chain);
     for (int i = 0; i < 2; i++) {
-        k.table[i] = WIDTH == 1 ? _mm512_loadu_si512(data->top + 64 * i) : _mm512_loadu_si512(filter->start + 32 * i);
+        k.table[i] = WIDTH == 1 ? _mm512_loadu_si512(heat->top + 64 * i) : _mm512_loadu_si512(filter->start + 32 * i);
         k.rise[i] = _mm512_loadu_si512(filter->rise + 32 * i);
     }
     k.clamp = _mm512_set1_epi16(filter->clamp);

@@ -9,6 +9,7 @@ int main(void) {
     test_contract();
     test_errors();
     test_ising();
+    test_moves();
     test_potts();
     printf("%d checks, %d failures, instruction sets 0 to %d\n", checks, failures, glb_isa_best());
     return failures < 100 ? failures : 100; /* an exit status has eight bits */

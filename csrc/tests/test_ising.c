@@ -33,6 +33,7 @@ struct ising_job {
     uint32_t stream;
     int64_t n_b;
     int32_t layout;
+    int32_t dynamics;
     int n_chains;         /* of the whole job */
     int32_t *chain_field; /* or NULL */
     int8_t *clamp;        /* or NULL */
@@ -71,10 +72,20 @@ static void ising_oracle(struct ising_job *job) {
                 for (int64_t k = g->row_start[p]; k < g->row_start[p + 1]; k++) {
                     field += job->weight[k] * s[g->neighbour[k]];
                 }
-                if (clamp == NULL || clamp[p] == 0) {
-                    uint32_t u = oracle_u(job->seed, GLB_DECISION, job->layout, job->stream, (uint32_t)p, sweep,
-                                          (uint32_t)chain);
+                if (clamp != NULL && clamp[p] != 0) {
+                    continue;
+                }
+                int flips = job->dynamics == GLB_BY_METROPOLIS;
+                uint32_t u = oracle_u(job->seed, flips ? GLB_METROPOLIS : GLB_DECISION, job->layout, job->stream,
+                                      (uint32_t)p, sweep, (uint32_t)chain);
+                if (!flips) {
                     s[p] = u < glb_test_threshold(field, b) ? 1 : -1;
+                    continue;
+                }
+                int64_t held = field * s[p];
+                uint64_t limit = held > 0 ? glb_test_exp2(glb_scale((uint64_t)held, b)) >> 30 : UINT64_C(1) << 32;
+                if (u < limit && u != 0xFFFFFFFFu) {
+                    s[p] = (int8_t)-s[p];
                 }
             }
             if ((i + 1) % EVERY != 0) {
@@ -154,7 +165,8 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
                    .n_b = job->n_b,
                    .n_threads = threads,
                    .isa = isa,
-                   .kernel = kernel};
+                   .kernel = kernel,
+                   .dynamics = job->dynamics};
     int replica = job->layout == GLB_REPLICA_PLANES;
     int64_t row = ((replica ? first % 32 + n : g->n) + 31) / 32 * 32;
     int64_t lanes = row * (replica ? g->n : n);
@@ -253,6 +265,9 @@ static void ising_everywhere(const struct ising_job *job) {
             for (size_t i = 0; i < sizeof shards / sizeof shards[0]; i++) {
                 int parts = 1 + (int)((i + (size_t)threads) % 2);
                 ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_AUTO, threads, parts);
+                if (job->dynamics == GLB_BY_METROPOLIS) {
+                    continue; /* one kernel for each layout */
+                }
                 if (job->layout == GLB_REPLICA_PLANES) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_EXACT, threads, parts);
                 }
@@ -293,12 +308,15 @@ static void test_ising_runs(void) {
         {590, 1, 0, 30000, 0, 1, 0, 0, 1, 1}, /* independent, more than a vector */
         {590, 1, 0, 30000, 0, 0, 1, 0, 1, 0},
     };
+    const size_t flipped = 8; /* cases in which Metropolis has its turn too */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        for (int32_t layout = 0; layout < 2; layout++) {
+        for (int32_t way = 0; way < (i < flipped ? 4 : 2); way++) {
+            int32_t layout = way % 2;
             int32_t n = cases[i].n;
             int32_t limit = cases[i].limit;
             struct ising_job job = ising_on(make_graph(n, cases[i].colours, cases[i].edges), limit);
             job.layout = layout;
+            job.dynamics = way / 2;
             job.n_chains = CHAINS;
             job.first_sweep = cases[i].first_sweep;
             job.stream = cases[i].stream;

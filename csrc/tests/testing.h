@@ -46,6 +46,7 @@ void free_graph(struct graph *g);
 void test_contract(void);
 void test_errors(void);
 void test_ising(void);
+void test_moves(void);
 void test_potts(void);
 
 #endif

@@ -23,18 +23,21 @@ _HOME = {
     "Job": "job",
     "JobRequest": "request",
     "JobStatus": "job",
+    "PopulationSchedule": "schedule",
     "PottsModel": "model",
     "Quantity": "spec",
     "SampleSet": "samples",
     "SamplingSchedule": "schedule",
     "Solution": "solver",
     "SolveProgress": "solver",
+    "TemperingSchedule": "schedule",
     "as_completed": "job",
     "available_devices": "registry",
     "load_spec": "catalogue",
     "open_device": "device",
     "read_model": "formats",
     "solve": "solver",
+    "tempering_ladder": "ladder",
     "wait": "job",
     "write_model": "formats",
 }
@@ -45,11 +48,12 @@ if TYPE_CHECKING:
     from glauber.device import Device, Estimate, open_device
     from glauber.formats import read_model, write_model
     from glauber.job import Job, JobStatus, as_completed, wait
+    from glauber.ladder import tempering_ladder
     from glauber.model import IsingModel, PottsModel
     from glauber.registry import available_devices
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
-    from glauber.schedule import AnnealingSchedule, SamplingSchedule
+    from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
     from glauber.solver import Solution, SolveProgress, solve
     from glauber.spec import Quantity
 
@@ -62,18 +66,21 @@ __all__ = [
     "Job",
     "JobRequest",
     "JobStatus",
+    "PopulationSchedule",
     "PottsModel",
     "Quantity",
     "SampleSet",
     "SamplingSchedule",
     "Solution",
     "SolveProgress",
+    "TemperingSchedule",
     "as_completed",
     "available_devices",
     "load_spec",
     "open_device",
     "read_model",
     "solve",
+    "tempering_ladder",
     "wait",
     "write_model",
 ]

@@ -20,6 +20,21 @@ from glauber.spec import AnySpec
 
 
 @dataclass(frozen=True, slots=True)
+class Resamplings:
+    """The resamplings of one batch.
+
+    Attributes:
+        lowest: lowest energy of the population before each, in steps, int64 (n,).
+        weights: sum of the chains' weights, in units of 2^-(62 - ceil(log2 n_chains)), uint64 (n,).
+        families: the chain of the start that each chain descends from, after the batch, int32 (n_chains,).
+    """
+
+    lowest: NDArray[np.int64]
+    weights: NDArray[np.uint64]
+    families: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A part of a run, as a driver yields it.
 
@@ -32,6 +47,9 @@ class Batch:
         state: the state after the batch, in the same form, shape (n_chains, ...): a `Run` resumes from it.
         moments: sums over the run so far, if asked for.
         facts: what the driver wants in the result's provenance, such as the kernel it chose.
+        exchanges: tempering: exchanges tried and made in this batch by pair of neighbouring temperatures, int64 of
+            shape (n_temperatures - 1, 2).
+        resamplings: of population annealing.
     """
 
     next_sweep: int
@@ -41,6 +59,8 @@ class Batch:
     state: NDArray[np.unsignedinteger]
     moments: Moments | None
     facts: Mapping[str, str]
+    exchanges: NDArray[np.int64] | None = None
+    resamplings: Resamplings | None = None
 
 
 class Driver(Protocol):

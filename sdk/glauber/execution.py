@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -14,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glauber.compile import pack_spins, unpack_spins
-from glauber.driver import Batch, Driver
+from glauber.driver import Batch, Driver, Resamplings
 from glauber.energy import modelled_energy
 from glauber.errors import BudgetExceededError
 from glauber.model import IsingModel, PottsModel
 from glauber.prepare import Prepared, prepared_operations
-from glauber.samples import Moments, Provenance, SampleSet, field_change
-from glauber.schedule import SamplingSchedule
+from glauber.samples import Exchanges, Moments, Population, Provenance, SampleSet, field_change
+from glauber.schedule import PopulationSchedule, SamplingSchedule
 
 
 class _Collector:
@@ -33,6 +34,8 @@ class _Collector:
         self._energies: list[NDArray[np.float64]] = []
         self._broken: list[tuple[float, int]] = []
         self._counted: Moments | None = None
+        self._exchanges: NDArray[np.int64] | None = None
+        self._resamplings: list[Resamplings] = []
         self.last: NDArray[np.unsignedinteger] | None = None
         self.moments: Moments | None = None
         self.n_samples = 0
@@ -54,6 +57,10 @@ class _Collector:
         self.moments = batch.moments if batch.moments is not None else self._counted
         self.n_samples += batch.n_samples
         self.last = batch.state
+        if batch.exchanges is not None:
+            self._exchanges = batch.exchanges + (0 if self._exchanges is None else self._exchanges)
+        if batch.resamplings is not None:
+            self._resamplings.append(batch.resamplings)
         if batch.samples is None or not batch.n_samples:
             return
         packed = self._read(batch.samples)
@@ -100,6 +107,35 @@ class _Collector:
         if self.last is None:
             raise BudgetExceededError("no batch was run")
         return self._read(self.last)
+
+    def exchanges(self) -> Exchanges | None:
+        """Of a tempered job."""
+        if self._exchanges is None:
+            return None
+        return Exchanges(self._request.schedule.beta_table(), self._exchanges[:, 0], self._exchanges[:, 1])
+
+    def population(self) -> Population | None:
+        """Of population annealing: ln Z from the integers of each resampling."""
+        schedule, run, program = self._request.schedule, self._prepared.run, self._prepared.program
+        if run.resample is None or not isinstance(schedule, PopulationSchedule):
+            return None
+        n, log_ratios = run.n_chains, [0.0]
+        unit = 62 - (n - 1).bit_length()
+        lowest = np.concatenate([each.lowest for each in self._resamplings]).tolist()
+        weights = np.concatenate([each.weights for each in self._resamplings]).tolist()
+        for k, (energy, weight) in enumerate(zip(lowest, weights, strict=True)):
+            at = (k + 1) * run.resample.every
+            rise = int(run.b[at]) - int(run.b[at - 1])  # 2 dbeta step log2(e) 2^32
+            log2_ratio = math.log2(weight) - math.log2(n) - unit - rise * energy / 2**33
+            offset = (schedule.betas[k + 1] - schedule.betas[k]) * program.offset
+            log_ratios.append(log_ratios[-1] + log2_ratio * math.log(2) - offset)
+        held = 0 if run.clamp is None else int((run.clamp != self._request.free_value).sum())
+        return Population(
+            betas=np.array(schedule.betas[: len(log_ratios)]),
+            log_ratios=np.array(log_ratios),
+            log_states=(program.n_sites - held) * math.log(2),
+            families=self._resamplings[-1].families,
+        )
 
     def embedding_facts(self) -> dict[str, float] | None:
         """Chain breaks and strength, if embedded."""
@@ -232,4 +268,6 @@ def execute(
         program=None if prepared.embedding is not None else prepared.program,
         held_fields=None if run.fields is None else run.fields * np.float64(prepared.program.quantisation.step),
         stored_energies=energies,
+        exchanges=collector.exchanges(),
+        population=collector.population(),
     )

@@ -30,8 +30,8 @@ from glauber.energy import Operations, modelled_energy
 from glauber.errors import BudgetExceededError, InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import JobRequest
-from glauber.schedule import SamplingSchedule
-from glauber.spec import AnySpec
+from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
+from glauber.spec import AnySpec, Method
 from glauber.topology import TopologyBase
 
 StopReason = Literal["cancel", "seconds", "joules", "sweeps"]
@@ -122,6 +122,11 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
     fold = _check_temperature(request, spec)
     embedding = None
     if request.embed and isinstance(model, IsingModel) and spec.topology is not None and misfits(model, spec):
+        if isinstance(schedule, PopulationSchedule):
+            raise ModelNotSupportedError(
+                "an embedded model's free energy is not the model's own; population annealing needs a device that takes"
+                " the graph as it is, such as sim://ideal"
+            )
         embedding = cache.embed(model, spec.topology)
         model = embed_model(model, embedding, spec.topology)
     else:
@@ -184,17 +189,40 @@ def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
         raise ModelNotSupportedError(
             f"{spec.name} has one set of fields for all chains; submit one job for each set of fields"
         )
+    if isinstance(request.schedule, TemperingSchedule | PopulationSchedule):
+        _check_method(request, spec, request.schedule.kind)
+    if isinstance(request.schedule, AnnealingSchedule) and request.schedule.dynamics == "metropolis":
+        _check_method(request, spec, "metropolis")
     if "samples" not in able.observables and request.observe != {"last"}:
         raise ModelNotSupportedError(f'{spec.name} returns the last state only; submit with observe={{"last"}}')
+
+
+def _check_method(request: JobRequest, spec: AnySpec, method: Method) -> None:
+    """Refuse a way of sampling that the device does not have."""
+    if spec.capabilities.beta == "programmable" and method in spec.capabilities.methods:
+        if isinstance(request.model, PottsModel):
+            raise ModelNotSupportedError(
+                f"{method} is for Ising models so far; a PottsModel runs by heat bath, under a SamplingSchedule or"
+                " an AnnealingSchedule"
+            )
+        return
+    have = ", ".join(spec.capabilities.methods) or "none beside sampling and annealing"
+    beta = (
+        f" (it has {have})" if spec.capabilities.beta == "programmable" else f": its beta is {spec.capabilities.beta}"
+    )
+    raise ModelNotSupportedError(
+        f"{spec.name} cannot do {method}{beta}. Run a SamplingSchedule for each beta, or use another device;"
+        " sim://ideal can"
+    )
 
 
 def _check_temperature(request: JobRequest, spec: AnySpec) -> float | None:
     """Beta to fold into the coefficients, or None; refuses schedules that the device has no way to follow."""
     schedule = request.schedule
-    if isinstance(schedule, SamplingSchedule) and not spec.capabilities.sampler:
+    if not isinstance(schedule, AnnealingSchedule) and not spec.capabilities.sampler:
         raise ModelNotSupportedError(
-            f"{spec.name} is an optimiser and states no temperature, so it cannot sample at beta = {schedule.beta:g};"
-            " use an AnnealingSchedule for low energies, or another device"
+            f"{spec.name} is an optimiser and states no temperature, so it cannot sample at"
+            f" beta = {schedule.beta_table()[-1]:g}; use an AnnealingSchedule for low energies, or another device"
         )
     if spec.capabilities.beta != "folded":
         return None
@@ -212,7 +240,7 @@ def _check_beta_range(request: JobRequest, spec: AnySpec, program: AnyProgram) -
     if spec.capabilities.beta != "programmable" or spec.capabilities.beta_range is None:
         return
     low, high = spec.capabilities.beta_range
-    betas = request.schedule.betas() / program.quantisation.scale
+    betas = request.schedule.beta_table() / program.quantisation.scale
     outside = betas[(betas < low) | (betas > high * (1 + 1e-12))]
     if outside.size:
         scaled = "" if program.quantisation.scale == 1 else f" (after scaling by {program.quantisation.scale:.4g})"

@@ -16,7 +16,7 @@ from glauber.checks import real_numbers, whole_number
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
 from glauber.model import IsingModel, Model, PottsModel
-from glauber.schedule import AnnealingSchedule, SamplingSchedule, Schedule, readable
+from glauber.schedule import SCHEDULES, PopulationSchedule, SamplingSchedule, Schedule, TemperingSchedule, readable
 
 REQUEST_FORMAT = "glauber.job-request"
 REQUEST_VERSION = 1
@@ -92,7 +92,7 @@ class JobRequest:
     def __post_init__(self) -> None:
         if not isinstance(self.model, IsingModel | PottsModel):
             raise InvalidModelError(f"the model must be an IsingModel or PottsModel, not {type(self.model).__name__}")
-        if not isinstance(self.schedule, SamplingSchedule | AnnealingSchedule):
+        if not isinstance(self.schedule, Schedule):
             raise InvalidModelError(f"the schedule must be a glauber schedule, not {type(self.schedule).__name__}")
         set_ = object.__setattr__
         set_(self, "seed", check_seed(self.seed))
@@ -113,10 +113,21 @@ class JobRequest:
             set_(self, "fields", self._checked_fields(self.fields))
         if self.initial is not None:
             set_(self, "initial", self._checked_initial(self.initial))
+        if isinstance(self.schedule, TemperingSchedule | PopulationSchedule):
+            self._check_one_model()
         limit = self.budget.sweeps if self.budget is not None else None
         if limit is not None and limit < self.schedule.n_warmup + self.schedule.sweeps_per_sample:
             needed = self.schedule.n_warmup + self.schedule.sweeps_per_sample
             raise InvalidModelError(f"a budget of {limit} sweeps ends before the first sample, which takes {needed}")
+
+    def _check_one_model(self) -> None:
+        """States that move between chains must mean the same in each."""
+        for name, rows in (("clamp", self.clamp), ("fields", self.fields)):
+            if rows is not None and len(rows) > 1:
+                raise InvalidModelError(
+                    f"{name} differs between chains, but a {type(self.schedule).__name__} moves states between them;"
+                    " give one row for all, or submit one job for each"
+                )
 
     @property
     def free_value(self) -> int:
@@ -256,13 +267,12 @@ class JobRequest:
             FileFormatError: truncated, or of another format or version.
         """
         header, arrays = read_archive(path, REQUEST_FORMAT, REQUEST_VERSION)
-        schedules = {"sampling": SamplingSchedule, "annealing": AnnealingSchedule}
         plain = ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa")
         model = model_from_arrays(header, arrays, path)
         try:
             return cls(
                 model=model,
-                schedule=schedules[header["schedule"]["kind"]](**header["schedule"]),
+                schedule=SCHEDULES[header["schedule"]["kind"]](**header["schedule"]),
                 clamp=arrays.get("clamp"),
                 fields=arrays.get("job_fields"),
                 initial=arrays.get("initial"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -58,6 +58,74 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanges:
+    """How often neighbouring temperatures of a tempered job exchanged states.
+
+    Attributes:
+        betas: inverse temperatures, ascending, float64 (n_temperatures,).
+        tried: exchanges tried between temperatures k and k + 1, over all ladders, int64 (n_temperatures - 1,).
+        made: those that were accepted.
+    """
+
+    betas: NDArray[np.float64]
+    tried: NDArray[np.int64]
+    made: NDArray[np.int64]
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """Accepted share by pair; NaN where none was tried."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.made / self.tried)
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """What population annealing found beside its states.
+
+    Of the model that the device held after quantisation, with its offset and the job's own fields.
+
+    Attributes:
+        betas: inverse temperatures, ascending, float64 (n_temperatures,).
+        log_ratios: ln Z(beta_k) / Z(beta_0): sums of ln of the population's mean weights, float64 (n_temperatures,).
+        log_states: ln of the number of states, free spins times ln 2: ln Z at beta = 0.
+        families: the chain of the start that each chain descends from, int32 (n_chains,).
+    """
+
+    betas: NDArray[np.float64]
+    log_ratios: NDArray[np.float64]
+    log_states: float
+    families: NDArray[np.int32]
+
+    @property
+    def log_partition(self) -> NDArray[np.float64]:
+        """Ln Z at each beta, float64 (n_temperatures,).
+
+        Raises:
+            InvalidModelError: the population did not start at beta = 0, so only ratios are known.
+        """
+        if self.betas[0] != 0:
+            raise InvalidModelError(
+                f"the population started at beta = {self.betas[0]:g}, where ln Z is not known; start at 0, or use"
+                " log_ratios"
+            )
+        return self.log_states + self.log_ratios
+
+    @property
+    def n_families(self) -> int:
+        """Chains of the start that still have descendants; with few left the population is too small."""
+        return len(np.unique(self.families))
+
+    @property
+    def mean_square_family(self) -> float:
+        """Sum over families of (size / n_chains)^2, times n_chains: 1 if all survive, n_chains if one does.
+
+        The standard error of ln Z is about sqrt(mean_square_family / n_chains) or less (Wang, Machta, Katzgraber 2015).
+        """
+        sizes = np.unique(self.families, return_counts=True)[1]
+        return float((sizes.astype(np.float64) ** 2).sum() / len(self.families))
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """How a result can be had again.
 
@@ -70,7 +138,7 @@ class Provenance:
         request_key: digest of the request.
         program_key: digest of the integer program.
         contract_version: of docs/machine.md, for devices that follow it; 0 for others.
-        beta: of the schedule, None for an anneal.
+        beta: of the schedule, None where it is not the same for all sweeps and chains.
         sweeps_per_sample: of the schedule.
         n_sweeps: sweeps that were run, warm-up included.
         quantisation: the integer step and what it cost.
@@ -144,6 +212,8 @@ class SampleSet:
         provenance: how to have it again.
         held_fields: the job's own fields as the device rounded them; None where it brought none.
         program: what the device was loaded with; None for an embedded model and for a result read from disk.
+        exchanges: of a tempered job; None for others.
+        population: of population annealing; None for others.
     """
 
     model: Model
@@ -160,6 +230,8 @@ class SampleSet:
     program: AnyProgram | None = field(default=None, repr=False)
     held_fields: NDArray[np.float64] | None = field(default=None, repr=False)
     stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
+    exchanges: Exchanges | None = None
+    population: Population | None = None
 
     def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         if isinstance(self.model, IsingModel):
@@ -216,6 +288,37 @@ class SampleSet:
             raise InvalidModelError("the program is kept neither in files nor for embedded models; run the job again")
         return self.program
 
+    def temperature(self, k: int) -> SampleSet:
+        """The chains of one temperature of a tempered job, as a result at that beta.
+
+        Timing, joules and exchanges stay those of the whole job.
+
+        Args:
+            k: which, from 0 (the hottest); negative ones count from the coldest.
+
+        Raises:
+            InvalidModelError: the job was not tempered, or has no such temperature.
+        """
+        if self.exchanges is None:
+            raise InvalidModelError("only the result of a TemperingSchedule has temperatures to choose from")
+        betas = self.exchanges.betas
+        k = range(len(betas))[whole_number("temperature", k, -len(betas), len(betas) - 1)]
+        ladders = self.n_chains // len(betas)
+        rows = slice(k * ladders, (k + 1) * ladders)
+        moments = self.moments
+        if moments is not None:
+            edges = None if moments.edges is None else moments.edges[rows]
+            moments = Moments(moments.n_samples, moments.sites[rows], edges)
+        return replace(
+            self,
+            n_chains=ladders,
+            packed=None if self.packed is None else self.packed[rows],
+            last_packed=self.last_packed[rows],
+            moments=moments,
+            stored_energies=None if self.stored_energies is None else self.stored_energies[rows],
+            provenance=replace(self.provenance, beta=float(betas[k])),
+        )
+
     def aggregate(self) -> Aggregate:
         """Distinct states with their counts, lowest energy first; one set of fields must hold for all chains."""
         if self.fields is not None and len(self.fields) > 1:
@@ -238,7 +341,14 @@ class SampleSet:
 
         Args:
             level: of the interval of beta.
+
+        Raises:
+            InvalidModelError: chains at different temperatures have no common law; take `temperature(k)` first.
         """
+        if self.exchanges is not None and self.provenance.beta is None:
+            raise InvalidModelError(
+                "chains at different temperatures have no common law; look at one of them with temperature(k)"
+            )
         fields = self.model.fields[None] if self.fields is None else self.fields
         free = np.ones((1, self.model.n_sites), dtype=bool) if self.clamped is None else ~self.clamped
         return diagnose(
@@ -289,6 +399,10 @@ class SampleSet:
             "moments.sites": None if self.moments is None else self.moments.sites,
             "moments.edges": None if self.moments is None else self.moments.edges,
         }
+        if self.exchanges is not None:
+            optional |= {f"exchanges.{name}": array for name, array in asdict(self.exchanges).items()}
+        if self.population is not None:
+            optional |= {f"population.{name}": np.asarray(each) for name, each in asdict(self.population).items()}
         arrays.update({name: array for name, array in optional.items() if array is not None})
         report = self.energy_report
         parts = {name: asdict(part) for name, part in report.parts.items()}
@@ -324,6 +438,15 @@ class SampleSet:
         moments = None
         if header["n_moments"] is not None:
             moments = Moments(header["n_moments"], arrays["moments.sites"], arrays.get("moments.edges"))
+        exchanges = None
+        if "exchanges.betas" in arrays:
+            exchanges = Exchanges(*(arrays[f"exchanges.{name}"] for name in ("betas", "tried", "made")))
+        population = None
+        if "population.betas" in arrays:
+            betas, ratios, states, families = (
+                arrays[f"population.{name}"] for name in ("betas", "log_ratios", "log_states", "families")
+            )
+            population = Population(betas, ratios, float(states), families)
         energy["parts"] = {name: EnergyPart(**part) for name, part in energy["parts"].items()}
         model = model_from_arrays(header, parts, path)
         chains, samples = header["n_chains"], header["n_samples"]
@@ -344,6 +467,8 @@ class SampleSet:
             energy_report=EnergyReport(**energy),
             provenance=Provenance(**provenance, quantisation=QuantisationReport(**quantisation)),
             stored_energies=arrays.get("energies"),
+            exchanges=exchanges,
+            population=population,
         )
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ A sweep updates every free spin once. n_chains independent chains run side by si
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -23,10 +24,19 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.integer | np.floating) else value
 
 
+def _sequence(value: object) -> object:
+    """An array as a tuple."""
+    return tuple(value.ravel().tolist()) if isinstance(value, np.ndarray) else value
+
+
+MAX_CHAINS = 2**31 - 1
+MAX_TEMPERATURES = 4096
+
+Dynamics = Literal["heat bath", "metropolis"]
 Beta = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_SWEEPS)]
 CountOrNone = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, le=MAX_SWEEPS)]
-Chains = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=2**31 - 1)]
+Chains = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_CHAINS)]
 
 
 def readable(name: str, error: ValidationError) -> str:
@@ -77,7 +87,7 @@ class SamplingSchedule(_Schedule):
         """Sweeps in all."""
         return self.n_warmup + self.n_samples * self.sweeps_per_sample
 
-    def betas(self) -> NDArray[np.float64]:
+    def beta_table(self) -> NDArray[np.float64]:
         """The inverse temperature of every sweep: one value, for all of them."""
         return np.array([self.beta])
 
@@ -98,6 +108,10 @@ class AnnealingSchedule(_Schedule):
     """How beta goes from start to end; a geometric one needs both above zero."""
     table: tuple[Beta, ...] | None = None
     """For shape "table": the inverse temperature of each sweep."""
+    dynamics: Dynamics = "heat bath"
+    """How a spin is updated. "heat bath": drawn anew, as a p-bit does. "metropolis": flipped with probability
+    min(1, exp(-beta dE)), dE the energy of the flip. Both keep the law. Metropolis moves more at low temperature; at
+    high temperature it does not mix: where no field acts, every spin flips in every sweep."""
 
     @model_validator(mode="before")
     @classmethod
@@ -124,7 +138,7 @@ class AnnealingSchedule(_Schedule):
         """States kept per chain: the last one."""
         return 1
 
-    def betas(self) -> NDArray[np.float64]:
+    def beta_table(self) -> NDArray[np.float64]:
         """The inverse temperature of every sweep, shape (n_sweeps,)."""
         if self.table is not None:
             return np.array(self.table)
@@ -145,4 +159,106 @@ class AnnealingSchedule(_Schedule):
         return 1
 
 
-Schedule = SamplingSchedule | AnnealingSchedule
+class TemperingSchedule(_Schedule):
+    """Parallel tempering: ladders of chains at ascending betas that exchange states, so that cold chains keep moving.
+
+    Chain number k * n_ladders + ladder samples at betas[k]; `SampleSet.temperature(k)` takes out those of one. With
+    n_ladders a multiple of 32 the simulator's fastest kernels can take part. `glauber.tempering_ladder` finds betas.
+    """
+
+    kind: Literal["tempering"] = "tempering"
+    betas: Annotated[tuple[Beta, ...], BeforeValidator(_sequence), Field(min_length=2, max_length=MAX_TEMPERATURES)]
+    """Inverse temperatures, ascending."""
+    n_ladders: Chains = 1
+    """Independent ladders: chains at each temperature."""
+    n_samples: Count = 1000
+    """States kept per chain."""
+    n_warmup: CountOrNone = 0
+    """Sweeps before the first kept one."""
+    sweeps_per_sample: Count = 1
+    """Sweeps from one kept state to the next (thinning)."""
+    swap_interval: Count = 1
+    """Sweeps from one round of exchanges to the next; rounds try the even pairs and the odd pairs in turn."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(a >= b for a, b in itertools.pairwise(self.betas)):
+            raise ValueError("betas must ascend: each above the one before it")
+        if self.n_chains > MAX_CHAINS:
+            raise ValueError(f"{len(self.betas)} betas x {self.n_ladders} ladders are more than {MAX_CHAINS} chains")
+        if self.n_sweeps > MAX_SWEEPS:
+            raise ValueError(f"{self.n_sweeps} sweeps in all are more than {MAX_SWEEPS}")
+        return self
+
+    @property
+    def n_chains(self) -> int:
+        """Chains of all temperatures together."""
+        return len(self.betas) * self.n_ladders
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps in all."""
+        return self.n_warmup + self.n_samples * self.sweeps_per_sample
+
+    def beta_table(self) -> NDArray[np.float64]:
+        """The inverse temperatures, shape (n_temperatures,)."""
+        return np.array(self.betas)
+
+
+class PopulationSchedule(_Schedule):
+    """Population annealing: many chains are cooled together, and at each step resampled by their Boltzmann weights.
+
+    The population is at betas[0] first, for sweeps_per_step sweeps; then for each further beta it is resampled and
+    swept again. The last state of each chain is kept; `SampleSet.population` has the free energy. It is absolute if
+    betas[0] = 0, where ln Z is the number of free spins times ln 2.
+    """
+
+    kind: Literal["population"] = "population"
+    betas: Annotated[tuple[Beta, ...], BeforeValidator(_sequence), Field(min_length=2)]
+    """Inverse temperatures, ascending, such as numpy.linspace(0, 3, 101)."""
+    sweeps_per_step: Count = 10
+    """Sweeps at each of them."""
+    n_chains: Chains = 1024
+    """Size of the population; it stays the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(a >= b for a, b in itertools.pairwise(self.betas)):
+            raise ValueError("betas must ascend: each above the one before it")
+        if self.n_sweeps > MAX_ANNEAL_SWEEPS:
+            raise ValueError(f"{self.n_sweeps} sweeps in all are more than {MAX_ANNEAL_SWEEPS}")
+        return self
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps in all."""
+        return len(self.betas) * self.sweeps_per_step
+
+    @property
+    def n_samples(self) -> int:
+        """States kept per chain: the last one."""
+        return 1
+
+    @property
+    def n_warmup(self) -> int:
+        """Sweeps before the kept one."""
+        return self.n_sweeps - 1
+
+    @property
+    def sweeps_per_sample(self) -> int:
+        """Sweeps from one kept state to the next; there is only one."""
+        return 1
+
+    def beta_table(self) -> NDArray[np.float64]:
+        """The inverse temperature of every sweep, shape (n_sweeps,)."""
+        return np.repeat(np.array(self.betas), self.sweeps_per_step)
+
+
+Schedule = SamplingSchedule | AnnealingSchedule | TemperingSchedule | PopulationSchedule
+SCHEDULES: dict[str, type[Schedule]] = {
+    "sampling": SamplingSchedule,
+    "annealing": AnnealingSchedule,
+    "tempering": TemperingSchedule,
+    "population": PopulationSchedule,
+}
+"""By their `kind`."""

@@ -108,6 +108,9 @@ class Coefficients(_Frozen):
     source: str = ""
 
 
+Method = Literal["tempering", "population", "metropolis"]
+
+
 class Capabilities(_Frozen):
     """What a device can do; what it cannot, `Device` emulates or refuses."""
 
@@ -131,6 +134,8 @@ class Capabilities(_Frozen):
         {"samples", "last", "moments", "energies"}
     )
     """What the device can return."""
+    methods: tuple[Method, ...] = ()
+    """What it can do beside sampling and annealing with one beta for all chains."""
 
     @field_serializer("observables")
     def _in_order(self, observables: frozenset[str]) -> list[str]:

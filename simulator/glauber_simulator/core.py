@@ -9,7 +9,8 @@ import os
 from typing import Any
 
 import numpy as np
-from glauber.compile import PottsProgram, Program, Run
+from glauber.compile import PottsProgram, Program, Resample, Run
+from glauber.driver import Resamplings
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.samples import Moments
 from numpy.typing import NDArray
@@ -120,6 +121,12 @@ class _CoreSession(Arrays):
         self._c_run.n_b = len(run.b)
         self._c_run.n_threads = n_threads
         self._c_run.isa = self._isa
+        self._c_run.dynamics = lib.GLB_BY_METROPOLIS if run.dynamics == "metropolis" else lib.GLB_BY_HEAT_BATH
+        if run.exchange is not None:
+            self._c_run.n_ladders = run.exchange.n_ladders
+            self._c_run.moves_every = run.exchange.every
+        if run.resample is not None:
+            self._c_run.moves_every = run.resample.every
         self._output = ffi.new("glb_output *")
         self._wants_moments = "moments" in run.observe
         self._wants_samples = "samples" in run.observe
@@ -201,6 +208,8 @@ class IsingSession(_CoreSession):
         self._state = ffi.from_buffer("uint8_t[]", aligned(self._plan.state_bytes))
         self._scratch = ffi.from_buffer("uint8_t[]", net.scratch(self._plan))
         self._prepare_moments(program)
+        self._exchanges: NDArray[np.int64] | None = None
+        self._resamplings: Resamplings | None = None
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
         ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
@@ -247,6 +256,11 @@ class IsingSession(_CoreSession):
         self._output.every = every
         self._output.n_samples = kept
         self._output.samples = ffi.from_buffer("uint8_t[]", samples) if kept else ffi.NULL
+        if self._run.exchange is not None:
+            self._exchanges = np.zeros((len(self._run.b) - 1, 2), dtype=np.int64)
+            self._output.exchanges = ffi.from_buffer("int64_t[]", self._exchanges)
+        if self._run.resample is not None:
+            self._resamplings = self._room_for_resamplings(first_sweep, n_sweeps, self._run.resample)
         ensure(
             lib.glb_ising_sweep(
                 self._c,
@@ -275,6 +289,30 @@ class IsingSession(_CoreSession):
         if self._sites is None or self._edges is None:
             return None
         return Moments(self._n_moments, self._sites.T.copy(), self._edges.T.copy())
+
+    def exchanges(self) -> NDArray[np.int64] | None:
+        """See Session.exchanges."""
+        return self._exchanges
+
+    def _room_for_resamplings(self, first_sweep: int, n_sweeps: int, resample: Resample) -> Resamplings:
+        """Arrays for those of the sweeps to come, with the families so far."""
+        last = min(first_sweep + n_sweeps, len(self._run.b))
+        count = max(0, (last - 1) // resample.every - (first_sweep - 1) // resample.every)
+        if self._resamplings is not None:
+            families = self._resamplings.families.copy()
+        elif resample.families is not None:
+            families = resample.families.copy()
+        else:
+            families = np.arange(self._run.n_chains, dtype=np.int32)
+        room = Resamplings(np.zeros(count, np.int64), np.zeros(count, np.uint64), families)
+        self._output.lowest = ffi.from_buffer("int64_t[]", room.lowest)
+        self._output.weights = ffi.from_buffer("uint64_t[]", room.weights)
+        self._output.family = ffi.from_buffer("int32_t[]", room.families)
+        return room
+
+    def resamplings(self) -> Resamplings | None:
+        """See Session.resamplings."""
+        return self._resamplings
 
 
 class PottsNet(Arrays):
@@ -374,3 +412,9 @@ class PottsSession(_CoreSession):
     def moments(self) -> Moments | None:
         """See Session.moments."""
         return None if self._counts is None else Moments(self._n_moments, self._counts.copy(), None)
+
+    def exchanges(self) -> None:
+        """See Session.exchanges."""
+
+    def resamplings(self) -> None:
+        """See Session.resamplings."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from glauber.catalogue import catalogue_names, load_spec
 from glauber.compile import AnyProgram, PottsProgram, Run
 from glauber.driver import Address, Batch, Incumbent, OptimiseRequest
 from glauber.errors import DeviceNotFoundError, ModelNotSupportedError
-from glauber.spec import AnySpec
+from glauber.spec import AnySpec, Method
 from glauber.topology import OffsetGrid
 from pydantic import ValidationError
 
@@ -71,7 +72,9 @@ class SimulatorDriver:
         held = 1 + 1 / 8 + (0 if run.clamp is None else 1) + (0 if run.fields is None else 4)
         moments = 8 * run.n_chains * (program.n_sites + program.n_edges) if "moments" in run.observe else 0
         dense = 8 * program.n_sites**2 if self.body == "reference" else 0
-        net = 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
+        moves = 0 if run.exchange is None else 12 * lanes + 1024 * len(run.b)
+        moves += 0 if run.resample is None else 16 * lanes + cells // 8
+        net = moves + 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
         return int(cells * held) + 2 * moments + dense + net
 
     def _threads(self, run: Run, program: AnyProgram) -> int:
@@ -112,6 +115,8 @@ class SimulatorDriver:
                 state=session.state(),
                 moments=session.moments(),
                 facts=facts,
+                exchanges=session.exchanges(),
+                resamplings=session.resamplings(),
             )
 
     def close(self) -> None:
@@ -193,7 +198,10 @@ class SimulatorFactory:
         body = address.parameters.get("body", "core")
         if body not in ("core", "reference"):
             raise DeviceNotFoundError(f"body={body} is not known; there are core and reference")
-        able = spec.capabilities.model_copy(update={"deterministic": True, "chain_fields": True, "clamp": True})
+        methods = typing.get_args(Method) if spec.capabilities.beta == "programmable" else ()
+        able = spec.capabilities.model_copy(
+            update={"deterministic": True, "chain_fields": True, "clamp": True, "methods": methods}
+        )
         facts = {"assumed graph": spec.topology_note} if "width" in address.parameters else {}
         kind = IdealDriver if spec.any_graph and body == "core" else SimulatorDriver
         return kind(spec.model_copy(update={"capabilities": able}), body, facts)

@@ -1,114 +1,46 @@
 """The slow reference: the living definition of the machine, in NumPy integers.
 
 Every other body, the C core, CUDA, firmware, must return these states bit for bit. It is written to be read beside
-docs/machine.md, and nothing in it is shared with the C code.
+docs/machine.md, and nothing in it is shared with the C code. Its arithmetic is in arithmetic.py, what happens between
+sweeps in moves.py.
 """
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-
 import numpy as np
 from glauber.compile import PottsProgram, Program, Run, pack_spins, unpack_spins
+from glauber.driver import Resamplings
 from glauber.samples import Moments
 from numpy.typing import NDArray
 
+from glauber_simulator.arithmetic import (
+    U32,
+    U64,
+    ULongs,
+    exp2,
+    flip_thresholds,
+    key_of,
+    scale,
+    threefry4x32,
+    thresholds,
+    uniforms,
+)
+from glauber_simulator.moves import exchange, parents
 from glauber_simulator.session import potts_dtype
 
-DECISION, START, CATEGORICAL = 0, 1, 3
-REPLICA_PLANES = 0
-
-U32 = np.uint32
-U64 = np.uint64
-X_MAX = 63 << 32
-
-Words = NDArray[np.uint32]
-ULongs = NDArray[np.uint64]
-
-
-def _rounded(value: Decimal) -> int:
-    return int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
-
-
-with localcontext() as _context:
-    _context.prec = 50
-    _LN2 = Decimal(2).ln()
-    A = U64(_rounded(2**38 * _LN2))
-    B = U64(_rounded(2**30 * _LN2**2 / 2))
-    C = U64(_rounded(2**30 * _LN2**3 / 6))
-    E = np.array([_rounded(2**31 * (-_LN2 * j / 256).exp()) for j in range(256)], dtype=U64)
-
-
-def threefry4x32(key: tuple[int, int, int, int], counter: tuple[Words | np.uint32, ...]) -> list[Words]:
-    """Threefry4x32, 20 rounds (section 3): four words for each of the broadcast counters."""
-    rotations = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
-    parity = 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]
-    keys = [U32(k) for k in (*key, parity)]
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^32 is meant
-        x = [np.asarray(c, dtype=U32) + k for c, k in zip(np.broadcast_arrays(*counter), keys[:4], strict=True)]
-        for r in range(20):
-            odd, even = (1, 3) if r % 2 == 0 else (3, 1)
-            for source, target, rotation in ((0, odd, rotations[r % 8][0]), (2, even, rotations[r % 8][1])):
-                x[source] = x[source] + x[target]
-                x[target] = (x[target] << U32(rotation) | x[target] >> U32(32 - rotation)) ^ x[source]
-            if r % 4 == 3:
-                i = r // 4 + 1
-                x = [word + keys[(i + j) % 5] for j, word in enumerate(x)]
-                x[3] = x[3] + U32(i)
-    return x
-
-
-def key_of(seed: int, purpose: int, layout: int, stream: int, sweep: int) -> tuple[int, int, int, int]:
-    """The generator's key (section 3)."""
-    return seed & 0xFFFFFFFF, seed >> 32, purpose + 16 * layout + 256 * stream, sweep >> 32
-
-
-def uniforms(
-    key: tuple[int, int, int, int], sweep: int, layout: int, positions: NDArray[np.int64], chains: NDArray[np.int64]
-) -> ULongs:
-    """u(position, sweep, chain) of section 4, 32-bit integers of shape (n_positions, n_chains)."""
-    position, chain = positions[:, None], chains[None, :]
-    if layout == REPLICA_PLANES:
-        a, c, bit = position, chain >> 5, chain & 31
-    else:
-        a, c, bit = position >> 5, chain, position & 31
-    u = np.zeros(np.broadcast_shapes(position.shape, chain.shape), dtype=U32)
-    for g in range(8):
-        words = threefry4x32(key, (a.astype(U32), U32(sweep & 0xFFFFFFFF), c.astype(U32), U32(g)))
-        for w in range(4):
-            u |= ((words[w] >> bit.astype(U32)) & U32(1)) << U32(31 - (4 * g + w))
-    return u.astype(U64)
-
-
-def exp2(x: ULongs) -> ULongs:
-    """2^62 * 2^(-x / 2^32), section 6, for 0 <= x <= 63 * 2^32."""
-    n, f = x >> U64(32), x & U64(0xFFFFFFFF)
-    q = f & U64(0xFFFFFF)
-    q2 = (q * q) >> U64(16)
-    q3 = (q2 * q) >> U64(24)
-    p = U64(1 << 62) - ((A * q) >> U64(8)) + ((B * q2) >> U64(16)) - ((C * q3) >> U64(24))
-    scaled = E[f >> U64(24)] * (p >> U64(31))
-    return np.where(n >= 62, U64(0), scaled >> np.minimum(n, U64(61)))
-
-
-def scale(magnitude: ULongs, b: int) -> ULongs:
-    """Magnitude * b, saturated at 63 * 2^32 before multiplying."""
-    if b == 0:
-        return np.zeros_like(magnitude)
-    too_large = magnitude > U64(X_MAX // b)
-    return np.where(too_large, U64(X_MAX), np.where(too_large, U64(0), magnitude) * U64(b))
-
-
-def thresholds(field: NDArray[np.int64], b: int) -> ULongs:
-    """T of section 6: s = +1 iff u < T."""
-    e = exp2(scale(np.abs(field).astype(U64), b))
-    t = U64(1 << 63) // ((U64(1 << 62) + e + U64(1 << 30)) >> U64(31))
-    t = np.minimum(t, U64(0xFFFFFFFF))
-    return np.asarray(np.where(field < 0, U64(1 << 32) - t, t), dtype=U64)
+DECISION, START, CATEGORICAL, METROPOLIS = 0, 1, 3, 4
 
 
 def _b_of_sweep(run: Run, sweep: int) -> int:
     return int(run.b[min(sweep, len(run.b)) - 1])
+
+
+def _thresholds_by_chain(run: Run, sweep: int, field: NDArray[np.int64]) -> ULongs:
+    """Thresholds of fields of shape (n_positions, n_chains), at the temperature that each chain has in this sweep."""
+    if run.exchange is None:
+        return thresholds(field, _b_of_sweep(run, sweep))
+    parts = np.split(field, len(run.b), axis=1)  # one temperature after another
+    return np.concatenate([thresholds(part, int(b)) for part, b in zip(parts, run.b, strict=True)], axis=1)
 
 
 class IsingReference:
@@ -132,6 +64,9 @@ class IsingReference:
             u = uniforms(key, 0, run.layout, np.arange(n), self._chains)
             spins = np.where(u < U64(1 << 31), 1, -1)
         self._spins = np.where(self._clamp != 0, self._clamp, spins).astype(np.int64)
+        self._families: NDArray[np.integer] = np.arange(run.n_chains)
+        if run.resample is not None and run.resample.families is not None:
+            self._families = run.resample.families
         self._count = 0
         self._site_sum = np.zeros((run.n_chains, n), dtype=np.int64)
         self._edge_sum = np.zeros((run.n_chains, program.n_edges), dtype=np.int64)
@@ -148,14 +83,35 @@ class IsingReference:
 
     def _sweep(self, sweep: int) -> None:
         run, order = self._run, self._program.order
-        key = key_of(run.seed, DECISION, run.layout, run.stream, sweep)
-        b = _b_of_sweep(run, sweep)
+        metropolis = run.dynamics == "metropolis"
+        key = key_of(run.seed, METROPOLIS if metropolis else DECISION, run.layout, run.stream, sweep)
         for begin, end in zip(order.colour_start[:-1], order.colour_start[1:], strict=True):
             positions = np.arange(begin, end, dtype=np.int64)
             field = self._fields[begin:end] + self._dense[begin:end] @ self._spins
             u = uniforms(key, sweep, run.layout, positions, self._chains)
-            drawn = np.where(u < thresholds(field, b), 1, -1)
-            self._spins[begin:end] = np.where(self._clamp[begin:end] == 0, drawn, self._spins[begin:end])
+            spins = self._spins[begin:end]
+            if metropolis:
+                drawn = np.where(u < flip_thresholds(field * spins, _b_of_sweep(run, sweep)), -spins, spins)
+            else:
+                drawn = np.where(u < _thresholds_by_chain(run, sweep, field), 1, -1)
+            self._spins[begin:end] = np.where(self._clamp[begin:end] == 0, drawn, spins)
+
+    def _energies(self) -> NDArray[np.int64]:
+        """In steps, shape (n_chains,)."""
+        pairs = (self._spins * (self._dense @ self._spins)).sum(axis=0)  # each coupling twice
+        return np.asarray(-(self._fields * self._spins).sum(axis=0) - pairs // 2)
+
+    def _move(self, sweep: int) -> None:
+        """What happens to whole chains after a sweep."""
+        if self._run.exchange is not None:
+            source, counts = exchange(self._run, sweep, self._energies())
+            self._spins = self._spins[:, source]
+            self._exchanges += counts
+        resample = self._run.resample
+        if resample is not None and sweep % resample.every == 0 and sweep < len(self._run.b):
+            source, lowest, weights = parents(self._run, sweep, self._energies())
+            self._spins, self._families = self._spins[:, source], self._families[source]
+            self._resamplings.append((lowest, weights))
 
     def _by_site(self) -> NDArray[np.int8]:
         spins = np.empty((self._run.n_chains, self._program.n_sites), dtype=np.int8)
@@ -165,8 +121,11 @@ class IsingReference:
     def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.uint8]:
         """See Session.advance."""
         kept = []
+        self._exchanges = np.zeros((len(self._run.b) - 1, 2), dtype=np.int64)
+        self._resamplings: list[tuple[int, int]] = []
         for s in range(n_sweeps):
             self._sweep(first_sweep + s)
+            self._move(first_sweep + s)
             if every and (s + 1) % every == 0:
                 spins = self._by_site()
                 kept.append(pack_spins(spins))
@@ -187,6 +146,18 @@ class IsingReference:
         if "moments" not in self._run.observe:
             return None
         return Moments(self._count, self._site_sum.copy(), self._edge_sum.copy())
+
+    def exchanges(self) -> NDArray[np.int64] | None:
+        """See Session.exchanges."""
+        return None if self._run.exchange is None else self._exchanges
+
+    def resamplings(self) -> Resamplings | None:
+        """See Session.resamplings."""
+        if self._run.resample is None:
+            return None
+        lowest = np.array([each for each, _ in self._resamplings], dtype=np.int64)
+        weights = np.array([each for _, each in self._resamplings], dtype=np.uint64)
+        return Resamplings(lowest, weights, self._families.astype(np.int32))
 
 
 class PottsReference:
@@ -278,3 +249,9 @@ class PottsReference:
     def moments(self) -> Moments | None:
         """See Session.moments."""
         return None if "moments" not in self._run.observe else Moments(self._count, self._counts.copy(), None)
+
+    def exchanges(self) -> None:
+        """See Session.exchanges."""
+
+    def resamplings(self) -> None:
+        """See Session.resamplings."""

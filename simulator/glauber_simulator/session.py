@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from glauber.driver import Resamplings
 from glauber.samples import Moments
 from numpy.typing import NDArray
 
@@ -31,6 +32,14 @@ class Session(Protocol):
 
     def moments(self) -> Moments | None:
         """Sums over the kept states so far, if the run asks for them."""
+        ...
+
+    def exchanges(self) -> NDArray[np.int64] | None:
+        """Of the last `advance`, as `driver.Batch.exchanges` has them."""
+        ...
+
+    def resamplings(self) -> Resamplings | None:
+        """Of the last `advance`, as `driver.Batch.resamplings` has them."""
         ...
 
 

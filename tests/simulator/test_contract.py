@@ -22,7 +22,7 @@ from glauber.compile.run import threefry4x32 as python_threefry
 from glauber.errors import ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.schedule import SamplingSchedule
-from glauber_simulator import core, reference
+from glauber_simulator import arithmetic, core, reference
 from numpy.typing import NDArray
 
 X_MAX = 63 << 32
@@ -53,7 +53,7 @@ def c_threefry(key: list[int], counter: list[int]) -> list[int]:
 
 def numpy_threefry(key: list[int], counter: list[int]) -> list[int]:
     k0, k1, k2, k3 = key
-    return [int(word) for word in reference.threefry4x32((k0, k1, k2, k3), tuple(np.uint32(c) for c in counter))]
+    return [int(word) for word in arithmetic.threefry4x32((k0, k1, k2, k3), tuple(np.uint32(c) for c in counter))]
 
 
 # Generator
@@ -78,8 +78,8 @@ def test_uniforms_follow_the_layouts_of_section_4(layout, sweep):
     # around every multiple of 32 where the words change, and far out
     numbers = [0, 1, 30, 31, 32, 33, 63, 64, 65, 95, 96, 1000, 2**20 + 5]
     key = [seed & 0xFFFFFFFF, seed >> 32, purpose + 16 * layout + 256 * stream, sweep >> 32]
-    got = reference.uniforms(
-        reference.key_of(seed, purpose, layout, stream, sweep),
+    got = arithmetic.uniforms(
+        arithmetic.key_of(seed, purpose, layout, stream, sweep),
         sweep,
         layout,
         np.array(numbers, dtype=np.int64),
@@ -96,16 +96,16 @@ def test_uniforms_follow_the_layouts_of_section_4(layout, sweep):
 
 
 def test_a_chain_does_not_depend_on_how_many_run():
-    key = reference.key_of(3, 0, 0, 0, 5)
+    key = arithmetic.key_of(3, 0, 0, 0, 5)
     positions = np.arange(40, dtype=np.int64)
-    whole = reference.uniforms(key, 5, 0, positions, np.arange(100, dtype=np.int64))
-    part = reference.uniforms(key, 5, 0, positions, np.arange(37, 71, dtype=np.int64))
+    whole = arithmetic.uniforms(key, 5, 0, positions, np.arange(100, dtype=np.int64))
+    part = arithmetic.uniforms(key, 5, 0, positions, np.arange(37, 71, dtype=np.int64))
     np.testing.assert_array_equal(whole[:, 37:71], part)
 
 
 def test_purposes_layouts_streams_and_sweeps_have_keys_of_their_own():
     keys = {
-        reference.key_of(seed, purpose, layout, stream, sweep)
+        arithmetic.key_of(seed, purpose, layout, stream, sweep)
         for seed in (0, 1, 2**32)
         for purpose in (reference.DECISION, reference.START, reference.CATEGORICAL)
         for layout in (0, 1)
@@ -149,7 +149,7 @@ def test_exp2_of_both_bodies_and_its_error():
     # z = 2^-8 ln 2 is 2.24e-12, downwards; the constants' rounding and the shifts inside cost below 2^17, and the last
     # shift one.
     xs = points(np.random.default_rng(2))
-    got = reference.exp2(xs)
+    got = arithmetic.exp2(xs)
     truths = exact_powers(sorted({int(x) & 0xFFFFFFFF for x in xs}))
     up, down = 2.0**30 + 2.0**17, 2.0**30 + 2.0**31 + 2.24e-12 * 2.0**62 + 2.0**17
     for x, value in zip(xs.tolist(), got.tolist(), strict=True):
@@ -173,7 +173,7 @@ e > y / 2, downwards this is below 1 + (1 + y) / (1 + y / 2)^2 <= 2, and upwards
 def test_threshold_of_both_bodies_and_its_error(record_property):
     xs = points(np.random.default_rng(3))
     # a field of 1 and b = x reach every x; the reference takes one b at a time, so its parts are put together here
-    e = reference.exp2(xs)
+    e = arithmetic.exp2(xs)
     top = np.uint64(2**32 - 1)
     ours = np.minimum(np.uint64(1 << 63) // ((np.uint64(1 << 62) + e + np.uint64(1 << 30)) >> np.uint64(31)), top)
     truths = exact_powers(sorted({int(x) & 0xFFFFFFFF for x in xs}))
@@ -201,9 +201,9 @@ def test_reference_thresholds_are_the_cores_for_real_fields():
             [np.arange(-3, 4), rng.integers(-(2**30), 2**30, 8), edge + np.arange(-2, 3), -edge + np.arange(-2, 3)]
         )
         fields = np.unique(fields[np.abs(fields) < 2**31])
-        got = reference.thresholds(fields, b)
+        got = arithmetic.thresholds(fields, b)
         assert got.tolist() == [core.threshold(int(field), b) for field in fields]
-        assert (got + reference.thresholds(-fields, b))[fields != 0].tolist() == [2**32] * int((fields != 0).sum())
+        assert (got + arithmetic.thresholds(-fields, b))[fields != 0].tolist() == [2**32] * int((fields != 0).sum())
         assert ((got > 0) & (got < 2**32)).all()
         assert int(got[fields == 0][0]) == 2**31
 
@@ -212,7 +212,7 @@ def test_a_wide_scan_of_the_threshold_stays_inside_the_derived_bounds():
     # float64 is good to 2^32 * 4 * 2^-53 < 1e-5 units here, so two million points cost nothing
     rng = np.random.default_rng(5)
     x = rng.integers(0, 34 << 32, 2_000_000).astype(np.uint64)
-    e = reference.exp2(x)
+    e = arithmetic.exp2(x)
     t = np.minimum(np.uint64(1 << 63) // ((np.uint64(1 << 62) + e + np.uint64(1 << 30)) >> np.uint64(31)), 2**32 - 1)
     error = t - 2.0**32 / (1 + np.exp2(-(x / 2.0**32)))
     assert -DOWN - 1e-5 < error.min() < -1.95
@@ -231,19 +231,19 @@ def test_the_threshold_is_not_monotone_but_nearly():
 def test_constants_are_the_formulas():
     ln2 = Decimal(2).ln()
     half_even = decimal.ROUND_HALF_EVEN
-    assert int(reference.A) == int((2**38 * ln2).to_integral_value(half_even)) == 190530846196
-    assert int(reference.B) == int((2**30 * ln2**2 / 2).to_integral_value(half_even)) == 257941248
-    assert int(reference.C) == int((2**30 * ln2**3 / 6).to_integral_value(half_even)) == 59597083
-    assert int(reference.E[0]) == 2**31
+    assert int(arithmetic.A) == int((2**38 * ln2).to_integral_value(half_even)) == 190530846196
+    assert int(arithmetic.B) == int((2**30 * ln2**2 / 2).to_integral_value(half_even)) == 257941248
+    assert int(arithmetic.C) == int((2**30 * ln2**3 / 6).to_integral_value(half_even)) == 59597083
+    assert int(arithmetic.E[0]) == 2**31
     for j in range(256):  # E[j] is nearest to 2^31 2^(-j/256), by integers: |(2 E)^256 - ...| needs no logarithm
-        low, high = 2 * int(reference.E[j]) - 1, 2 * int(reference.E[j]) + 1
+        low, high = 2 * int(arithmetic.E[j]) - 1, 2 * int(arithmetic.E[j]) + 1
         assert low**256 < 2 ** (32 * 256 - j) < high**256
 
 
 def test_importing_the_reference_leaves_the_callers_decimal_precision_alone():
     with decimal.localcontext() as context:
         context.prec = 11
-        runpy.run_path(reference.__file__)
+        runpy.run_path(arithmetic.__file__)
         assert decimal.getcontext().prec == 11
 
 
@@ -331,8 +331,8 @@ def test_potts_draws_stay_within_the_derived_total_variation(q):
         allowed = rng.random(q) < 0.8
         allowed[rng.integers(q)] = True
         gaps = np.where(allowed, field[allowed].max() - field, 0)
-        x = reference.scale(gaps.astype(np.uint64), b)
-        e = [int(v) for v in reference.exp2(x)]
+        x = arithmetic.scale(gaps.astype(np.uint64), b)
+        e = [int(v) for v in arithmetic.exp2(x)]
         weights = [
             (value >> (31 + bits if q <= 64 else bits)) if ok else 0 for value, ok in zip(e, allowed, strict=True)
         ]

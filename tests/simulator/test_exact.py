@@ -23,7 +23,7 @@ import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import AnyProgram, PottsProgram, Program, compile_program, make_run, step_of
 from glauber.testing import ExactLaw, chi_square
-from glauber_simulator import reference
+from glauber_simulator import arithmetic
 from numpy.typing import NDArray
 from scipy.stats import chi2, ncx2
 
@@ -425,7 +425,7 @@ def ising_conditional(program: Program, beta: float) -> Any:
         dense[i, j] = dense[j, i] = w
 
     def conditional(site: int, states: NDArray[np.int64]) -> NDArray[np.float64]:
-        up = reference.thresholds(program.field[site] + states @ dense[site], int(run.b[0])) / 2.0**32
+        up = arithmetic.thresholds(program.field[site] + states @ dense[site], int(run.b[0])) / 2.0**32
         return np.stack([1 - up, up], axis=1)
 
     return conditional
@@ -451,7 +451,9 @@ def potts_conditional(program: PottsProgram, beta: float) -> Any:
                 field += tables[k].T[states[:, j]]
             if j == site:
                 field += tables[k][states[:, i]]
-        e = reference.exp2(reference.scale((field.max(axis=1, keepdims=True) - field).astype(np.uint64), int(run.b[0])))
+        e = arithmetic.exp2(
+            arithmetic.scale((field.max(axis=1, keepdims=True) - field).astype(np.uint64), int(run.b[0]))
+        )
         sums = np.cumsum(e >> shift, axis=1, dtype=np.uint64)
         borders = -((-sums.astype(object) * 2**32) // sums[:, -1:].astype(object))  # the first u beyond state k
         return np.diff(np.array(borders, dtype=np.float64), axis=1, prepend=0.0) / 2.0**32

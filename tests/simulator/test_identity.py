@@ -10,134 +10,36 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
+from bodies import (
+    ISING_MODELS,
+    SEED,
+    THREADS,
+    Outcome,
+    assert_bodies_agree,
+    assert_same,
+    compiled,
+    every_isa,
+    ising_program,
+    run_whole,
+)
 from glauber.catalogue import load_spec
-from glauber.compile import AnyProgram, PottsProgram, Run, compile_program, make_run, pack_spins, step_of, unpack_spins
-from glauber.driver import Batch
+from glauber.compile import PottsProgram, Run, make_run, pack_spins, unpack_spins
 from glauber.errors import InvalidModelError, ModelNotSupportedError
-from glauber.model import IsingModel, Model, PottsModel
+from glauber.model import PottsModel
 from glauber.samples import Moments
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
-from glauber_simulator import core, driver
+from glauber_simulator import core
 from glauber_simulator.driver import SimulatorDriver
 from numpy.typing import NDArray
 
-THREADS = (1, 2, 3)
 CHAINS = (1, 3, 4, 5, 33, 64)
-SEED = 0x9E3779B97F4A7C15  # both halves of the key's seed are in use
-
-
-def _needs(isa: str) -> Any:
-    missing = isa not in core.AVAILABLE_ISA
-    needed = {
-        "sse2": "an x86-64 processor",
-        "avx2": "AVX2",
-        "avx512": "AVX-512 F, BW, VL and DQ",
-        "avx512icl": "AVX-512 with VBMI, VNNI, GFNI and BITALG",
-        "neon": "an ARM64 processor",
-    }.get(isa, "")
-    return pytest.mark.skipif(missing, reason=f"needs {needed}; the best instruction set here is {core.BEST_ISA}")
-
-
-every_isa = pytest.mark.parametrize("isa", [pytest.param(isa, marks=_needs(isa)) for isa in core.ISA_LEVELS])
-
-
-def compiled(model: Model) -> AnyProgram:
-    return compile_program(model, step_of(model, load_spec("ideal")))
-
-
-# Running
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that a run returned, joined over its batches."""
-
-    samples: NDArray[Any]
-    last: NDArray[Any]
-    moments: Moments | None
-    n_batches: int
-    kernel: str = ""
-
-
-def joined(batches: list[Batch]) -> Outcome:
-    samples = [batch.samples for batch in batches if batch.samples is not None and batch.n_samples]
-    counts = [batch.first_sample for batch in batches if batch.n_samples]
-    lengths = [batch.n_samples for batch in batches if batch.n_samples]
-    assert counts == list(np.cumsum([0, *lengths[:-1]])), "first_sample does not count the samples before it"
-    kernel = batches[-1].facts["kernel"]
-    return Outcome(np.concatenate(samples, axis=1), batches[-1].state, batches[-1].moments, len(batches), kernel)
-
-
-def run_whole(body: str, program: AnyProgram, run: Run) -> Outcome:
-    machine = SimulatorDriver(load_spec("ideal"), body)
-    machine.program(program)
-    return joined(list(machine.run(run)))
-
-
-def run_in_parts(program: AnyProgram, run: Run, sweeps: int, monkeypatch: pytest.MonkeyPatch) -> Outcome:
-    """Each batch of about `sweeps` sweeps on a fresh driver, resumed from next_sweep, state and moments alone."""
-    monkeypatch.setattr(driver, "BATCH_SECONDS", 1.0)
-    monkeypatch.setattr(driver, "ASSUMED_UPDATES_PER_SECOND", sweeps * run.n_chains * program.n_sites)
-    batches: list[Batch] = []
-    while run.first_sweep <= run.n_sweeps:
-        machine = SimulatorDriver(load_spec("ideal"))
-        machine.program(program)
-        batch = next(machine.run(run))
-        batches.append(batch)
-        sums = batch.moments
-        resumed = None if sums is None else (sums.n_samples, sums.sites, sums.edges)
-        run = replace(run, first_sweep=batch.next_sweep, initial=batch.state, initial_moments=resumed)
-    monkeypatch.undo()
-    return joined(batches)
-
-
-def assert_same(got: Outcome, wanted: Outcome, context: object) -> None:
-    where = f"{context}"
-    np.testing.assert_array_equal(got.samples, wanted.samples, err_msg=where)
-    np.testing.assert_array_equal(got.last, wanted.last, err_msg=where)
-    assert got.samples.dtype == wanted.samples.dtype, where
-    assert got.moments is not None, where
-    assert wanted.moments is not None, where
-    assert got.moments.n_samples == wanted.moments.n_samples, where
-    np.testing.assert_array_equal(got.moments.sites, wanted.moments.sites, err_msg=where)
-    assert (got.moments.edges is None) == (wanted.moments.edges is None), where
-    if wanted.moments.edges is not None:
-        np.testing.assert_array_equal(got.moments.edges, wanted.moments.edges, err_msg=where)
-
-
-def assert_bodies_agree(
-    program: AnyProgram,
-    run: Run,
-    wanted: Outcome,
-    bodies: Iterable[tuple[str, int]],
-    monkeypatch: pytest.MonkeyPatch,
-    context: object,
-) -> None:
-    """The C core against the reference's outcome: (instruction set, threads) x (whole, parts of 1, 2 or 3 sweeps).
-
-    The other kernels that fit are forced too.
-    """
-    for isa, threads in bodies:
-        here = replace(run, isa=isa, threads=threads)
-        whole = run_whole("core", program, here)
-        assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
-        if whole.kernel.startswith("ising"):
-            replica = ("exact", "filter", "dense") if isa == "avx512icl" else ("exact",)
-            for kernel in replica if run.layout == 0 else ("sites",):
-                other = run_whole("core", program, replace(here, kernel=kernel))
-                assert other.kernel == f"ising, {kernel}"
-                assert_same(other, wanted, (context, isa, threads, kernel, "whole"))
-        # one sweep at a time takes longest and is the hardest cut, so each thread count has a cut of its own
-        parts = run_in_parts(program, here, threads, monkeypatch)
-        assert parts.n_batches > 1, "nothing was cut"
-        assert_same(parts, wanted, (context, isa, threads, f"parts of {threads}"))
 
 
 def pairwise(factors: dict[str, tuple[Any, ...]], seed: int) -> list[dict[str, Any]]:
@@ -188,94 +90,6 @@ def test_the_pairwise_selection_holds_every_pair():
 
 # Ising cases
 
-
-def _random_edges(rng: np.random.Generator, n: int, n_edges: int) -> NDArray[np.int32]:
-    pairs = np.array(list(itertools.combinations(range(n), 2)), dtype=np.int32)
-    return pairs[np.sort(rng.choice(len(pairs), n_edges, replace=False))]
-
-
-def _frustrated() -> IsingModel:
-    rng = np.random.default_rng(11)
-    edges = _random_edges(rng, 21, 40)
-    return IsingModel(rng.choice([-1.0, 0.0, 1.0], 21), edges, rng.choice([-1.0, 1.0], 40))
-
-
-def _dense() -> IsingModel:
-    rng = np.random.default_rng(12)
-    edges = _random_edges(rng, 9, 36)
-    return IsingModel(rng.integers(-3, 4, 9) / 4, edges, rng.integers(-5, 6, 36) / 4)
-
-
-def _bipartite() -> IsingModel:
-    """A 7 x 10 grid: colour classes of 35, so that both layouts' words are cut by a colour."""
-    rng = np.random.default_rng(13)
-    edges = [(10 * r + c, 10 * r + c + 1) for r in range(7) for c in range(9)]
-    edges += [(10 * r + c, 10 * r + c + 10) for r in range(6) for c in range(10)]
-    return IsingModel(rng.normal(size=70), np.array(edges), rng.normal(size=len(edges)))
-
-
-def _odd_cycle() -> IsingModel:
-    edges = [(i, (i + 1) % 7) for i in range(7)] + [(0, 7), (7, 8), (3, 9)]
-    return IsingModel(np.linspace(-0.5, 0.5, 10), np.array(edges), -np.ones(len(edges)))
-
-
-def _loose() -> IsingModel:
-    return IsingModel(np.linspace(-2, 2, 40), np.zeros((0, 2), np.int32), np.zeros(0))
-
-
-def _wide() -> IsingModel:
-    """Full 16-bit couplings on a complete graph: sums beyond 32767 take the 32-bit fields."""
-    rng = np.random.default_rng(14)
-    return IsingModel(rng.normal(size=12), _random_edges(rng, 12, 66), rng.normal(size=66))
-
-
-def _n33() -> IsingModel:
-    rng = np.random.default_rng(15)
-    edges = np.array([(i, i + 1) for i in range(32)] + [(0, 32)])
-    return IsingModel(rng.normal(size=33), edges, rng.choice([-0.5, 1.5], 33))
-
-
-def _torus() -> IsingModel:
-    """A ferromagnet, one parity and five levels; neighbours lie side by side but at the seams."""
-    edges = [(12 * r + c, 12 * r + (c + 1) % 12) for r in range(8) for c in range(12)]
-    edges += [(12 * r + c, 12 * ((r + 1) % 8) + c) for r in range(8) for c in range(12)]
-    return IsingModel(np.zeros(96), np.array(edges), np.ones(len(edges)))
-
-
-def _glass() -> IsingModel:
-    """+-J in three dimensions with open sides: both parities, thirteen levels of which the kernel takes sixteen."""
-    rng = np.random.default_rng(16)
-    at = np.arange(60).reshape(3, 4, 5)
-    pairs = [np.stack([at[:-1].ravel(), at[1:].ravel()], axis=1), np.stack([at[:, :-1].ravel(), at[:, 1:].ravel()], 1)]
-    edges = np.concatenate([*pairs, np.stack([at[:, :, :-1].ravel(), at[:, :, 1:].ravel()], axis=1)])
-    return IsingModel(np.zeros(60), edges, rng.choice([-1.0, 1.0], len(edges)))
-
-
-def _steps() -> IsingModel:
-    """Couplings of 1, 2 and 3 steps and fields, up to the 32 levels of the widest sums."""
-    rng = np.random.default_rng(17)
-    edges = _random_edges(rng, 40, 110)
-    couplings = rng.choice([-3.0, -2.0, -1.0, 1.0, 2.0], 110)
-    size = np.bincount(edges.ravel(), np.repeat(np.abs(couplings), 2), 40)
-    fields = np.where(size % 2 == 0, 1.0, 0.0) * rng.choice([-1.0, 1.0], 40)
-    return IsingModel(fields, edges, couplings)
-
-
-ISING_MODELS: dict[str, Callable[[], IsingModel]] = {
-    "frustrated": _frustrated,
-    "dense": _dense,
-    "bipartite": _bipartite,
-    "odd cycle": _odd_cycle,
-    "no edges": _loose,
-    "32-bit": _wide,
-    "n=1": lambda: IsingModel(np.array([0.4]), np.zeros((0, 2), np.int32), np.zeros(0)),
-    "n=2": lambda: IsingModel.from_edges([(0, 1, -0.7)], {1: 0.2}),
-    "n=33": _n33,
-    "torus": _torus,
-    "glass": _glass,
-    "steps": _steps,
-}
-
 # Chains and layout are one factor, so that every model meets all twelve. "Other" is the layout that the job would not
 # choose: a shard of a larger job may have few chains in replica planes.
 ISING_FACTORS: dict[str, tuple[Any, ...]] = {
@@ -286,11 +100,6 @@ ISING_FACTORS: dict[str, tuple[Any, ...]] = {
     "fields": ("none", "shared", "per chain"),
     "initial": ("random", "given"),
 }
-
-
-@lru_cache(maxsize=4096)
-def ising_program(name: str) -> Any:
-    return compiled(ISING_MODELS[name]())
 
 
 def ising_run(case: dict[str, Any]) -> Run:

@@ -15,7 +15,10 @@
 enum glb_purpose {
     GLB_DECISION = 0,    /* a p-bit's update */
     GLB_START = 1,       /* the random start, sweep 0 */
+    GLB_EXCHANGE = 2,    /* two neighbouring temperatures exchange states */
     GLB_CATEGORICAL = 3, /* a Potts spin's update */
+    GLB_METROPOLIS = 4,  /* a spin may flip */
+    GLB_RESAMPLING = 5,  /* a population is resampled */
     GLB_SOLVE = 6,       /* the solver: docs/solver.md */
     GLB_JOB_SEED = 15    /* a job's seed from the device's seed and the job's number */
 };
@@ -138,6 +141,13 @@ static inline uint32_t glb_threshold(int32_t field, uint64_t b) {
         t = UINT64_C(0xFFFFFFFF);
     }
     return field < 0 ? (uint32_t)((UINT64_C(1) << 32) - t) : (uint32_t)t;
+}
+
+/* Metropolis' rule: a spin flips iff a uniform 32-bit u < this, where `held` is its field times its sign, so that flipping
+ * costs 2 held: min(1, exp(-2 beta held step)). */
+static inline uint32_t glb_flip_threshold(int32_t held, uint64_t b) {
+    uint64_t t = glb_exp2(glb_scale(held > 0 ? (uint64_t)held : 0, b)) >> 30;
+    return t > UINT64_C(0xFFFFFFFF) ? UINT32_C(0xFFFFFFFF) : (uint32_t)t;
 }
 
 /* ceil(log2 q) for q >= 1. */

@@ -43,6 +43,12 @@ enum glb_kernel {
     GLB_KERNEL_INDEPENDENT = 8 /* site planes: no edges, the program's fields at one temperature */
 };
 
+/* How a p-bit is updated. */
+enum glb_dynamics {
+    GLB_BY_HEAT_BATH = 0,
+    GLB_BY_METROPOLIS = 1 /* with the exact kernel and that of sites */
+};
+
 /* An Ising program: integer fields and directed integer rows, in colour order. */
 typedef struct {
     int32_t n_sites;
@@ -104,6 +110,11 @@ typedef struct {
     int32_t n_threads;
     int32_t isa;                 /* enum glb_isa */
     int32_t kernel;              /* enum glb_kernel; Potts takes 0 */
+    int32_t dynamics;            /* enum glb_dynamics; Potts takes 0 */
+    int32_t n_ladders;           /* tempering: chain k n_ladders + l is at b[k], and n_chains = n_ladders n_b;
+                                  * 0: all chains are at the sweep's b */
+    int64_t moves_every;         /* exchanges (n_ladders > 0) or resamplings of the population follow every sweep whose
+                                  * number this divides; the latter only while another b follows; 0: neither */
 } glb_run;
 
 /* How a run is computed; glb_ising_plan. Memory is the caller's and begins at a multiple of 64 bytes. */
@@ -129,6 +140,10 @@ typedef struct {
     int64_t n_samples;           /* room per chain */
     int64_t *site_sum;           /* Ising: n_sites x n_chains by site; Potts: n_chains x n_sites x n_states by site */
     int64_t *edge_sum;           /* Ising: n_edges x n_chains */
+    int64_t *exchanges;          /* tempering: (n_b - 1) x 2, tried and made by pair of temperatures; added to */
+    int64_t *lowest;             /* resampling: lowest energy, in steps, for each one of the call */
+    uint64_t *weights;           /* resampling: sum of weights, for each one of the call */
+    int32_t *family;             /* resampling: n_chains, goes with the states */
 } glb_output;
 
 int glb_contract_version(void);

@@ -20,13 +20,15 @@ from glauber.compile.program import (
     step_of,
 )
 from glauber.compile.quantise import QuantisationReport
-from glauber.compile.run import Run, derive_seed, make_run, pack_spins, unpack_spins
+from glauber.compile.run import Exchange, Resample, Run, derive_seed, make_run, pack_spins, unpack_spins
 
 __all__ = [
     "AnyProgram",
+    "Exchange",
     "PottsProgram",
     "Program",
     "QuantisationReport",
+    "Resample",
     "Run",
     "check_fit",
     "compile_program",

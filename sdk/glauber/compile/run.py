@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from glauber.compile.program import AnyProgram, PottsProgram, check_sums
 from glauber.compile.quantise import to_steps
 from glauber.errors import ModelNotSupportedError
-from glauber.schedule import Schedule
+from glauber.schedule import AnnealingSchedule, Dynamics, PopulationSchedule, Schedule, TemperingSchedule
 
 LOG2_E = 1.4426950408889634
 SITE_PLANE_CHAINS = 4
@@ -23,12 +23,39 @@ PURPOSE_JOB_SEED = 15
 Observable = Literal["samples", "last", "moments", "energies"]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Parallel tempering: chain k n_ladders + ladder is at the k-th b, and neighbouring temperatures exchange states.
+
+    Attributes:
+        n_ladders: chains at each temperature.
+        every: exchanges follow the sweeps whose number this divides.
+    """
+
+    n_ladders: int
+    every: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resample:
+    """Population annealing: the chains are resampled by their weights when b changes.
+
+    Attributes:
+        every: resamplings follow the sweeps whose number this divides, but not the last of `Run.b`.
+        families: int32 (n_chains,), the chain of the start that each descends from; None at the start.
+    """
+
+    every: int
+    families: NDArray[np.int32] | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """A run of a program, or a shard or the rest of one; arrays are by site, drivers reorder as they need.
 
     Attributes:
-        b: uint64, the contract's scaled inverse temperature: one value, or one for each sweep from sweep 1.
+        b: uint64, the contract's scaled inverse temperature: one value, or one for each sweep from sweep 1;
+            with `exchange`, one for each temperature.
         layout: 0 replica planes, 1 site planes (machine.md, section 4); resolved from the whole job.
         seed: 0 .. 2^64 - 1.
         stream: 0 unless a kernel says otherwise.
@@ -47,6 +74,9 @@ class Run:
         threads: for simulators; None lets them choose. Never changes a sample.
         isa: for simulators: an instruction set by name, or None. Never changes a sample.
         kernel: for simulators: an algorithm by name, or None for the fastest that fits. Never changes a sample.
+        exchange: for tempering.
+        resample: for population annealing.
+        dynamics: how a p-bit is updated; Potts programs know the heat bath only.
     """
 
     b: NDArray[np.uint64]
@@ -67,6 +97,9 @@ class Run:
     threads: int | None
     isa: str | None
     kernel: str | None = None
+    exchange: Exchange | None = None
+    resample: Resample | None = None
+    dynamics: Dynamics = "heat bath"
 
     @property
     def n_sweeps(self) -> int:
@@ -130,7 +163,7 @@ def make_run(
         check_sums(program.weight_sum, bound[program.order.site])
     site_planes = not potts and (schedule.n_chains <= SITE_PLANE_CHAINS or program.n_edges == 0)
     return Run(
-        b=scaled_betas(schedule.betas(), step, potts=potts),
+        b=scaled_betas(schedule.beta_table(), step, potts=potts),
         layout=SITE_PLANES if site_planes else REPLICA_PLANES,
         seed=seed,
         stream=0,
@@ -147,7 +180,18 @@ def make_run(
         observe=frozenset(observe),
         threads=threads,
         isa=isa,
+        exchange=_exchange(schedule),
+        resample=_resample(schedule),
+        dynamics=schedule.dynamics if isinstance(schedule, AnnealingSchedule) else "heat bath",
     )
+
+
+def _exchange(schedule: Schedule) -> Exchange | None:
+    return Exchange(schedule.n_ladders, schedule.swap_interval) if isinstance(schedule, TemperingSchedule) else None
+
+
+def _resample(schedule: Schedule) -> Resample | None:
+    return Resample(schedule.sweeps_per_step) if isinstance(schedule, PopulationSchedule) else None
 
 
 def pack_spins(spins: NDArray[np.int8]) -> NDArray[np.uint8]:
