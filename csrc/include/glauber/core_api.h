@@ -129,6 +129,7 @@ typedef struct {
     int64_t n_samples;           /* room per chain */
     int64_t *site_sum;           /* Ising: n_sites x n_chains by site; Potts: n_chains x n_sites x n_states by site */
     int64_t *edge_sum;           /* Ising: n_edges x n_chains */
+    uint8_t *history;            /* Ising: glb_ising_history_bytes of working memory, where sums are wanted */
 } glb_output;
 
 int glb_contract_version(void);
@@ -156,6 +157,9 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
 /* Fills the state: from `packed` (layout of glb_output.samples with one sample) if not NULL, else at random. */
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
                     uint8_t *state);
+
+/* Working memory for moments, in bytes; begins at a multiple of 64. */
+int64_t glb_ising_history_bytes(const glb_ising *program, const glb_run *run, const glb_plan *plan);
 
 /* Runs n_sweeps sweeps; first_sweep is the number of the first of them (the start was sweep 0). The scratch memory is
  * zeroed before its first use, and may be used again for another run of the same program and plan. */
