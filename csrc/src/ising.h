@@ -93,6 +93,7 @@ extern const glb_kernels glb_kernels_sse2;
 extern const glb_kernels glb_kernels_avx2;
 extern const glb_kernels glb_kernels_avx512;
 extern const glb_kernels glb_kernels_avx512icl;
+extern const glb_kernels glb_kernels_neon;
 
 /* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
 const glb_kernels *glb_kernels_of(int isa);

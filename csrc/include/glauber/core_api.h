@@ -26,7 +26,7 @@ enum glb_isa {
     GLB_ISA_AVX2 = 2,
     GLB_ISA_AVX512 = 3,    /* F, BW, VL, DQ */
     GLB_ISA_AVX512ICL = 4, /* and VBMI, VNNI, GFNI, BITALG: from Ice Lake and Zen 4 on */
-    GLB_ISA_NEON = 5,
+    GLB_ISA_NEON = 5,      /* 64-bit ARM */
     GLB_N_ISA = 6
 };
 
