@@ -2,7 +2,8 @@
 
     python -m benchmarks.kernels [--seconds 0.5] [--json benchmarks/results/kernels.json]
 
-Rates are medians of runs of at least 50 ms with a run-time seed; nothing is read back between sweeps.
+Rates are medians of runs of at least 50 ms with a run-time seed. Nothing is read back between sweeps, but in the last
+two rows: there every sweep is added to the moments or kept as a sample.
 """
 
 from __future__ import annotations
@@ -16,25 +17,35 @@ from typing import Any
 import glauber as gl
 import numpy as np
 from glauber.compile import make_run
+from glauber.request import Observable
 from glauber_simulator import core
 
 from benchmarks.glauber_sampler import net_of, program_of, session
 from benchmarks.machine import provenance, write
-from benchmarks.workloads import LOOSE, SPARSE_MAXCUT, WORKLOADS
+from benchmarks.workloads import LOOSE, SPARSE_MAXCUT, WORKLOADS, Workload
 
 
-def rate(model: Any, beta: float, chains: int, bits: int, isa: str, seconds: float, threads: int = 1) -> dict[str, Any]:
-    """Kernel and updates per nanosecond."""
+def rate(
+    model: Any,
+    beta: float,
+    chains: int,
+    bits: int,
+    isa: str,
+    seconds: float,
+    threads: int = 1,
+    observe: Observable = "last",
+) -> dict[str, Any]:
+    """Kernel and updates per nanosecond; what is observed is taken after every sweep, unless it is the last state."""
     program = program_of(model, bits)
     schedule = gl.SamplingSchedule(n_samples=1, n_chains=chains, beta=beta)
-    run = replace(make_run(program, schedule, seed=time.time_ns() % 2**63, observe={"last"}), isa=isa, threads=threads)
+    run = replace(make_run(program, schedule, seed=time.time_ns() % 2**63, observe={observe}), isa=isa, threads=threads)
     running = session(program, net_of(program), run, threads)
     sweep, sweeps = 1, 1
     rates: list[float] = []
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(rates) < 3:
         start = time.perf_counter()
-        running.advance(sweep, sweeps, 0)
+        running.advance(sweep, sweeps, 0 if observe == "last" else 1)
         elapsed = time.perf_counter() - start
         sweep += sweeps
         if elapsed < 0.05:
@@ -52,10 +63,18 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     print(f"{'':36}{'chains':>7}{'bits':>5}  updates/ns by instruction set, one core")
-    cases = [(work, bits) for work in (*WORKLOADS, SPARSE_MAXCUT, LOOSE) for bits in work.weight_bits]
-    for work, bits in cases:
+    cases: list[tuple[Workload, int, Observable]] = [
+        *((work, bits, "last") for work in (*WORKLOADS, SPARSE_MAXCUT, LOOSE) for bits in work.weight_bits),
+        (WORKLOADS[0], 16, "moments"),
+        (WORKLOADS[0], 16, "samples"),
+    ]
+    for work, bits, observe in cases:
         name, chains = f"{work.key.split(',')[0]} {work.title}", work.chains
-        found = {isa: rate(work.model, work.beta, chains, bits, isa, arguments.seconds) for isa in core.AVAILABLE_ISA}
+        name += f", {observe}" * (observe != "last")
+        found = {
+            isa: rate(work.model, work.beta, chains, bits, isa, arguments.seconds, observe=observe)
+            for isa in core.AVAILABLE_ISA
+        }
         rows.append({"workload": name, "chains": chains, "weight_bits": bits, "rates": found})
         figures = "  ".join(f"{isa} {row['updates_per_ns']:.3f}" for isa, row in found.items())
         print(f"{name:36}{chains:7}{bits:5}  {figures}  ({found[core.BEST_ISA]['kernel']})", flush=True)

@@ -6,6 +6,11 @@
 #else
 #define GLB_X86 0
 #endif
+#if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define GLB_ARM64 1
+#else
+#define GLB_ARM64 0
+#endif
 
 int glb_isa_available(int isa) {
 #if defined(GLB_EMULATED_AVX512) /* tests/emulate_avx512.h */
@@ -29,7 +34,7 @@ int glb_isa_available(int isa) {
         return 0;
     }
 #else
-    return isa == GLB_ISA_PORTABLE;
+    return isa == GLB_ISA_PORTABLE || (GLB_ARM64 && isa == GLB_ISA_NEON);
 #endif
 }
 
@@ -55,6 +60,10 @@ const glb_kernels *glb_kernels_of(int isa) {
         return &glb_kernels_avx512;
     case GLB_ISA_AVX512ICL:
         return &glb_kernels_avx512icl;
+#endif
+#if GLB_ARM64
+    case GLB_ISA_NEON:
+        return &glb_kernels_neon;
 #endif
     default:
         return &glb_kernels_portable;

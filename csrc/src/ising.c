@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "moments.h"
 #include "moves.h"
 #include "parallel.h"
 #include "state.h"
@@ -142,37 +143,12 @@ static uint64_t b_of(const glb_run *run, uint64_t sweep) {
     return run->b[sweep - 1 < last ? sweep - 1 : last];
 }
 
-/* +1 or -1. */
-static int64_t spin_of(const struct job *job, int64_t position, int64_t chain) {
-    return spin_at(job->run, job->plan, job->state, position, chain) ? 1 : -1;
-}
-
-static void add_moments(const struct job *job, int32_t begin, int32_t end) {
-    const glb_ising *program = job->program;
-    int32_t chains = job->run->n_chains;
-    for (int32_t p = 0; job->output->site_sum != NULL && p < program->n_sites; p++) {
-        int64_t *sum = job->output->site_sum + (int64_t)chains * program->site[p];
-        for (int32_t chain = begin; chain < end; chain++) {
-            sum[chain] += spin_of(job, p, chain);
-        }
-    }
-    for (int64_t e = 0; job->output->edge_sum != NULL && e < program->n_edges; e++) {
-        int64_t *sum = job->output->edge_sum + chains * e;
-        int32_t p = program->edge[2 * e];
-        int32_t q = program->edge[2 * e + 1];
-        for (int32_t chain = begin; chain < end; chain++) {
-            sum[chain] += spin_of(job, p, chain) * spin_of(job, q, chain);
-        }
-    }
-}
-
 static void take_sample(const struct job *job, int64_t sample, int32_t begin, int32_t end) {
     int64_t bytes = ((int64_t)job->program->n_sites + 7) / 8;
     if (job->output->samples != NULL && sample < job->output->n_samples) {
         glb_pack_chains(job->program, job->run, job->plan, job->state, begin, end, job->output->samples + bytes * sample,
                     bytes * job->output->n_samples);
     }
-    add_moments(job, begin, end);
 }
 
 /* The thresholds of every heat, a row each; nobody may still be reading old ones. */
@@ -258,6 +234,10 @@ static void work(void *argument, glb_team *team, int thread) {
     int32_t chain_begin = job->by_units ? (int32_t)(from < 0 ? 0 : from) : share(run->n_chains, thread, n);
     int32_t chain_end = job->by_units ? (int32_t)(to > run->n_chains ? run->n_chains : to)
                                       : share(run->n_chains, thread + 1, n);
+    glb_moments moments = {program, run, plan, job->output, job->state, glb_kernels_of(plan->isa)};
+    glb_share own = {first, last, job->by_units ? 0 : thread, job->by_units ? 1 : n};
+    int sums = job->output->site_sum != NULL || job->output->edge_sum != NULL;
+    int kept = 0; /* states whose moments are not added yet */
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
         if (s == 0 || (!tempered && b_of(run, data.sweep) != b_of(run, data.sweep - 1))) {
@@ -307,9 +287,20 @@ static void work(void *argument, glb_team *team, int thread) {
         }
         if (job->output->every > 0 && (s + 1) % job->output->every == 0) {
             take_sample(job, (s + 1) / job->output->every - 1, chain_begin, chain_end);
+            if (sums) {
+                glb_moments_keep(&moments, &own, kept++);
+            }
             if (!job->by_units) {
                 glb_barrier(team); /* the next sweep must not overtake a thread that still packs */
             }
+        }
+        if (kept == 64 || (kept > 0 && s + 1 == job->n_sweeps)) {
+            glb_moments_turn(&moments, &own, kept);
+            if (!job->by_units) {
+                glb_barrier(team);
+            }
+            glb_moments_add(&moments, &own, kept); /* the next state is kept after a colour's barrier */
+            kept = 0;
         }
     }
 }
@@ -321,7 +312,8 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     if (kernels == NULL) {
         return GLB_E_ISA;
     }
-    if (n_sweeps < 0 || first_sweep < 1) {
+    int sums = output->site_sum != NULL || output->edge_sum != NULL;
+    if (n_sweeps < 0 || first_sweep < 1 || (sums && output->history == NULL)) {
         return GLB_E_SIZE;
     }
     int64_t entries = glb_ising_table_entries(program, run, plan);

@@ -24,6 +24,9 @@ typedef struct {
     int32_t half;
 } glb_filter;
 
+/* Words in a line of the cache, and in a row of those that are turned (kernel_moments.h). */
+enum { GLB_LINE_WORDS = 16 };
+
 /* The upper half of a threshold is within this of the filter's: docs/decisions/0007. */
 enum { GLB_FILTER_BOUND = 44 };
 
@@ -89,6 +92,8 @@ typedef struct {
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
     glb_energies energies;
+    void (*turn)(uint64_t *group, int n);
+    void (*add_products)(int64_t *sum, const uint64_t *one, const uint64_t *other, int n, int kept);
     glb_potts_kernel potts;     /* or NULL */
     glb_lanes_kernel lanes;
     void (*permute_lanes)(uint64_t *spins, int32_t n, const uint8_t source[64]);
@@ -105,6 +110,7 @@ extern const glb_kernels glb_kernels_sse2;
 extern const glb_kernels glb_kernels_avx2;
 extern const glb_kernels glb_kernels_avx512;
 extern const glb_kernels glb_kernels_avx512icl;
+extern const glb_kernels glb_kernels_neon;
 
 /* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
 const glb_kernels *glb_kernels_of(int isa);

@@ -10,6 +10,7 @@
 #include "kernel_exact.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
+#include "kernel_moments.h"
 #include "kernel_sites.h"
 #if GLB_VECTOR_BYTES > 4
 #include "kernel_potts.h"
@@ -31,6 +32,8 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .dit_words = dit_words,
                                  .independent = independent_kernel,
                                  .energies = energies_of_word,
+                                 .turn = turn,
+                                 .add_products = add_products,
                                  .lanes = lanes_kernel,
                                  .permute_lanes = permute_lanes,
 #if GLB_VECTOR_BYTES > 4

@@ -33,33 +33,38 @@ void glb_unpack_replicas(const glb_ising *program, const glb_run *run, const glb
     }
 }
 
-/* Replica planes: eight sites and 32 chains at a time, a byte for each chain. */
+/* Replica planes: sixteen times 64 sites by 32 chains at a time, so that a chain gets a line of the cache or two. */
 static void pack_replicas(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint32_t *words,
                           int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
+    enum { SITES = 64 * GLB_LINE_WORDS };
+    const glb_kernels *kernels = glb_kernels_of(plan->isa);
     int64_t n = program->n_sites;
+    int64_t bytes = (n + 7) / 8;
     int64_t offset = lane_offset(run);
     for (int64_t w = (offset + begin) / 32; w <= (offset + end - 1) / 32; w++) {
         int64_t first = 32 * w - offset; /* chain of the word's lowest bit */
         int64_t from = first < begin ? begin : first;
         int64_t to = first + 32 < end ? first + 32 : end;
-        for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
-            uint32_t row[8] = {0};
-            uint8_t column[32];
-            for (int64_t i = 0; i < 8 && 8 * byte + i < n; i++) {
-                row[i] = words[word_at(plan, program->position[8 * byte + i], w)];
+        for (int64_t site = 0; site < n; site += SITES) {
+            union {
+                uint32_t row[64][GLB_LINE_WORDS];
+                uint64_t column[GLB_LINE_WORDS][32];
+            } group;
+            int64_t last_byte = site + SITES < n ? (site + SITES) / 8 : bytes;
+            for (int64_t i = 0; i < SITES; i++) {
+                group.row[i % 64][i / 64] = site + i < n ? words[word_at(plan, program->position[site + i], w)] : 0;
             }
-            for (int part = 0; part < 4; part++) {
-                uint64_t x = 0;
-                for (int i = 0; i < 8; i++) {
-                    x |= (uint64_t)((row[i] >> (8 * part)) & 0xFFu) << (8 * i);
-                }
-                x = glb_transposed(x);
-                for (int i = 0; i < 8; i++) {
-                    column[8 * part + i] = (uint8_t)(x >> (8 * i));
-                }
-            }
+            kernels->turn(group.column[0], 64);
             for (int64_t chain = from; chain < to; chain++) {
-                out[stride * chain + byte] = column[chain - first];
+                uint8_t *target = out + stride * chain;
+                for (int64_t byte = site / 8; byte < last_byte; byte += 8) {
+                    uint64_t spins = group.column[(byte - site / 8) / 8][chain - first];
+                    uint8_t eight[8];
+                    for (int k = 0; k < 8; k++) {
+                        eight[k] = (uint8_t)(spins >> (8 * k));
+                    }
+                    memcpy(target + byte, eight, (size_t)(last_byte - byte < 8 ? last_byte - byte : 8));
+                }
             }
         }
     }

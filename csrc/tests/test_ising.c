@@ -193,13 +193,15 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
     uint8_t *state = allocate_aligned(plan.state_bytes);
     uint8_t *scratch = allocate_aligned(plan.scratch_bytes);
     memset(scratch, 0, (size_t)plan.scratch_bytes);
+    uint8_t *history = allocate_aligned(glb_ising_history_bytes(&job->program, &run, &plan));
     rc |= glb_ising_net(&job->program, &traits, &plan, net);
     rc |= glb_ising_start(&job->program, &run, &plan, job->packed == NULL ? NULL : job->packed + bytes * first, state);
     glb_output output = {.every = EVERY,
                          .samples = samples,
                          .n_samples = SAMPLES,
                          .site_sum = site_sum,
-                         .edge_sum = edge_sum};
+                         .edge_sum = edge_sum,
+                         .history = history};
     if (parts == 1) {
         rc |= glb_ising_sweep(&job->program, &run, &plan, net, state, scratch, job->first_sweep, SWEEPS, &output);
     } else {
@@ -254,6 +256,7 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
     free(site_sum);
     free(edge_sum);
     free(scratch);
+    free(history);
     free(net);
 }
 

@@ -242,6 +242,8 @@ class IsingSession(_CoreSession):
                 self._edges[:] = edges.T
         self._output.site_sum = ffi.from_buffer("int64_t[]", self._sites)
         self._output.edge_sum = ffi.from_buffer("int64_t[]", self._edges)
+        room = aligned(int(lib.glb_ising_history_bytes(self._c, self._c_run, self._plan)))
+        self._output.history = self.pointer("uint8_t", room)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -288,7 +290,8 @@ class IsingSession(_CoreSession):
         """See Session.moments."""
         if self._sites is None or self._edges is None:
             return None
-        return Moments(self._n_moments, self._sites.T.copy(), self._edges.T.copy())
+        # copied as they lie: transposing in memory takes far longer
+        return Moments(self._n_moments, self._sites.copy().T, self._edges.copy().T)
 
     def exchanges(self) -> NDArray[np.int64] | None:
         """See Session.exchanges."""

@@ -27,6 +27,8 @@ from glauber_simulator.session import Session, potts_dtype
 
 BATCH_SECONDS = 0.05
 """How long a batch should take: often enough for progress bars and Ctrl-C, rarely enough to cost nothing."""
+BATCH_READINGS = 10
+"""A batch takes at least this many times as long as reading its state and moments, which may be 100 MB."""
 ASSUMED_UPDATES_PER_SECOND = 2e7
 """For the first batch only; every later one goes by the measured rate."""
 THREADED_UPDATES = 2_000_000
@@ -71,6 +73,7 @@ class SimulatorDriver:
         cells = lanes * (program.n_sites if run.layout == 0 else run.n_chains)
         held = 1 + 1 / 8 + (0 if run.clamp is None else 1) + (0 if run.fields is None else 4)
         moments = 8 * run.n_chains * (program.n_sites + program.n_edges) if "moments" in run.observe else 0
+        moments += 4 * cells if "moments" in run.observe else 0  # 64 states, and counted twice below
         dense = 8 * program.n_sites**2 if self.body == "reference" else 0
         moves = 0 if run.exchange is None else 12 * lanes + 1024 * len(run.b)
         moves += 0 if run.resample is None else 16 * lanes + cells // 8
@@ -106,14 +109,17 @@ class SimulatorDriver:
             samples = session.advance(done + 1, sweeps, every)
             seconds = max(1e-6, time.perf_counter() - began)
             done += sweeps
-            limit = max(1, min(4 * limit, int(sweeps * BATCH_SECONDS / seconds)))
+            began = time.perf_counter()
+            state, moments = session.state(), session.moments()
+            wanted = max(BATCH_SECONDS, BATCH_READINGS * (time.perf_counter() - began))
+            limit = max(1, min(4 * limit, int(sweeps * wanted / seconds)))
             yield Batch(
                 next_sweep=done + 1,
                 first_sample=first_sample,
                 n_samples=sweeps // every if every else 0,
                 samples=samples if every and "samples" in run.observe else None,
-                state=session.state(),
-                moments=session.moments(),
+                state=state,
+                moments=moments,
                 facts=facts,
                 exchanges=session.exchanges(),
                 resamplings=session.resamplings(),

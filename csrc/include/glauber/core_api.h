@@ -26,7 +26,7 @@ enum glb_isa {
     GLB_ISA_AVX2 = 2,
     GLB_ISA_AVX512 = 3,    /* F, BW, VL, DQ */
     GLB_ISA_AVX512ICL = 4, /* and VBMI, VNNI, GFNI, BITALG: from Ice Lake and Zen 4 on */
-    GLB_ISA_NEON = 5,
+    GLB_ISA_NEON = 5,      /* 64-bit ARM */
     GLB_N_ISA = 6
 };
 
@@ -144,6 +144,7 @@ typedef struct {
     int64_t *lowest;             /* resampling: lowest energy, in steps, for each one of the call */
     uint64_t *weights;           /* resampling: sum of weights, for each one of the call */
     int32_t *family;             /* resampling: n_chains, goes with the states */
+    uint8_t *history;            /* Ising: glb_ising_history_bytes of working memory, where sums are wanted */
 } glb_output;
 
 int glb_contract_version(void);
@@ -171,6 +172,9 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
 /* Fills the state: from `packed` (layout of glb_output.samples with one sample) if not NULL, else at random. */
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
                     uint8_t *state);
+
+/* Working memory for moments, in bytes; begins at a multiple of 64. */
+int64_t glb_ising_history_bytes(const glb_ising *program, const glb_run *run, const glb_plan *plan);
 
 /* Runs n_sweeps sweeps; first_sweep is the number of the first of them (the start was sweep 0). The scratch memory is
  * zeroed before its first use, and may be used again for another run of the same program and plan. */
