@@ -258,7 +258,7 @@ def _clamps(texts: list[str] | None) -> list[tuple[Any, int]]:
 
 @app.command()
 def solve(
-    problem: Annotated[Path, typer.Argument(help="Problem file: Gset (MaxCut), .qubo, .coo, .json or .npz.")],
+    problem: Annotated[Path, typer.Argument(help="Problem: Gset (MaxCut), .qubo, .coo, .lp, .json or .npz.")],
     device: DeviceOption,
     seconds: Annotated[float | None, typer.Option(help="Time to search; 20 if nothing else is given.")] = None,
     sweeps: Annotated[
@@ -266,6 +266,10 @@ def solve(
     ] = None,
     target: Annotated[
         float | None, typer.Option(help="Stop when this good (cut or energy).", show_default=False)
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Solve with so many seeds, for the time to the target.")] = 1,
+    penalty: Annotated[
+        float | None, typer.Option(help="Cost of breaking a constraint of an .lp file by 1.", show_default=False)
     ] = None,
     best_known: Annotated[
         float | None, typer.Option(help="Best value in the literature, to print beside.", show_default=False)
@@ -279,43 +283,72 @@ def solve(
     """Search for the lowest energy, or the largest cut of a Gset file; every value is recounted from the file."""
     from glauber.device import open_device
     from glauber.request import Budget
-    from glauber.solver import SolveProgress
+    from glauber.solve_view import solve_view
     from glauber.solver import solve as run_solver
+    from glauber.time_to_solution import time_to_solution
 
     with _errors(as_json):
         _check_output(output)
         if best_known is not None and not math.isfinite(best_known):
             raise InvalidModelError(f"--best-known must be a finite number, not {best_known}")
+        if runs > 1 and target is None:
+            raise InvalidModelError("--runs measures the time to a target: give --target too")
         limit = 20.0 if seconds is None and sweeps is None else seconds
         budget = Budget(seconds=limit, sweeps=sweeps)
-        with open_device(device) as opened, _progress(not as_json) as bar:
-            task = bar.add_task("solving", total=limit if sweeps is None else float(sweeps))
-
-            def show(now: SolveProgress) -> None:
-                done = now.seconds if sweeps is None else float(now.sweeps)
-                bar.update(task, completed=done, description=f"best {now.objective:g}")
-
-            found = run_solver(problem, device=opened, budget=budget, target=target, seed=seed, on_progress=show)
+        total, by_sweeps = (float(sweeps), True) if sweeps is not None else (limit or 0.0, False)
+        found = []
+        with open_device(device) as opened:
+            first = opened.derive_seed() if seed is None else seed
+            for k in range(runs):
+                with solve_view(_err, _progress(not as_json), total, by_sweeps=by_sweeps) as show:
+                    found.append(
+                        run_solver(
+                            problem,
+                            device=opened,
+                            budget=budget,
+                            target=target,
+                            seed=(first + k) % 2**64,
+                            penalty=penalty,
+                            on_progress=show,
+                        )
+                    )
+        best = min(found, key=lambda one: one.energy)
+        reached = None
+        if target is not None:
+            reached = time_to_solution([one.seconds_to_target for one in found], [one.seconds for one in found])
         if output is not None:
-            _write_solution(output, found)
+            _write_solution(output, best)
         if as_json:
-            _print_json({**found.as_dict(), "best_known": best_known})
+            times = None if reached is None else reached.as_dict()
+            _print_json({**best.as_dict(), "best_known": best_known, "time_to_solution": times})
             return
-        typer.echo(f"{found.objective}: {found.value:g}")
-        check = "recounted edge by edge from the file" if found.objective == "cut" else "recounted from the file"
-        typer.echo(f"verified: {check} ({len(found.spins)} spins)")
-        if best_known is not None:
-            gap = found.value - best_known
-            word = "reached" if gap == 0 else f"{gap:+g}"
-            typer.echo(f"best known: {best_known:g} ({word})")
-        typer.echo(
-            f"found after {found.trace[-1].seconds:.2f} s of {found.seconds:.2f} s, {found.sweeps:.3g} sweeps of"
-            f" {found.n_searched} spins; seed {found.seed}; {found.method} on {found.device}"
-        )
-        if found.seconds_to_target is not None:
-            typer.echo(f"target reached after {found.seconds_to_target:.2f} s")
+        _print_solution(best, best_known)
+        if reached is not None:
+            upper = f"{reached.high:.3g} s" if math.isfinite(reached.high) else "unknown"
+            typer.echo(
+                f"target reached in {reached.hits} of {reached.runs} runs; time to reach it with 99 %:"
+                f" {reached.seconds_99:.3g} s (95 % interval {reached.low:.3g} s to {upper})"
+            )
         if output is not None:
             typer.echo(f"written: {output}")
+
+
+def _print_solution(found: Any, best_known: float | None) -> None:
+    typer.echo(f"{found.objective}: {found.value:g}")
+    check = "recounted edge by edge from the file" if found.objective == "cut" else "recounted from the file"
+    typer.echo(f"verified: {check} ({len(found.spins)} spins)")
+    if found.proven:
+        typer.echo("proven: no state is better")
+    if found.violations is not None:
+        broken = ", ".join(f"{label} by {amount:g}" for label, amount in found.violations.items())
+        typer.echo(f"constraints: {'broken: ' + broken + '; try a larger --penalty' if broken else 'all kept'}")
+    if best_known is not None:
+        gap = found.value - best_known
+        typer.echo(f"best known: {best_known:g} ({'reached' if gap == 0 else f'{gap:+g}'})")
+    typer.echo(
+        f"found after {found.trace[-1].seconds:.2f} s of {found.seconds:.2f} s, {found.sweeps:.3g} sweeps of"
+        f" {found.n_searched} spins; seed {found.seed}; {found.method} on {found.device}"
+    )
 
 
 def _write_solution(path: Path, found: Any) -> None:

@@ -20,9 +20,9 @@ from glauber.checks import whole_number
 from glauber.compile.quantise import exact_step
 from glauber.device import Device, open_device
 from glauber.driver import Incumbent, OptimiseRequest, Temperature
-from glauber.errors import InvalidModelError, ModelNotSupportedError
-from glauber.formats import Graph, is_gset, read_gset, read_model
+from glauber.errors import InvalidModelError
 from glauber.model import IsingModel
+from glauber.problem import Problem, read_problem
 from glauber.request import Budget, check_seed
 from glauber.restarts import anneal_again, beta_range
 from glauber.samples import Aggregate
@@ -43,7 +43,7 @@ class SolveProgress:
     Attributes:
         seconds: since the start.
         energy: of the best state, in the user's problem.
-        objective: the cut of a MaxCut file, else the energy.
+        objective: what `Solution.value` is.
         sweeps: sweeps so far, over all chains.
         temperatures: gives what the search does at each temperature, betas and energies in the problem's units; empty
             where it does no tempering.
@@ -63,8 +63,11 @@ class Solution:
     Attributes:
         spins: the best state, int8 (n_sites,).
         energy: its energy, recounted from the problem as given.
-        objective: "cut" for a MaxCut (Gset) file, "energy" otherwise.
-        value: of the objective: the cut, recounted edge by edge, or the energy.
+        objective: "cut" for a MaxCut (Gset) file, "objective" for a problem with constraints, "energy" otherwise.
+        value: of the objective: the cut, recounted edge by edge, the objective without penalties, or the energy.
+        assignment: the best state in the variables of a problem with constraints; None for others.
+        violations: constraints that the best state breaks, and by how much; empty where it keeps all, None where there
+            are none.
         solutions: distinct states found, best first; of a model without fields one of each pair s, -s.
         proven: there is no better state: exact reductions and trying all states of what they left decided it.
         n_searched: spins that exact reductions left to the search.
@@ -81,6 +84,8 @@ class Solution:
     energy: float
     objective: str
     value: float
+    assignment: dict[Any, int] | None
+    violations: dict[str, float] | None
     solutions: Aggregate
     proven: bool
     n_searched: int
@@ -98,6 +103,7 @@ class Solution:
             "energy",
             "objective",
             "value",
+            "violations",
             "proven",
             "n_searched",
             "seconds",
@@ -110,6 +116,8 @@ class Solution:
         result["seconds_to_target"] = self.seconds_to_target
         result["distinct_solutions"] = len(self.solutions)
         result["spins"] = self.spins.tolist()
+        if self.assignment is not None:
+            result["assignment"] = {str(name): value for name, value in self.assignment.items()}
         return result
 
 
@@ -117,13 +125,13 @@ class Solution:
 class _Search:
     """The state of one solve."""
 
-    model: IsingModel
-    graph: Graph | None
+    problem: Problem
     target: float | None
     on_progress: Callable[[SolveProgress], None] | None
     began: float = field(default_factory=time.perf_counter)
     best: NDArray[np.int8] | None = None
     energy: float = math.inf
+    value: float = math.inf
     reached: float | None = None
     trace: list[SolveProgress] = field(default_factory=list)
     last: Incumbent | None = None
@@ -137,40 +145,42 @@ class _Search:
         self.last = incumbent
         improved = False
         if incumbent.state is not None:
-            energy = float(self.model.energies(incumbent.state))
+            energy = float(self.problem.model.energies(incumbent.state))
             improved = energy < self.energy
             if improved:
-                self.best, self.energy = incumbent.state, energy
-        objective = -self.energy if self.graph is not None else self.energy
-        now = SolveProgress(self.seconds, self.energy, objective, incumbent.sweeps, temperatures)
+                self.best, self.energy, self.value = incumbent.state, energy, self.problem.value(incumbent.state)
+        now = SolveProgress(self.seconds, self.energy, self.value, incumbent.sweeps, temperatures)
         if improved:
             self.trace.append(now)
-        if self.target is not None and self.reached is None:
-            hit = objective >= self.target if self.graph is not None else objective <= self.target
-            self.reached = now.seconds if hit else None
+            assert self.best is not None
+            if self.target is not None and self.problem.reaches(self.best, self.target):
+                self.reached = now.seconds
         if self.on_progress is not None:
             self.on_progress(now)
 
     def solutions(self, most: int) -> Aggregate:
-        """Distinct states, best first."""
+        """Distinct states, best first; those that keep all constraints before those that do not."""
+        model, violations = self.problem.model, self.problem.violations
         assert self.best is not None
         assert self.last is not None
         states = np.concatenate([self.best[None], self.last.others()])
-        signs = np.ones(len(states), dtype=np.int8) if self.model.fields.any() else states[:, 0] * self.best[0]
+        signs = np.ones(len(states), dtype=np.int8) if model.fields.any() else states[:, 0] * self.best[0]
         states = np.unique(states * signs[:, None], axis=0)
-        energies = self.model.energies(states)
-        first = np.lexsort((~(states == self.best).all(axis=1), energies))[:most]
+        energies = model.energies(states)
+        broken = np.zeros(len(states)) if violations is None else np.array([bool(violations(s)) for s in states])
+        first = np.lexsort((~(states == self.best).all(axis=1), energies, broken))[:most]
         return Aggregate(states[first], energies[first], np.ones(len(first), dtype=np.int64))
 
 
 def solve(
-    problem: IsingModel | dimod.BinaryQuadraticModel | str | Path,
+    problem: IsingModel | dimod.BinaryQuadraticModel | dimod.ConstrainedQuadraticModel | str | Path,
     *,
     device: Device | str,
     budget: Budget | None = None,
     target: float | None = None,
     seed: int | None = None,
     n_solutions: int = 10,
+    penalty: float | None = None,
     on_progress: Callable[[SolveProgress], None] | None = None,
 ) -> Solution:
     """Search for a state of low energy.
@@ -179,17 +189,19 @@ def solve(
     is kept. `Solution.method` says which.
 
     Args:
-        problem: a model, a dimod BQM, or a file that `read_model` reads; a Gset file is a MaxCut problem, its objective
-            the cut. IsingModel.from_qubo takes QUBOs.
+        problem: a model, a dimod BQM or CQM, or a file that `read_model` reads; a Gset file is a MaxCut problem, its
+            objective the cut; an .lp file may have constraints. IsingModel.from_qubo takes QUBOs.
         device: an open device or an address.
         budget: seconds (20 by default) or sweeps over all chains; a budget in sweeps makes the result reproducible.
         target: stop when the objective is as good as this: a cut at least, or an energy at most.
         seed: 0 .. 2^64 - 1; None derives one from the device's.
         n_solutions: distinct states to return.
+        penalty: what a violation of 1 costs, of constraints, which become squared penalties; None takes ten times the
+            objective's largest coefficient. `Solution.violations` says what was broken all the same.
         on_progress: called with the best so far, every few hundredths of a second or after each round of anneals.
 
     Raises:
-        ModelNotSupportedError: the device cannot run the model, or cannot anneal.
+        ModelNotSupportedError: the device cannot run the model, or cannot anneal; constraints are not linear.
         InvalidModelError: an argument is wrong, or the budget allows nothing.
         FileFormatError: the file is malformed.
     """
@@ -204,27 +216,11 @@ def solve(
     n_solutions = whole_number("n_solutions", n_solutions, 1)
     if target is not None and (not isinstance(target, int | float) or not math.isfinite(target)):
         raise InvalidModelError(f"target must be a finite number, not {target!r}")
-    model, graph = _read(problem)
-    search = _Search(model, graph, target, on_progress)
+    search = _Search(read_problem(problem, penalty), target, on_progress)
     if isinstance(device, str):
         with open_device(device) as opened:
             return _solve(search, opened, budget, seed, n_solutions)
     return _solve(search, device, budget, seed, n_solutions)
-
-
-def _read(problem: Any) -> tuple[IsingModel, Graph | None]:
-    """The model, and the graph of a MaxCut file."""
-    if isinstance(problem, IsingModel):
-        return problem, None
-    if isinstance(problem, str | Path):
-        graph = read_gset(problem) if is_gset(problem) else None
-        read = read_model(problem)
-        if not isinstance(read, IsingModel):
-            raise ModelNotSupportedError(f"{problem} holds a Potts model; solve takes Ising models")
-        return read, graph
-    if hasattr(problem, "vartype") and hasattr(problem, "quadratic"):
-        return IsingModel.from_bqm(problem), None
-    raise InvalidModelError(f"solve takes an IsingModel, a dimod BQM or a file, not {type(problem).__name__}")
 
 
 def _integers(model: IsingModel) -> tuple[NDArray[np.int32], NDArray[np.int32], float]:
@@ -243,7 +239,8 @@ def _integers(model: IsingModel) -> tuple[NDArray[np.int32], NDArray[np.int32], 
 
 def _solve(search: _Search, device: Device, budget: Budget, seed: int | None, n_solutions: int) -> Solution:
     seed = device.derive_seed() if seed is None else seed
-    model = search.model
+    problem = search.problem
+    model = problem.model
     incumbents: Iterator[Incumbent]
     unit = 1.0
     if device.optimises:
@@ -276,8 +273,10 @@ def _solve(search: _Search, device: Device, budget: Budget, seed: int | None, n_
     return Solution(
         spins=best,
         energy=energy,
-        objective="cut" if search.graph is not None else "energy",
-        value=search.graph.cut(best) if search.graph is not None else energy,
+        objective=problem.objective,
+        value=problem.value(best),
+        assignment=None if problem.assignment is None else problem.assignment(best),
+        violations=None if problem.violations is None else problem.violations(best),
         solutions=solutions,
         proven=last.proven,
         n_searched=last.n_searched,

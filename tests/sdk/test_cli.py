@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ import jsonschema
 import numpy as np
 import pytest
 from glauber.cli import app
+from glauber.solve_view import solve_view, temperature_table
+from rich.console import Console
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 RUNNER = CliRunner()
@@ -89,6 +93,17 @@ def test_solve_prints_cut_check_and_best_known(tmp_path):
         assert archive["states"].shape[1] == 5
 
 
+def test_solve_measures_the_time_to_a_target(tmp_path):
+    path = tmp_path / "grid"
+    edges = [(i, j) for i in range(36) for j in (i + 1, i + 6) if j < 36 and (j == i + 6 or j % 6)]
+    path.write_text(f"36 {len(edges)}\n" + "".join(f"{i + 1} {j + 1} 1\n" for i, j in edges))
+    arguments = ["solve", path, "-d", "sim://ideal", "--sweeps", 20000, "--target", len(edges), "--runs", 3]
+    assert "target reached in 3 of 3 runs" in invoke(*arguments).stdout
+    found = json.loads(invoke(*arguments, "--json").stdout)["time_to_solution"]
+    assert found["hits"] == found["runs"] == 3
+    assert found["low"] < found["seconds_99"] < found["high"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -105,6 +120,8 @@ def test_solve_prints_cut_check_and_best_known(tmp_path):
         (["run", "{folder}", "-d", "sim://ideal"], 2, "directory"),
         (["run", "{model}", "-d", "sim://ideal", "-o", "{folder}/d.npz"], 2, "it is a folder"),
         (["solve", "{model}", "-d", "sim://ideal", "--best-known", "inf"], 2, "finite number"),
+        (["solve", "{model}", "-d", "sim://ideal", "--runs", "3"], 2, "give --target"),
+        (["solve", "{model}", "-d", "sim://ideal", "--penalty", "3"], 2, "problems with constraints"),
         (["solve", "{bad}", "-d", "sim://ideal"], 2, "line 1"),
         (["solve", "{model}", "-d", "sim://ideal", "--seconds", "-1"], 2, "greater than 0"),
     ],
@@ -151,3 +168,23 @@ def test_import_is_quick_and_loads_no_extra():
     first, second = printed.splitlines()
     assert first.split(" ", 1)[1] == "[]"
     assert second == "[]"
+
+
+def test_the_view_of_a_search_shows_rate_and_temperatures():
+    console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
+    with (
+        gl.open_device("sim://ideal?seed=1") as device,
+        solve_view(console, Progress(console=console), 4e6, by_sweeps=True) as show,
+    ):
+        edges = [(i, (i + k) % 400, 1.0 if (i * k) % 3 else -1.0) for i in range(400) for k in (1, 7, 31)]
+        model = gl.IsingModel.from_edges(edges)
+        reports = []
+        gl.solve(model, device=device, budget=gl.Budget(sweeps=400_000), seed=1, on_progress=reports.append)
+        show(reports[-1])
+    assert "sweeps/s" in console.export_text()
+    console.print(temperature_table(reports[-1].temperatures()))
+    text = console.export_text()
+    lines = [line for line in text.splitlines() if "%" in line and "█" in line]
+    assert 2 <= len(lines) <= 16
+    betas = [float(line.split()[0]) for line in lines]
+    assert betas == sorted(betas)
