@@ -8,6 +8,7 @@ int main(void) {
     random_start(20240229); /* any number; fixed, so that a failure comes again */
     test_contract();
     test_errors();
+    test_events();
     test_ising();
     test_moves();
     test_potts();
