@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "events.h"
 #include "moments.h"
 #include "moves.h"
 #include "parallel.h"
@@ -55,6 +56,9 @@ int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan
                 set_spin(run, plan, state, p, chain, lane_of(run, plan, run->clamp, p, chain) > 0);
             }
         }
+    }
+    if (plan->kernel == GLB_KERNEL_EVENTS) {
+        glb_events_start(run, plan, state);
     }
     return GLB_OK;
 }
@@ -131,6 +135,7 @@ struct job {
     int64_t entries; /* for each heat */
     const uint32_t *free;
     glb_moves moves;
+    glb_events events;
     uint64_t first_sweep;
     int64_t n_sweeps;
     int by_units;
@@ -211,6 +216,7 @@ static void work(void *argument, glb_team *team, int thread) {
     int32_t units = is_replica(run) ? plan->n_blocks : run->n_chains;
     int32_t grain = glb_ising_grain(plan);
     int tempered = run->n_ladders > 0;
+    int takes_all = plan->kernel == GLB_KERNEL_DENSE || plan->kernel == GLB_KERNEL_EVENTS;
     glb_heat heat; /* of a run in which all chains have the sweep's b */
     glb_sweep_data data = {.program = program,
                            .run = run,
@@ -255,7 +261,10 @@ static void work(void *argument, glb_team *team, int thread) {
             glb_part all = {0, 0, program->n_sites, first, last};
             job->kernel(&data, &all);
         }
-        for (int32_t colour = 0; colour < program->n_colours && plan->kernel != GLB_KERNEL_DENSE; colour++) {
+        if (plan->kernel == GLB_KERNEL_EVENTS) {
+            glb_events_sweep(&job->events, data.sweep, heat.b, first, last, thread);
+        }
+        for (int32_t colour = 0; colour < program->n_colours && !takes_all; colour++) {
             int32_t begin = program->colour_start[colour];
             int32_t end = program->colour_start[colour + 1];
             glb_part part = {colour, begin, end, first, last};
@@ -358,11 +367,18 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     case GLB_KERNEL_SITES:
         job.kernel = kernels->sites;
         break;
+    case GLB_KERNEL_EVENTS: {
+        uint8_t *memory = scratch + plan->scratch_bytes - glb_events_scratch_bytes(program, run);
+        job.events = (glb_events){.program = program, .run = run, .plan = plan, .state = state, .memory = memory};
+        job.by_units = 1;
+        glb_events_clear(&job.events);
+        break;
+    }
     default:
         job.kernel = kernels->exact;
     }
     int masked = plan->kernel != GLB_KERNEL_BITS && plan->kernel != GLB_KERNEL_INDEPENDENT;
-    if (masked || run->clamp != NULL) {
+    if ((masked || run->clamp != NULL) && plan->kernel != GLB_KERNEL_EVENTS) {
         fill_free(program, run, plan, free);
         job.free = free;
     }
@@ -374,5 +390,6 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.moves.moves_before = (int64_t)((first_sweep - 1) / (uint64_t)run->moves_every);
         glb_fill_heats(&job.moves, net);
     }
-    return glb_parallel(run->n_threads, work, &job);
+    int rc = glb_parallel(run->n_threads, work, &job);
+    return rc == GLB_OK && plan->kernel == GLB_KERNEL_EVENTS ? glb_events_end(&job.events, output->updates) : rc;
 }

@@ -7,6 +7,7 @@
 #include "kernel_bits.h"
 #include "kernel_dits.h"
 #include "kernel_energies.h"
+#include "kernel_events.h"
 #include "kernel_exact.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
@@ -34,6 +35,7 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .energies = energies_of_word,
                                  .turn = turn,
                                  .add_products = add_products,
+                                 .event_words = event_words,
                                  .lanes = lanes_kernel,
                                  .permute_lanes = permute_lanes,
 #if GLB_VECTOR_BYTES > 4

@@ -1,6 +1,7 @@
 /* How a run is computed: the kernel, the layout of its memory, and the program in the kernel's own form. */
 #include <string.h>
 
+#include "events.h"
 #include "ising.h"
 #include "moves.h"
 
@@ -42,7 +43,8 @@ static int check_run(const glb_ising *program, const glb_run *run) {
     if (run->dynamics != GLB_BY_HEAT_BATH && (run->dynamics != GLB_BY_METROPOLIS || run->moves_every > 0)) {
         return GLB_E_SIZE;
     }
-    return check_moves(run);
+    int rc = run->clock == NULL ? GLB_OK : glb_clock_check(program, run);
+    return rc == GLB_OK ? check_moves(run) : rc;
 }
 
 /* The bound on every field with the chains' own fields in place of the program's. */
@@ -91,6 +93,9 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
     const glb_kernels *kernels = glb_kernels_of(run->isa);
     int replica = run->layout == GLB_REPLICA_PLANES;
     int one_heat = run->n_ladders % 32 == 0; /* in a block, which has words of 32 chains */
+    if (run->clock != NULL) {
+        return kernel == GLB_KERNEL_EVENTS;
+    }
     if (run->dynamics == GLB_BY_METROPOLIS) {
         return kernel == (replica ? GLB_KERNEL_EXACT : GLB_KERNEL_SITES);
     }
@@ -127,7 +132,7 @@ static int choose_kernel(const glb_ising *program, const glb_traits *traits, con
                          const glb_plan *plan) {
     static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_DIAGONALS, GLB_KERNEL_SITES,
                                         GLB_KERNEL_BITS,        GLB_KERNEL_BYTES,     GLB_KERNEL_FILTER,
-                                        GLB_KERNEL_EXACT};
+                                        GLB_KERNEL_EXACT,       GLB_KERNEL_EVENTS};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
     }
@@ -182,6 +187,9 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         n_words = plan->rows * run->n_chains;
         plan->state_bytes = 4 * n_words;
     }
+    if (plan->kernel == GLB_KERNEL_EVENTS) {
+        plan->state_bytes = glb_events_state_bytes(run, plan);
+    }
     if (replica) {
         plan->rows = n + ROWS_BEYOND;
         int most = plan->kernel == GLB_KERNEL_DENSE ? 2 : kernels->vector_words;
@@ -213,6 +221,9 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
         plan->scratch_bytes += plan->byte_stride * plan->n_blocks;
     }
     plan->scratch_bytes += glb_moves_bytes(program, run, plan); /* at the end */
+    if (plan->kernel == GLB_KERNEL_EVENTS) {
+        plan->scratch_bytes += glb_events_scratch_bytes(program, run); /* at the end too; there are no moves then */
+    }
     return GLB_OK;
 }
 

@@ -9,7 +9,9 @@ static inline int is_replica(const glb_run *run) { return run->layout == GLB_REP
 /* Replica planes are cut at global multiples of 32, so a shard may begin inside a word: this many lanes before it. */
 static inline int64_t lane_offset(const glb_run *run) { return is_replica(run) ? run->first_chain % 32 : 0; }
 
-static inline int has_bits(const glb_plan *plan) { return plan->kernel != GLB_KERNEL_SITES; }
+static inline int has_bits(const glb_plan *plan) {
+    return plan->kernel != GLB_KERNEL_SITES && plan->kernel != GLB_KERNEL_EVENTS;
+}
 
 /* Where a word of 32 lanes lies: `word` of row `row`, a position of replica planes or a chain of site planes. */
 static inline int64_t word_at(const glb_plan *plan, int64_t row, int64_t word) {

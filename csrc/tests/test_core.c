@@ -13,6 +13,7 @@ int main(void) {
 #endif
     test_contract();
     test_errors();
+    test_events();
     test_ising();
     test_moves();
     test_potts();

@@ -45,6 +45,7 @@ void free_graph(struct graph *g);
 /* One group of tests each, in the file of its name. */
 void test_contract(void);
 void test_errors(void);
+void test_events(void);
 void test_ising(void);
 void test_moves(void);
 void test_potts(void);

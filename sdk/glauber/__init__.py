@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "AnnealingSchedule": "schedule",
+    "AsynchronousSchedule": "schedule",
     "Budget": "request",
     "Device": "device",
     "Estimate": "device",
@@ -53,12 +54,19 @@ if TYPE_CHECKING:
     from glauber.registry import available_devices
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
-    from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
+    from glauber.schedule import (
+        AnnealingSchedule,
+        AsynchronousSchedule,
+        PopulationSchedule,
+        SamplingSchedule,
+        TemperingSchedule,
+    )
     from glauber.solver import Solution, SolveProgress, solve
     from glauber.spec import Quantity
 
 __all__ = [
     "AnnealingSchedule",
+    "AsynchronousSchedule",
     "Budget",
     "Device",
     "Estimate",

@@ -35,6 +35,20 @@ class Resamplings:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """What asynchronous p-bits did in one batch.
+
+    Attributes:
+        updates: of each site, over all chains, int64 (n_sites,).
+        in_flight: flips that neighbours do not see yet, int64 (n, 3): chain, site, and ticks of 2^-32 of a sweep from
+            the batch's end until they do; by chain, and in order of time. A `Run` that resumes takes them along.
+    """
+
+    updates: NDArray[np.int64]
+    in_flight: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A part of a run, as a driver yields it.
 
@@ -50,6 +64,7 @@ class Batch:
         exchanges: tempering: exchanges tried and made in this batch by pair of neighbouring temperatures, int64 of
             shape (n_temperatures - 1, 2).
         resamplings: of population annealing.
+        events: of asynchronous p-bits.
     """
 
     next_sweep: int
@@ -61,6 +76,7 @@ class Batch:
     facts: Mapping[str, str]
     exchanges: NDArray[np.int64] | None = None
     resamplings: Resamplings | None = None
+    events: Events | None = None
 
 
 class Driver(Protocol):

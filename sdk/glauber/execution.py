@@ -18,10 +18,11 @@ from glauber.compile import pack_spins, unpack_spins
 from glauber.driver import Batch, Driver, Resamplings
 from glauber.energy import modelled_energy
 from glauber.errors import BudgetExceededError
+from glauber.findings import Exchanges, Population
 from glauber.model import IsingModel, PottsModel
 from glauber.prepare import Prepared, prepared_operations
-from glauber.samples import Exchanges, Moments, Population, Provenance, SampleSet, field_change
-from glauber.schedule import PopulationSchedule, SamplingSchedule
+from glauber.samples import Moments, Provenance, SampleSet, field_change
+from glauber.schedule import AsynchronousSchedule, PopulationSchedule, SamplingSchedule
 
 
 class _Collector:
@@ -36,6 +37,7 @@ class _Collector:
         self._counted: Moments | None = None
         self._exchanges: NDArray[np.int64] | None = None
         self._resamplings: list[Resamplings] = []
+        self.updates: NDArray[np.int64] | None = None
         self.last: NDArray[np.unsignedinteger] | None = None
         self.moments: Moments | None = None
         self.n_samples = 0
@@ -61,6 +63,8 @@ class _Collector:
             self._exchanges = batch.exchanges + (0 if self._exchanges is None else self._exchanges)
         if batch.resamplings is not None:
             self._resamplings.append(batch.resamplings)
+        if batch.events is not None:
+            self.updates = batch.events.updates + (0 if self.updates is None else self.updates)
         if batch.samples is None or not batch.n_samples:
             return
         packed = self._read(batch.samples)
@@ -228,7 +232,8 @@ def execute(
     reading += ended - finishing
     counted = prepared_operations(prepared, sweeps, collector.n_samples, loads=int(load))
     clamped = None if request.clamp is None else request.clamp != request.free_value
-    beta = request.schedule.beta if isinstance(request.schedule, SamplingSchedule) else None
+    at_one = isinstance(request.schedule, SamplingSchedule | AsynchronousSchedule)
+    beta = float(request.schedule.beta_table()[0]) if at_one else None
     return SampleSet(
         model=request.model,
         n_chains=request.schedule.n_chains,
@@ -270,4 +275,5 @@ def execute(
         stored_energies=energies,
         exchanges=collector.exchanges(),
         population=collector.population(),
+        updates=collector.updates,
     )

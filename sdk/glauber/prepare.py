@@ -30,7 +30,13 @@ from glauber.energy import Operations, modelled_energy
 from glauber.errors import BudgetExceededError, InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import JobRequest
-from glauber.schedule import AnnealingSchedule, PopulationSchedule, SamplingSchedule, TemperingSchedule
+from glauber.schedule import (
+    AnnealingSchedule,
+    AsynchronousSchedule,
+    PopulationSchedule,
+    SamplingSchedule,
+    TemperingSchedule,
+)
 from glauber.spec import AnySpec, Method
 from glauber.topology import TopologyBase
 
@@ -127,6 +133,11 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
                 "an embedded model's free energy is not the model's own; population annealing needs a device that takes"
                 " the graph as it is, such as sim://ideal"
             )
+        if isinstance(schedule, AsynchronousSchedule):
+            raise ModelNotSupportedError(
+                "an embedded model's spins are groups of p-bits, for which rates and delay mean something else;"
+                " asynchronous p-bits need a device that takes the graph as it is, such as sim://ideal"
+            )
         embedding = cache.embed(model, spec.topology)
         model = embed_model(model, embedding, spec.topology)
     else:
@@ -189,7 +200,7 @@ def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
         raise ModelNotSupportedError(
             f"{spec.name} has one set of fields for all chains; submit one job for each set of fields"
         )
-    if isinstance(request.schedule, TemperingSchedule | PopulationSchedule):
+    if isinstance(request.schedule, TemperingSchedule | PopulationSchedule | AsynchronousSchedule):
         _check_method(request, spec, request.schedule.kind)
     if isinstance(request.schedule, AnnealingSchedule) and request.schedule.dynamics == "metropolis":
         _check_method(request, spec, "metropolis")
@@ -299,10 +310,14 @@ def operations(
     if placed is not None:
         n, clamp = sites, placed.clamp
     held = 0.0 if clamp is None else float((clamp != request.free_value).sum(axis=1).mean())
+    a_sweep = n - held
+    if isinstance(request.schedule, AsynchronousSchedule) and request.schedule.rates is not None:
+        free = np.ones(n) if clamp is None else (clamp == request.free_value).mean(axis=0)
+        a_sweep = float((free * request.schedule.rates).sum())
     sets_of_fields = len(request.fields) if request.fields is not None and len(request.fields) > 1 else 0
     reads = chains * (samples if request.observe & {"samples", "energies", "moments"} else 1)
     return Operations(
-        updates=round((n - held) * sweeps * chains),
+        updates=round(a_sweep * sweeps * chains),
         sweeps=sweeps * chains,
         nodes_written=n * (loads + sets_of_fields),
         nodes_read=n * reads,

@@ -16,7 +16,15 @@ from glauber.checks import real_numbers, whole_number
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
 from glauber.model import IsingModel, Model, PottsModel
-from glauber.schedule import SCHEDULES, PopulationSchedule, SamplingSchedule, Schedule, TemperingSchedule, readable
+from glauber.schedule import (
+    SCHEDULES,
+    AsynchronousSchedule,
+    PopulationSchedule,
+    SamplingSchedule,
+    Schedule,
+    TemperingSchedule,
+    readable,
+)
 
 REQUEST_FORMAT = "glauber.job-request"
 REQUEST_VERSION = 1
@@ -115,6 +123,9 @@ class JobRequest:
             set_(self, "initial", self._checked_initial(self.initial))
         if isinstance(self.schedule, TemperingSchedule | PopulationSchedule):
             self._check_one_model()
+        rates = self.schedule.rates if isinstance(self.schedule, AsynchronousSchedule) else None
+        if rates is not None and len(rates) != self.model.n_sites:
+            raise InvalidModelError(f"there are {len(rates)} rates for {self.model.n_sites} sites; give one for each")
         limit = self.budget.sweeps if self.budget is not None else None
         if limit is not None and limit < self.schedule.n_warmup + self.schedule.sweeps_per_sample:
             needed = self.schedule.n_warmup + self.schedule.sweeps_per_sample

@@ -16,6 +16,7 @@ from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spin
 from glauber.diagnostics import Diagnostics, diagnose
 from glauber.energy import EnergyPart, EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
+from glauber.findings import Exchanges, Population
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
 from glauber.model import IsingModel, Model
 
@@ -55,74 +56,6 @@ class Moments:
         if self.edges is None:
             raise InvalidModelError("Potts moments count states of sites, not of edges; ask for samples instead")
         return np.asarray(self.edges.sum(axis=0) / (self.n_samples * len(self.edges)))
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanges:
-    """How often neighbouring temperatures of a tempered job exchanged states.
-
-    Attributes:
-        betas: inverse temperatures, ascending, float64 (n_temperatures,).
-        tried: exchanges tried between temperatures k and k + 1, over all ladders, int64 (n_temperatures - 1,).
-        made: those that were accepted.
-    """
-
-    betas: NDArray[np.float64]
-    tried: NDArray[np.int64]
-    made: NDArray[np.int64]
-
-    @property
-    def rates(self) -> NDArray[np.float64]:
-        """Accepted share by pair; NaN where none was tried."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(self.made / self.tried)
-
-
-@dataclass(frozen=True, slots=True)
-class Population:
-    """What population annealing found beside its states.
-
-    Of the model that the device held after quantisation, with its offset and the job's own fields.
-
-    Attributes:
-        betas: inverse temperatures, ascending, float64 (n_temperatures,).
-        log_ratios: ln Z(beta_k) / Z(beta_0): sums of ln of the population's mean weights, float64 (n_temperatures,).
-        log_states: ln of the number of states, free spins times ln 2: ln Z at beta = 0.
-        families: the chain of the start that each chain descends from, int32 (n_chains,).
-    """
-
-    betas: NDArray[np.float64]
-    log_ratios: NDArray[np.float64]
-    log_states: float
-    families: NDArray[np.int32]
-
-    @property
-    def log_partition(self) -> NDArray[np.float64]:
-        """Ln Z at each beta, float64 (n_temperatures,).
-
-        Raises:
-            InvalidModelError: the population did not start at beta = 0, so only ratios are known.
-        """
-        if self.betas[0] != 0:
-            raise InvalidModelError(
-                f"the population started at beta = {self.betas[0]:g}, where ln Z is not known; start at 0, or use"
-                " log_ratios"
-            )
-        return self.log_states + self.log_ratios
-
-    @property
-    def n_families(self) -> int:
-        """Chains of the start that still have descendants; with few left the population is too small."""
-        return len(np.unique(self.families))
-
-    @property
-    def mean_square_family(self) -> float:
-        """Sum over families of (size / n_chains)^2, times n_chains: 1 if all survive, n_chains if one does.
-
-        The standard error of ln Z is about sqrt(mean_square_family / n_chains) or less (Wang, Machta, Katzgraber 2015).
-        """
-        sizes = np.unique(self.families, return_counts=True)[1]
-        return float((sizes.astype(np.float64) ** 2).sum() / len(self.families))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +147,7 @@ class SampleSet:
         program: what the device was loaded with; None for an embedded model and for a result read from disk.
         exchanges: of a tempered job; None for others.
         population: of population annealing; None for others.
+        updates: of asynchronous p-bits, how often each was updated in all chains, int64 (n_sites,); None for others.
     """
 
     model: Model
@@ -232,6 +166,7 @@ class SampleSet:
     stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
     exchanges: Exchanges | None = None
     population: Population | None = None
+    updates: NDArray[np.int64] | None = None
 
     def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         if isinstance(self.model, IsingModel):
@@ -396,6 +331,7 @@ class SampleSet:
             "job_fields": self.fields,
             "clamped": self.clamped,
             "energies": self.energies if self.packed is not None else self.stored_energies,
+            "updates": self.updates,
             "moments.sites": None if self.moments is None else self.moments.sites,
             "moments.edges": None if self.moments is None else self.moments.edges,
         }
@@ -469,6 +405,7 @@ class SampleSet:
             stored_energies=arrays.get("energies"),
             exchanges=exchanges,
             population=population,
+            updates=arrays.get("updates"),
         )
 
     def __repr__(self) -> str:

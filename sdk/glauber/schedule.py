@@ -31,9 +31,13 @@ def _sequence(value: object) -> object:
 
 MAX_CHAINS = 2**31 - 1
 MAX_TEMPERATURES = 4096
+MAX_RATE = 64.0  # the integer table of a Poisson law of this mean has 115 entries
+MAX_DELAY = 64.0
 
 Dynamics = Literal["heat bath", "metropolis"]
 Beta = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_plain), Field(strict=True, gt=0.0, le=MAX_RATE, allow_inf_nan=False)]
+Delay = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, le=MAX_DELAY, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_SWEEPS)]
 CountOrNone = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, le=MAX_SWEEPS)]
 Chains = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_CHAINS)]
@@ -254,11 +258,54 @@ class PopulationSchedule(_Schedule):
         return np.repeat(np.array(self.betas), self.sweeps_per_step)
 
 
-Schedule = SamplingSchedule | AnnealingSchedule | TemperingSchedule | PopulationSchedule
+class AsynchronousSchedule(_Schedule):
+    """Autonomous p-bits: no clock, each is updated at random times of its own, and others see its flips after a delay.
+
+    The updates of a p-bit are a Poisson process; at each, it draws its state from what it sees of its neighbours.
+    With delay 0 this samples the Boltzmann law, whatever the rates. A delay that is not small beside the time between
+    two updates of neighbours bends it: that is a property of such machines, and this is how to study it.
+
+    Time is counted in sweeps: in one, a p-bit of rate 1 is updated once on average.
+    """
+
+    kind: Literal["asynchronous"] = "asynchronous"
+    n_samples: Count = 1000
+    """States kept per chain."""
+    n_chains: Chains = 1
+    """Independent chains."""
+    n_warmup: CountOrNone = 0
+    """Sweeps before the first kept one."""
+    sweeps_per_sample: Count = 1
+    """Sweeps from one kept state to the next (thinning)."""
+    beta: Beta = 1.0
+    """Inverse temperature, dimensionless."""
+    rates: Annotated[tuple[Rate, ...], BeforeValidator(_sequence)] | None = None
+    """Updates of each p-bit in a sweep, on average, (n_sites,), above 0 and up to 64; None: 1 for all."""
+    delay: Delay = 0.0
+    """Sweeps from a flip until neighbours see it, 0 to 64; rounded to 2^-32."""
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        if self.n_sweeps > MAX_SWEEPS:
+            raise ValueError(f"{self.n_sweeps} sweeps in all are more than {MAX_SWEEPS}")
+        return self
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps in all."""
+        return self.n_warmup + self.n_samples * self.sweeps_per_sample
+
+    def beta_table(self) -> NDArray[np.float64]:
+        """The inverse temperature of every sweep: one value, for all of them."""
+        return np.array([self.beta])
+
+
+Schedule = SamplingSchedule | AnnealingSchedule | TemperingSchedule | PopulationSchedule | AsynchronousSchedule
 SCHEDULES: dict[str, type[Schedule]] = {
     "sampling": SamplingSchedule,
     "annealing": AnnealingSchedule,
     "tempering": TemperingSchedule,
     "population": PopulationSchedule,
+    "asynchronous": AsynchronousSchedule,
 }
 """By their `kind`."""

@@ -108,7 +108,7 @@ class Coefficients(_Frozen):
     source: str = ""
 
 
-Method = Literal["tempering", "population", "metropolis"]
+Method = Literal["tempering", "population", "metropolis", "asynchronous"]
 
 
 class Capabilities(_Frozen):

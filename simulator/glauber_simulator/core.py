@@ -9,8 +9,8 @@ import os
 from typing import Any
 
 import numpy as np
-from glauber.compile import PottsProgram, Program, Resample, Run
-from glauber.driver import Resamplings
+from glauber.compile import TICKS, Clock, PottsProgram, Program, Resample, Run
+from glauber.driver import Events, Resamplings
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.samples import Moments
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512", "avx512icl"
 """Instruction sets by number. All give the same samples."""
 AVAILABLE_ISA: tuple[str, ...] = tuple(name for k, name in enumerate(ISA_LEVELS) if lib.glb_isa_available(k))
 BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
-KERNELS: tuple[str, ...] = ("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent")
+KERNELS: tuple[str, ...] = (
+    "auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent", "events",
+)  # fmt: skip
 """Ways to compute the same samples, by number."""
 MAX_THREADS = 256
 
@@ -35,6 +37,7 @@ _MESSAGES = {
     lib.GLB_E_COLOUR: "two neighbours have the same colour",
     lib.GLB_E_RANGE: "a sum of coefficients reaches 2^30 steps, or a temperature is too low",
     lib.GLB_E_KERNEL: "the kernel that was asked for does not fit it",
+    lib.GLB_E_ROOM: "more happened in one sweep than one run in 10^30 needs memory for",
     lib.GLB_E_ALLOWED: "a site allows no state, or is clamped to one that it does not allow",
 }
 
@@ -87,6 +90,19 @@ def threshold(field: int, b: int) -> int:
 def exp2(x: int) -> int:
     """The core's 2^62 * 2^(-x / 2^32), for tests."""
     return int(lib.glb_test_exp2(x))
+
+
+def room_for_events(clock: Clock) -> tuple[int, int]:
+    """Updates of a chain in a sweep, and flips in a sweep and its delay, that memory is kept for.
+
+    Both are at most Poisson variables; one of mean m exceeds m + 12 sqrt(m) + 100 with a probability below 1e-30
+    (Chernoff's bound exp(-x^2 / (2 (m + x / 3))) for x above the mean).
+    """
+
+    def bound(mean: float) -> int:
+        return int(mean + 12 * mean**0.5) + 100
+
+    return bound(clock.mean), bound(clock.mean * (1 + clock.delay / TICKS)) if clock.delay else 0
 
 
 class Arrays:
@@ -202,6 +218,8 @@ class IsingSession(_CoreSession):
         self._c_run.chain_field = self.pointer("int32_t", self._by_lane(run.fields, order.site, shape))
         clamp = None if run.clamp is None else run.clamp.astype(np.int8)
         self._c_run.clamp = self.pointer("int8_t", self._by_lane(clamp, order.site, shape))
+        if run.clock is not None:
+            self._set_clock(run.clock, program)
         self._plan = ffi.new("glb_plan *")
         ensure(lib.glb_ising_plan(self._c, net.traits, self._c_run, self._plan))
         self._form = ffi.from_buffer("uint8_t[]", net.form(self._plan))
@@ -210,6 +228,7 @@ class IsingSession(_CoreSession):
         self._prepare_moments(program)
         self._exchanges: NDArray[np.int64] | None = None
         self._resamplings: Resamplings | None = None
+        self._updates: NDArray[np.int64] | None = None
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
         ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
@@ -261,6 +280,9 @@ class IsingSession(_CoreSession):
         if self._run.exchange is not None:
             self._exchanges = np.zeros((len(self._run.b) - 1, 2), dtype=np.int64)
             self._output.exchanges = ffi.from_buffer("int64_t[]", self._exchanges)
+        if self._run.clock is not None:
+            self._updates = np.zeros(self._n_sites, dtype=np.int64)
+            self._output.updates = ffi.from_buffer("int64_t[]", self._updates)
         if self._run.resample is not None:
             self._resamplings = self._room_for_resamplings(first_sweep, n_sweeps, self._run.resample)
         ensure(
@@ -316,6 +338,32 @@ class IsingSession(_CoreSession):
     def resamplings(self) -> Resamplings | None:
         """See Session.resamplings."""
         return self._resamplings
+
+    def _set_clock(self, clock: Clock, program: Program) -> None:
+        """Asynchronous p-bits."""
+        self._clock = ffi.new("glb_clock *")
+        self._clock.rate = self.pointer("int32_t", clock.rate[program.order.site])
+        self._clock.counts = self.pointer("uint64_t", clock.counts)
+        self._clock.n_rates, self._clock.n_counts = clock.counts.shape
+        self._clock.delay = clock.delay
+        self._clock.room, self._clock.room_for_flips = room_for_events(clock)
+        if clock.in_flight is not None:
+            rows = clock.in_flight.copy()
+            rows[:, 1] = program.order.position[rows[:, 1]]
+            self._clock.n_in_flight = len(rows)
+            self._clock.in_flight = self.pointer("int64_t", rows)
+        self._c_run.clock = self._clock
+
+    def events(self) -> Events | None:
+        """See Session.events."""
+        if self._updates is None:
+            return None
+        n = int(lib.glb_events_in_flight(self._c_run, self._plan, self._state, ffi.NULL))
+        rows = np.empty((n, 3), dtype=np.int64)
+        target = ffi.from_buffer("int64_t[]", rows) if n else ffi.NULL
+        lib.glb_events_in_flight(self._c_run, self._plan, self._state, target)
+        rows[:, 1] = self._net.program.order.site[rows[:, 1]]
+        return Events(self._updates, rows)
 
 
 class PottsNet(Arrays):
@@ -421,3 +469,6 @@ class PottsSession(_CoreSession):
 
     def resamplings(self) -> None:
         """See Session.resamplings."""
+
+    def events(self) -> None:
+        """See Session.events."""

@@ -21,6 +21,7 @@ from glauber.topology import OffsetGrid
 from pydantic import ValidationError
 
 from glauber_simulator import core
+from glauber_simulator.events import EventsReference
 from glauber_simulator.optimise import optimise
 from glauber_simulator.reference import IsingReference, PottsReference
 from glauber_simulator.session import Session, potts_dtype
@@ -77,6 +78,9 @@ class SimulatorDriver:
         dense = 8 * program.n_sites**2 if self.body == "reference" else 0
         moves = 0 if run.exchange is None else 12 * lanes + 1024 * len(run.b)
         moves += 0 if run.resample is None else 16 * lanes + cells // 8
+        if run.clock is not None:
+            updates, flips = core.room_for_events(run.clock)
+            moves += run.n_chains * (lanes + 16 * flips) + self._threads(run, program) * (32 * updates + 8 * lanes)
         net = moves + 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
         return int(cells * held) + 2 * moments + dense + net
 
@@ -87,7 +91,9 @@ class SimulatorDriver:
 
     def _session(self, run: Run, program: AnyProgram) -> Session:
         if self._net is None:
-            return PottsReference(program, run) if isinstance(program, PottsProgram) else IsingReference(program, run)
+            if isinstance(program, PottsProgram):
+                return PottsReference(program, run)
+            return IsingReference(program, run) if run.clock is None else EventsReference(program, run)
         threads = self._threads(run, program)
         if isinstance(self._net, core.PottsNet):
             return core.PottsSession(self._net, run, threads)
@@ -123,6 +129,7 @@ class SimulatorDriver:
                 facts=facts,
                 exchanges=session.exchanges(),
                 resamplings=session.resamplings(),
+                events=session.events(),
             )
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from glauber.compile import PottsProgram, Program, Run, pack_spins, unpack_spins
-from glauber.driver import Resamplings
+from glauber.driver import Events, Resamplings
 from glauber.samples import Moments
 from numpy.typing import NDArray
 
@@ -159,6 +159,10 @@ class IsingReference:
         weights = np.array([each for _, each in self._resamplings], dtype=np.uint64)
         return Resamplings(lowest, weights, self._families.astype(np.int32))
 
+    def events(self) -> Events | None:
+        """See Session.events."""
+        return None
+
 
 class PottsReference:
     """A Potts run in progress on the reference; see Session."""
@@ -255,3 +259,6 @@ class PottsReference:
 
     def resamplings(self) -> None:
         """See Session.resamplings."""
+
+    def events(self) -> None:
+        """See Session.events."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from glauber.driver import Resamplings
+from glauber.driver import Events, Resamplings
 from glauber.samples import Moments
 from numpy.typing import NDArray
 
@@ -40,6 +40,10 @@ class Session(Protocol):
 
     def resamplings(self) -> Resamplings | None:
         """Of the last `advance`, as `driver.Batch.resamplings` has them."""
+        ...
+
+    def events(self) -> Events | None:
+        """Of the last `advance`, as `driver.Batch.events` has them."""
         ...
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import AnyProgram, Run, compile_program, step_of
-from glauber.driver import Batch, Resamplings
+from glauber.driver import Batch, Events, Resamplings
 from glauber.model import IsingModel, Model
 from glauber.samples import Moments
 from glauber_simulator import core, driver
@@ -56,6 +56,7 @@ class Outcome:
     kernel: str = ""
     exchanges: NDArray[np.int64] | None = None
     resamplings: Resamplings | None = None
+    events: Events | None = None
 
 
 def joined(batches: list[Batch]) -> Outcome:
@@ -73,6 +74,7 @@ def joined(batches: list[Batch]) -> Outcome:
         kernel=kernel,
         exchanges=np.sum(moved, axis=0) if moved else None,
         resamplings=all_resamplings([batch.resamplings for batch in batches if batch.resamplings is not None]),
+        events=all_events([batch.events for batch in batches if batch.events is not None]),
     )
 
 
@@ -81,6 +83,10 @@ def all_resamplings(parts: list[Resamplings]) -> Resamplings | None:
         return None
     lowest, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("lowest", "weights"))
     return Resamplings(lowest, weights, parts[-1].families)
+
+
+def all_events(parts: list[Events]) -> Events | None:
+    return Events(np.sum([part.updates for part in parts], axis=0), parts[-1].in_flight) if parts else None
 
 
 def run_whole(body: str, program: AnyProgram, run: Run) -> Outcome:
@@ -104,6 +110,8 @@ def run_in_parts(program: AnyProgram, run: Run, sweeps: int, monkeypatch: pytest
         run = replace(run, first_sweep=batch.next_sweep, initial=batch.state, initial_moments=resumed)
         if batch.resamplings is not None and run.resample is not None:
             run = replace(run, resample=replace(run.resample, families=batch.resamplings.families))
+        if batch.events is not None and run.clock is not None:
+            run = replace(run, clock=replace(run.clock, in_flight=batch.events.in_flight))
     monkeypatch.undo()
     return joined(batches)
 
@@ -121,6 +129,10 @@ def assert_same(got: Outcome, wanted: Outcome, context: object) -> None:
     if wanted.moments.edges is not None:
         np.testing.assert_array_equal(got.moments.edges, wanted.moments.edges, err_msg=where)
     np.testing.assert_array_equal(got.exchanges, wanted.exchanges, err_msg=where)
+    assert (got.events is None) == (wanted.events is None), where
+    if got.events is not None:
+        np.testing.assert_array_equal(got.events.updates, wanted.events.updates, err_msg=where)
+        np.testing.assert_array_equal(got.events.in_flight, wanted.events.in_flight, err_msg=where)
     assert (got.resamplings is None) == (wanted.resamplings is None), where
     if got.resamplings is not None:
         for name in ("lowest", "weights", "families"):

@@ -20,6 +20,7 @@ enum glb_purpose {
     GLB_METROPOLIS = 4,  /* a spin may flip */
     GLB_RESAMPLING = 5,  /* a population is resampled */
     GLB_SOLVE = 6,       /* the solver: docs/solver.md */
+    GLB_EVENT = 7,       /* when an asynchronous p-bit is updated, and to what */
     GLB_JOB_SEED = 15    /* a job's seed from the device's seed and the job's number */
 };
 

@@ -16,7 +16,8 @@ enum glb_error {
     GLB_E_ISA = -7,      /* the instruction set is not available */
     GLB_E_THREAD = -8,   /* a thread could not be started */
     GLB_E_ALLOWED = -9,  /* a Potts site allows no state, or not the one it is clamped to */
-    GLB_E_KERNEL = -10   /* the kernel that was asked for does not fit the run */
+    GLB_E_KERNEL = -10,  /* the kernel that was asked for does not fit the run */
+    GLB_E_ROOM = -11     /* more updates or flips than room was asked for */
 };
 
 /* Instruction sets, weakest first. Every level gives the same samples. */
@@ -40,7 +41,8 @@ enum glb_kernel {
     GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
     GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
     GLB_KERNEL_DIAGONALS = 7,  /* site planes: 64 positions at once; AVX512ICL */
-    GLB_KERNEL_INDEPENDENT = 8 /* site planes: no edges, the program's fields at one temperature */
+    GLB_KERNEL_INDEPENDENT = 8, /* site planes: no edges, the program's fields at one temperature */
+    GLB_KERNEL_EVENTS = 9      /* site planes: asynchronous p-bits, and nothing else for them */
 };
 
 /* How a p-bit is updated. */
@@ -92,6 +94,22 @@ typedef struct {
     const uint8_t *allowed;      /* n_sites x n_states by position, 0 or 1; NULL allows all */
 } glb_potts;
 
+enum { GLB_MAX_DELAY = 64 };
+
+/* Asynchronous p-bits: docs/machine.md, section 8. Ticks are 2^-32 of a sweep. */
+typedef struct {
+    const int32_t *rate;      /* n_sites: a row of counts, by position */
+    const uint64_t *counts;   /* n_rates x n_counts: 2^32 times the probability of at most k updates in a sweep */
+    int32_t n_rates;
+    int32_t n_counts;
+    uint64_t delay;           /* ticks from a flip until neighbours see it */
+    int32_t room;             /* updates of a chain in a sweep that there is memory for; beyond, GLB_E_ROOM */
+    int32_t room_for_flips;   /* with a delay: flips of a chain on their way, and made in a sweep; the same */
+    int64_t n_in_flight;
+    const int64_t *in_flight; /* for glb_ising_start: chain of the shard, position and tick of flips on their way, by
+                               * chain and time */
+} glb_clock;
+
 /* One run, or a part of one, of a program. "Lanes" below: replica planes [position][lane], a row of
  * round_up_32(first_chain % 32 + n_chains) lanes, the first chain in lane first_chain % 32; site planes
  * [chain][position], a row of round_up_32(n_sites). */
@@ -111,6 +129,7 @@ typedef struct {
     int32_t isa;                 /* enum glb_isa */
     int32_t kernel;              /* enum glb_kernel; Potts takes 0 */
     int32_t dynamics;            /* enum glb_dynamics; Potts takes 0 */
+    const glb_clock *clock;      /* NULL, or for asynchronous p-bits; Potts takes NULL */
     int32_t n_ladders;           /* tempering: chain k n_ladders + l is at b[k], and n_chains = n_ladders n_b;
                                   * 0: all chains are at the sweep's b */
     int64_t moves_every;         /* exchanges (n_ladders > 0) or resamplings of the population follow every sweep whose
@@ -145,6 +164,7 @@ typedef struct {
     uint64_t *weights;           /* resampling: sum of weights, for each one of the call */
     int32_t *family;             /* resampling: n_chains, goes with the states */
     uint8_t *history;            /* Ising: glb_ising_history_bytes of working memory, where sums are wanted */
+    int64_t *updates;            /* asynchronous p-bits: n_sites by site, over the chains; added to */
 } glb_output;
 
 int glb_contract_version(void);
@@ -185,6 +205,10 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
 /* Writes the present state as packed bits: n_chains x ceil(n_sites / 8). */
 int glb_ising_pack(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
                    uint8_t *packed);
+
+/* Asynchronous p-bits: the rows of glb_clock.in_flight for a run that goes on from here, into `rows` if not NULL; returns
+ * how many. */
+int64_t glb_events_in_flight(const glb_run *run, const glb_plan *plan, uint8_t *state, int64_t *rows);
 
 /* Potts: the state is int32, n_chains x n_sites by position; samples are n_chains x n_samples x n_sites by site. */
 int glb_potts_check_run(const glb_potts *program, const glb_run *run);

@@ -9,10 +9,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.compile.clock import Clock, make_clock
 from glauber.compile.program import AnyProgram, PottsProgram, check_sums
 from glauber.compile.quantise import to_steps
 from glauber.errors import ModelNotSupportedError
-from glauber.schedule import AnnealingSchedule, Dynamics, PopulationSchedule, Schedule, TemperingSchedule
+from glauber.schedule import (
+    AnnealingSchedule,
+    AsynchronousSchedule,
+    Dynamics,
+    PopulationSchedule,
+    Schedule,
+    TemperingSchedule,
+)
 
 LOG2_E = 1.4426950408889634
 SITE_PLANE_CHAINS = 4
@@ -77,6 +85,7 @@ class Run:
         exchange: for tempering.
         resample: for population annealing.
         dynamics: how a p-bit is updated; Potts programs know the heat bath only.
+        clock: for asynchronous p-bits; None updates them in sweeps.
     """
 
     b: NDArray[np.uint64]
@@ -100,6 +109,7 @@ class Run:
     exchange: Exchange | None = None
     resample: Resample | None = None
     dynamics: Dynamics = "heat bath"
+    clock: Clock | None = None
 
     @property
     def n_sweeps(self) -> int:
@@ -161,7 +171,8 @@ def make_run(
         bound = np.abs(fields_in_steps.astype(np.int64))
         bound = bound.max(axis=(0, 2)) if potts else bound.max(axis=0)
         check_sums(program.weight_sum, bound[program.order.site])
-    site_planes = not potts and (schedule.n_chains <= SITE_PLANE_CHAINS or program.n_edges == 0)
+    few = schedule.n_chains <= SITE_PLANE_CHAINS or isinstance(schedule, AsynchronousSchedule)
+    site_planes = not potts and (few or program.n_edges == 0)
     return Run(
         b=scaled_betas(schedule.beta_table(), step, potts=potts),
         layout=SITE_PLANES if site_planes else REPLICA_PLANES,
@@ -183,6 +194,7 @@ def make_run(
         exchange=_exchange(schedule),
         resample=_resample(schedule),
         dynamics=schedule.dynamics if isinstance(schedule, AnnealingSchedule) else "heat bath",
+        clock=make_clock(schedule, program.n_sites) if isinstance(schedule, AsynchronousSchedule) else None,
     )
 
 
