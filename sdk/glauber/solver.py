@@ -147,7 +147,7 @@ class _Search:
         if incumbent.state is not None:
             energy = float(self.problem.model.energies(incumbent.state))
             improved = energy < self.energy
-            if improved:
+            if energy <= self.energy:
                 self.best, self.energy, self.value = incumbent.state, energy, self.problem.value(incumbent.state)
         now = SolveProgress(self.seconds, self.energy, self.value, incumbent.sweeps, temperatures)
         if improved:

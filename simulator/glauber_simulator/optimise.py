@@ -103,6 +103,7 @@ class Search:
         self._request, self._stream, self._share = request, stream, share
         self._degree = len(graph.neighbour) / graph.n_sites
         self.best, self.energy = self.lanes.best, self.lanes.best_energy
+        self._elite, self._elite_energy = self.best, self.energy
         self._left = 0
         self._draws = 0
         self._plan = self._steps()
@@ -116,13 +117,23 @@ class Search:
         self._keep_best()
 
     def finish(self) -> None:
-        """Slide every lane downhill and cross it with the best, as an anneal does at its end."""
+        """Slide every lane downhill and cross it with the best, as an anneal does at its end.
+
+        Among states of equal energy the best until now may be one or another, by when it was looked at. At the end it
+        is the one that follows from the sweeps alone.
+        """
         self.lanes.harvest()
-        self._keep_best()
+        self._choose_elite()
+        self.best, self.energy = self._elite, self._elite_energy
 
     def _keep_best(self) -> None:
         if self.lanes.best_energy < self.energy:
             self.best, self.energy = self.lanes.best, self.lanes.best_energy
+
+    def _choose_elite(self) -> None:
+        """The best at a point that does not depend on how the search is cut into steps."""
+        if self.lanes.best_energy <= self._elite_energy:
+            self._elite, self._elite_energy = self.lanes.best, self.lanes.best_energy
 
     def _steps(self) -> Generator[None, None, None]:
         """Never more than self._left sweeps at a time."""
@@ -181,7 +192,7 @@ class Search:
 
     def _reheat(self) -> Generator[None, None, None]:
         """Rounds: from a fresh anneal, every third time from the best of all, reheat until nothing is gained."""
-        elite, elite_energy = self.lanes.best, self.lanes.best_energy
+        self._choose_elite()
         rounds = 0
         while True:
             failures = 0
@@ -195,9 +206,8 @@ class Search:
                 yield from self._anneal(betas, resample=False)
                 self.lanes.harvest()
                 failures = 0 if self.lanes.best_energy < before else failures + 1
-            self.lanes.take(elite)
-            if self.lanes.best_energy < elite_energy:
-                elite, elite_energy = self.lanes.best, self.lanes.best_energy
+            self.lanes.take(self._elite)
+            self._choose_elite()
             rounds += 1
             if rounds % 3:
                 self.lanes.start()
@@ -288,7 +298,7 @@ def optimise(request: OptimiseRequest) -> Iterator[Incumbent]:
     energies = None
     while True:
         found = [search.energy for search in problem.searches]
-        improved = found != energies
+        improved = found != energies or done >= limit  # the last word on states of equal energy
         energies = found
         yield Incumbent(
             state=problem.complete({}) if improved else None,

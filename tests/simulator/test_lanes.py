@@ -280,3 +280,31 @@ def test_a_large_torus_is_reheated_the_same_everywhere(isa, monkeypatch):
     found = [list(optimise(request(144, edges.astype(np.int32), weights, isa=i)))[-1] for i in ("portable", isa)]
     np.testing.assert_array_equal(found[0].others(), found[1].others())
     assert found[0].n_searched == 144
+
+
+class JumpingClock:
+    """A clock that makes every step of a search another size."""
+
+    def __init__(self, seed):
+        self._rng, self._now = np.random.default_rng(seed), 0.0
+
+    def perf_counter(self):
+        self._now += self._rng.choice([1e-4, 1e-3, 0.1])
+        return self._now
+
+
+@pytest.mark.parametrize("torus_sites", [100, 8000])
+def test_a_budget_in_sweeps_gives_one_state_however_time_goes(monkeypatch, torus_sites):
+    """Lattices have many states of equal energy: which one is found must not depend on when it is looked at."""
+    monkeypatch.setattr("glauber_simulator.optimise.TORUS_SITES", torus_sites)
+    at = np.arange(400).reshape(20, 20)
+    edges = np.concatenate([np.stack([at.ravel(), np.roll(at, -1, axis).ravel()], axis=1) for axis in (0, 1)])
+    weights = np.random.default_rng(5).choice([-1, 1], len(edges)).astype(np.int32)
+    found = []
+    for seed in range(6):
+        monkeypatch.setattr("glauber_simulator.optimise.time", JumpingClock(seed))
+        *_, last = optimise(request(400, edges.astype(np.int32), weights, sweeps=64 * 3000))
+        found.append((last.state, last.others()))
+    for state, others in found[1:]:
+        np.testing.assert_array_equal(state, found[0][0])
+        np.testing.assert_array_equal(others, found[0][1])
