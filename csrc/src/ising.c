@@ -127,6 +127,7 @@ struct job {
     uint8_t *state;
     uint8_t *bytes;
     int32_t *own;
+    uint8_t *fields;
     uint32_t *planes; /* 16 words of which the first four are a tag, then the planes */
     uint32_t *table;
     int64_t entries;
@@ -211,6 +212,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .free = job->free,
                            .bytes = job->bytes,
                            .own = job->own,
+                           .fields = job->fields,
                            .planes = job->planes == NULL ? NULL : job->planes + 16,
                            .table = job->table};
     int32_t first = job->by_units ? share(units, thread, n) : 0;
@@ -226,6 +228,10 @@ static void work(void *argument, glb_team *team, int thread) {
     glb_share own = {first, last, job->by_units ? 0 : thread, job->by_units ? 1 : n};
     int sums = job->output->site_sum != NULL || job->output->edge_sum != NULL;
     int kept = 0; /* states whose moments are not added yet */
+    int whole = plan->kernel == GLB_KERNEL_DENSE || plan->kernel == GLB_KERNEL_INCREMENTAL; /* sweeps */
+    for (int32_t chain = first; plan->kernel == GLB_KERNEL_INCREMENTAL && chain < last; chain++) {
+        glb_incremental_start(&data, chain);
+    }
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
         data.b = b_of(run, data.sweep);
@@ -240,11 +246,11 @@ static void work(void *argument, glb_team *team, int thread) {
                 glb_barrier(team);
             }
         }
-        if (plan->kernel == GLB_KERNEL_DENSE && first < last) {
+        if (whole && first < last) {
             glb_part all = {0, 0, program->n_sites, first, last};
             job->kernel(&data, &all);
         }
-        for (int32_t colour = 0; colour < program->n_colours && plan->kernel != GLB_KERNEL_DENSE; colour++) {
+        for (int32_t colour = 0; colour < program->n_colours && !whole; colour++) {
             int32_t begin = program->colour_start[colour];
             int32_t end = program->colour_start[colour + 1];
             glb_part part = {colour, begin, end, first, last};
@@ -333,6 +339,11 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.kernel = kernels->diagonals;
         job.own = (int32_t *)(void *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
         fill_own(program, run, plan, job.own);
+        break;
+    case GLB_KERNEL_INCREMENTAL:
+        job.kernel = kernels->incremental;
+        job.fields = (uint8_t *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
+        job.by_units = 1;
         break;
     case GLB_KERNEL_SITES:
         job.kernel = kernels->sites;

@@ -2,11 +2,13 @@
 #include "dits.h"
 #include "ising.h"
 #include "simd.h"
+#include "state.h"
 
 #include "decide.h"
 #include "kernel_bits.h"
 #include "kernel_dits.h"
 #include "kernel_exact.h"
+#include "kernel_incremental.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
 #include "kernel_moments.h"
@@ -30,6 +32,7 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .dit_find = dit_find,
                                  .dit_words = dit_words,
                                  .independent = independent_kernel,
+                                 .incremental = incremental_kernel,
                                  .turn = turn,
                                  .add_products = add_products,
                                  .lanes = lanes_kernel,

@@ -86,6 +86,9 @@ void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_sw
             fill_filter(plan->sum, b, &data->filter);
         }
         break;
+    case GLB_KERNEL_INCREMENTAL:
+        glb_incremental_fill((const void *)net, plan, b, data->cut);
+        break;
     case GLB_KERNEL_BYTES:
         fill_top(b, data->top);
         break;

@@ -261,6 +261,7 @@ static void ising_everywhere(const struct ising_job *job) {
                 }
                 if (job->layout == GLB_SITE_PLANES) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_SITES, threads, parts);
+                    ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_INCREMENTAL, threads, parts);
                 }
                 if (job->layout == GLB_SITE_PLANES && isa == GLB_ISA_AVX512ICL) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_DIAGONALS, threads, parts);
@@ -290,6 +291,8 @@ static void test_ising_runs(void) {
         {45, 4, 90, 6, 1, 1, 1, 0, 1, 3},
         {45, 3, 110, 20000, 1, 1, 0, 1, 1, 0},
         {45, 2, 60, 20000, 0, 1, 1, 0, (UINT64_C(1) << 32) - 4, 0},
+        {75, 15, 1500, 3, 0, 1, 0, 1, 1, 0}, /* dense, fields of 16 and of 32 bits */
+        {75, 15, 1500, 20000, 1, 0, 1, 0, 1, 0},
         {2, 2, 1, 3, 1, 0, 1, 1, 1, 0},
         {1, 1, 0, 3, 0, 0, 0, 0, 1, 0},
         {66, 1, 0, 30000, 1, 1, 0, 0, 1, 1},

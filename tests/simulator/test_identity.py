@@ -130,7 +130,7 @@ def assert_bodies_agree(
         assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
         if whole.kernel.startswith("ising"):
             replica = ("exact", "filter", "dense") if isa == "avx512icl" else ("exact",)
-            for kernel in replica if run.layout == 0 else ("sites",):
+            for kernel in replica if run.layout == 0 else ("sites", "incremental"):
                 other = run_whole("core", program, replace(here, kernel=kernel))
                 assert other.kernel == f"ising, {kernel}"
                 assert_same(other, wanted, (context, isa, threads, kernel, "whole"))
@@ -437,6 +437,20 @@ def test_sweep_numbers_beyond_32_bits(isa, layout, monkeypatch):
     # without the carry, sweep 2^32 would draw what sweep 0 of the same key draws; the runs must differ from the start
     early = replace(run, first_sweep=1, n_warmup=0)
     assert not np.array_equal(run_whole("core", program, early).samples, wanted.samples)
+
+
+@every_isa
+@pytest.mark.parametrize("layout", [0, 1])
+def test_one_program_serves_runs_of_any_field_width(isa, layout):
+    """The program's form in the core is kept from run to run, and fields of a run's own may need more bytes."""
+    program = ising_program("frustrated")
+    machine = SimulatorDriver(load_spec("ideal"))
+    machine.program(program)
+    base = {**{k: v[0] for k, v in ISING_FACTORS.items()}, "model": "frustrated", "chains": (4, "resolved")}
+    for scale in (None, 1, 1000, 100_000, 1000, 1, None):
+        fields = None if scale is None else np.full((4, program.n_sites), scale, np.int32)
+        run = replace(ising_run(base), fields=fields, layout=layout, isa=isa)
+        assert_same(joined(list(machine.run(run))), run_whole("reference", program, run), scale)
 
 
 # Shards
