@@ -230,7 +230,7 @@ static void work(void *argument, glb_team *team, int thread) {
     int kept = 0; /* states whose moments are not added yet */
     int whole = plan->kernel == GLB_KERNEL_DENSE || plan->kernel == GLB_KERNEL_INCREMENTAL; /* sweeps */
     for (int32_t chain = first; plan->kernel == GLB_KERNEL_INCREMENTAL && chain < last; chain++) {
-        glb_incremental_start(&data, chain);
+        glb_kernels_of(plan->isa)->incremental_start(&data, chain);
     }
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
@@ -340,6 +340,9 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.own = (int32_t *)(void *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
         fill_own(program, run, plan, job.own);
         break;
+    case GLB_KERNEL_LATTICE:
+        job.kernel = kernels->lattice;
+        break;
     case GLB_KERNEL_INCREMENTAL:
         job.kernel = kernels->incremental;
         job.fields = (uint8_t *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
@@ -351,7 +354,8 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     default:
         job.kernel = kernels->exact;
     }
-    int masked = plan->kernel != GLB_KERNEL_BITS && plan->kernel != GLB_KERNEL_INDEPENDENT;
+    int masked = plan->kernel != GLB_KERNEL_BITS && plan->kernel != GLB_KERNEL_LATTICE &&
+                 plan->kernel != GLB_KERNEL_INDEPENDENT;
     if (masked || run->clamp != NULL) {
         fill_free(program, run, plan, free);
         job.free = free;

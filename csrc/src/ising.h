@@ -78,7 +78,9 @@ typedef struct {
     glb_ising_kernel sites;
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
+    glb_ising_kernel lattice;
     glb_ising_kernel incremental; /* takes all positions of a sweep */
+    void (*incremental_start)(const glb_sweep_data *data, int32_t chain); /* a chain's fields from its spins */
     void (*turn)(uint64_t *group, int n);
     void (*add_products)(int64_t *sum, const uint64_t *one, const uint64_t *other, int n, int kept);
     glb_potts_kernel potts;     /* or NULL */
@@ -120,6 +122,13 @@ typedef struct {
     uint8_t unused[3];
 } glb_group;
 
+/* How sums of a bit-sliced kernel are fields. */
+typedef struct {
+    int32_t n_bits;       /* planes of the sum: 3, 4 or 5 */
+    int32_t field_offset; /* field = field_scale * sum - field_offset */
+    int32_t field_scale;
+} glb_level_scale;
+
 typedef struct {
     int32_t source;       /* the first of consecutive neighbours, or -1 - where the gather list has them */
     uint16_t inverted;    /* lanes */
@@ -127,9 +136,7 @@ typedef struct {
 } glb_operation;
 
 typedef struct {
-    int32_t n_bits;       /* planes of the sum: 3, 4 or 5 */
-    int32_t field_offset; /* field = field_scale * sum - field_offset */
-    int32_t field_scale;
+    glb_level_scale levels;
     int32_t unused;
     int64_t groups;       /* where in the net, in bytes */
     int64_t operations;
@@ -218,6 +225,30 @@ typedef struct {
     uint64_t below[GLB_BOUNDS]; /* and up to which they are at most that */
 } glb_incremental_net;
 
+/* The lattice net: a group is a vector of positions, cut where colours end. Its masks are vectors: positions that belong
+ * to it, planes of what sums start from, and for each operation the positions that have a neighbour at its distance and
+ * those where the coupling is negative. */
+typedef struct {
+    int32_t word;      /* its first */
+    int32_t count[5];  /* operations by plane */
+    int64_t operation; /* its first; they are sorted by plane */
+    int64_t mask;      /* its first word */
+} glb_lattice_group;
+
+typedef struct {
+    int32_t distance; /* neighbour less position */
+} glb_lattice_operation;
+
+typedef struct {
+    glb_level_scale levels;
+    int32_t unused;
+    int64_t groups; /* where in the net, in bytes */
+    int64_t operations;
+    int64_t masks;
+    int64_t colour_group; /* the first group of each colour */
+    int64_t size;
+} glb_lattice_net;
+
 /* Words before a chain's first and after its last, so that vectors and diagonals may reach beyond the ends. */
 enum { GLB_SITE_PAD = 32 };
 
@@ -235,12 +266,12 @@ void glb_wide_net_fill(const glb_ising *program, const glb_plan *plan, uint8_t *
 glb_dense_net glb_dense_net_head(const glb_ising *program, const glb_traits *traits);
 void glb_dense_net_fill(const glb_ising *program, const glb_traits *traits, uint8_t *net);
 
+glb_lattice_net glb_lattice_net_fill(const glb_ising *program, const glb_traits *traits, const glb_plan *plan,
+                                     const glb_lattice_net *head, uint8_t *net);
+int glb_incremental_is_dense(const glb_ising *program);
 glb_incremental_net glb_incremental_net_head(const glb_ising *program, const glb_plan *plan);
 void glb_incremental_net_fill(const glb_ising *program, const glb_plan *plan, uint8_t *net);
 void glb_incremental_fill(const glb_incremental_net *net, const glb_plan *plan, uint64_t b, int32_t cut[2][256]);
-
-/* A chain's fields from its spins. */
-void glb_incremental_start(const glb_sweep_data *data, int32_t chain);
 
 /* Groups of four positions from the first to the last that have a neighbour of four .. four + 3. */
 void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end);

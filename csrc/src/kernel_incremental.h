@@ -41,40 +41,54 @@ GLB_INLINE void upper_bytes(const uint32_t *planes, uint8_t upper[32]) {
 #endif
 }
 
-/* The cuts of 32 positions; fields have WIDTH bytes. */
-GLB_INLINE void cuts_of(const int32_t cut[2][256], const uint8_t upper[32], void *down, void *up, int WIDTH) {
+/* Cuts of 32 positions for fields of 32 or 16 bits. */
+typedef union {
+    int32_t wide[32];
+    int16_t narrow[32];
+} cuts;
+
+/* Pairs of 16 bits parted: the lower halves and the upper ones. */
+GLB_INLINE void part_cuts(const int32_t pair[32], cuts *down, cuts *up) {
 #if defined(GLB_AVX512) || defined(GLB_AVX2)
-    __m256i low[4];
-    __m256i high[4];
-    for (int i = 0; i < 4; i++) {
-        __m256i byte = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(upper + 8 * i)));
-        low[i] = _mm256_i32gather_epi32(cut[0], byte, 4);
-        high[i] = WIDTH == 4 ? _mm256_i32gather_epi32(cut[1], byte, 4) : _mm256_srai_epi32(low[i], 16);
-    }
-    for (int i = 0; i < 4 && WIDTH == 4; i++) {
-        _mm256_storeu_si256((__m256i *)down + i, low[i]);
-        _mm256_storeu_si256((__m256i *)up + i, high[i]);
-    }
-    for (int i = 0; i < 2 && WIDTH == 2; i++) {
-        __m256i one = _mm256_srai_epi32(_mm256_slli_epi32(low[2 * i], 16), 16);
-        __m256i two = _mm256_srai_epi32(_mm256_slli_epi32(low[2 * i + 1], 16), 16);
-        one = _mm256_permute4x64_epi64(_mm256_packs_epi32(one, two), 0xD8);
-        two = _mm256_permute4x64_epi64(_mm256_packs_epi32(high[2 * i], high[2 * i + 1]), 0xD8);
-        _mm256_storeu_si256((__m256i *)down + i, one);
-        _mm256_storeu_si256((__m256i *)up + i, two);
+    for (int i = 0; i < 2; i++) {
+        __m256i one = _mm256_loadu_si256((const void *)(pair + 16 * i));
+        __m256i two = _mm256_loadu_si256((const void *)(pair + 16 * i + 8));
+        __m256i high = _mm256_packs_epi32(_mm256_srai_epi32(one, 16), _mm256_srai_epi32(two, 16));
+        one = _mm256_srai_epi32(_mm256_slli_epi32(one, 16), 16);
+        two = _mm256_srai_epi32(_mm256_slli_epi32(two, 16), 16);
+        __m256i low = _mm256_packs_epi32(one, two);
+        _mm256_storeu_si256((void *)(down->narrow + 16 * i), _mm256_permute4x64_epi64(low, 0xD8));
+        _mm256_storeu_si256((void *)(up->narrow + 16 * i), _mm256_permute4x64_epi64(high, 0xD8));
     }
 #else
     for (int i = 0; i < 32; i++) {
-        int32_t both = cut[0][upper[i]];
-        if (WIDTH == 4) {
-            ((int32_t *)down)[i] = both;
-            ((int32_t *)up)[i] = cut[1][upper[i]];
-        } else {
-            ((int16_t *)down)[i] = (int16_t)(uint16_t)(uint32_t)both;
-            ((int16_t *)up)[i] = (int16_t)(uint16_t)((uint32_t)both >> 16);
-        }
+        down->narrow[i] = (int16_t)(uint16_t)(uint32_t)pair[i];
+        up->narrow[i] = (int16_t)(uint16_t)((uint32_t)pair[i] >> 16);
     }
 #endif
+}
+
+/* The cuts of V words: loads one by one, for gathers are slower here, and in three passes, for a vector must not be loaded
+ * while its parts are still on their way to memory. */
+GLB_INLINE void find_cuts(const int32_t cut[2][256], const uint32_t *planes, uint8_t upper[V][32], cuts *down, cuts *up,
+                          int WIDTH) {
+    int32_t pair[V][32];
+    for (int i = 0; i < V; i++) {
+        upper_bytes(planes + i, upper[i]);
+    }
+    for (int i = 0; i < V; i++) {
+        for (int k = 0; k < 32; k++) {
+            if (WIDTH == 4) {
+                down[i].wide[k] = cut[0][upper[i][k]];
+                up[i].wide[k] = cut[1][upper[i][k]];
+            } else {
+                pair[i][k] = cut[0][upper[i][k]];
+            }
+        }
+    }
+    for (int i = 0; WIDTH == 2 && i < V; i++) {
+        part_cuts(pair[i], down + i, up + i);
+    }
 }
 
 /* Which of 32 fields are above their cuts. */
@@ -175,18 +189,19 @@ GLB_INLINE void incremental_chain(const glb_sweep_data *data, int32_t chain, int
         uint32_t planes[8 * V];
         random_planes(&key, counting(1) + (uint32_t)first, (uint32_t)data->sweep, splat(c), 0, random);
         random_planes(&key, counting(1) + (uint32_t)first, (uint32_t)data->sweep, splat(c), 1, random + 4);
+        uint8_t upper[V][32];
+        cuts down[V];
+        cuts up[V];
         memcpy(planes, random, sizeof planes);
+        find_cuts(data->cut, planes, upper, down, up, WIDTH); /* before the first decision: guesses after it fail often */
         for (int64_t word = first; word < n_words && word < first + V; word++) {
-            uint8_t upper[32];
-            int32_t down[32]; /* or int16_t */
-            int32_t up[32];
+            const cuts *high = up + (word - first);
+            const cuts *low = down + (word - first);
             uint8_t *here = fields + 32 * WIDTH * word;
             uint32_t left = free[word];
             uint32_t now = spins[word];
-            upper_bytes(planes + (word - first), upper);
-            cuts_of(data->cut, upper, down, up, WIDTH);
-            uint32_t is_up = above(here, up, WIDTH);
-            uint32_t open = above(here, down, WIDTH) & ~is_up;
+            uint32_t is_up = above(here, high, WIDTH);
+            uint32_t open = above(here, low, WIDTH) & ~is_up;
             uint32_t todo = ((is_up ^ now) | open) & left;
             while (todo != 0) {
                 int i = glb_lowest_bit(todo);
@@ -195,20 +210,47 @@ GLB_INLINE void incremental_chain(const glb_sweep_data *data, int32_t chain, int
                 if (open & bit) {
                     int32_t field = WIDTH == 2 ? ((const int16_t *)(const void *)here)[i]
                                                : ((const int32_t *)(const void *)here)[i];
-                    one = is_below(data, &key, (uint32_t)word, c, i, upper[i], field);
+                    one = is_below(data, &key, (uint32_t)word, c, i, upper[word - first][i], field);
                 }
                 left &= ~(bit | (bit - 1));
                 if (one != ((now & bit) != 0)) {
                     now ^= bit;
                     spread(net, data->net, fields, (int32_t)(32 * word + i), one, WIDTH);
                     if (coupled[word]) {
-                        is_up = above(here, up, WIDTH);
-                        open = above(here, down, WIDTH) & ~is_up;
+                        is_up = above(here, high, WIDTH);
+                        open = above(here, low, WIDTH) & ~is_up;
                     }
                 }
                 todo = ((is_up ^ now) | open) & left;
             }
             spins[word] = now;
+        }
+    }
+}
+
+/* A chain's fields from its spins: those with all spins down, and then each that is up turns up. */
+static void incremental_start(const glb_sweep_data *data, int32_t chain) {
+    const glb_ising *program = data->program;
+    const glb_incremental_net *net = (const void *)data->net;
+    const uint32_t *spins = data->state + data->plan->rows * chain + GLB_SITE_PAD;
+    int WIDTH = data->plan->width == 4 ? 4 : 2;
+    uint8_t *fields = data->fields + WIDTH * net->stride * chain;
+    const int32_t *own = data->run->chain_field == NULL ? program->field
+                                                        : data->run->chain_field + data->plan->lanes * chain;
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        int32_t down = own[p];
+        for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
+            down -= program->weight[k];
+        }
+        if (WIDTH == 4) {
+            ((int32_t *)(void *)fields)[p] = down;
+        } else {
+            ((int16_t *)(void *)fields)[p] = (int16_t)down;
+        }
+    }
+    for (int32_t p = 0; p < program->n_sites; p++) {
+        if ((spins[p / 32] >> (p % 32)) & 1u) {
+            spread(net, data->net, fields, p, 1, WIDTH);
         }
     }
 }

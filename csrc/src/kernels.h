@@ -11,6 +11,7 @@
 #include "kernel_incremental.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
+#include "kernel_lattice.h"
 #include "kernel_moments.h"
 #include "kernel_sites.h"
 #if GLB_VECTOR_BYTES > 4
@@ -32,7 +33,9 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .dit_find = dit_find,
                                  .dit_words = dit_words,
                                  .independent = independent_kernel,
+                                 .lattice = lattice_kernel,
                                  .incremental = incremental_kernel,
+                                 .incremental_start = incremental_start,
                                  .turn = turn,
                                  .add_products = add_products,
                                  .lanes = lanes_kernel,

@@ -1,7 +1,7 @@
-/* The incremental net: who depends on a spin and how much, and what the fields are to begin with. */
+/* The incremental net: who depends on a spin and how much, and what decides without looking further. */
 #include <string.h>
 
-#include "state.h"
+#include "ising.h"
 
 enum { DENSE_FROM = 8 }; /* one entry in so many: adding a whole row in vectors costs less than picking them out */
 
@@ -34,7 +34,7 @@ static void fill_bounds(uint64_t above[GLB_BOUNDS], uint64_t below[GLB_BOUNDS]) 
     }
 }
 
-static int is_dense(const glb_ising *program) {
+int glb_incremental_is_dense(const glb_ising *program) {
     int64_t n = program->n_sites;
     return DENSE_FROM * program->row_start[n] >= n * n && n * n <= (INT64_C(1) << 30);
 }
@@ -42,7 +42,7 @@ static int is_dense(const glb_ising *program) {
 glb_incremental_net glb_incremental_net_head(const glb_ising *program, const glb_plan *plan) {
     int64_t n = program->n_sites;
     int64_t width = plan->width == 4 ? 4 : 2;
-    glb_incremental_net head = {.dense = is_dense(program), .stride = round_up(n, 64)};
+    glb_incremental_net head = {.dense = glb_incremental_is_dense(program), .stride = round_up(n, 64)};
     head.start = round_up((int64_t)sizeof head, 64);
     head.terms = round_up(head.start + 8 * (n + 1), 64);
     head.coupled = head.terms + (head.dense ? width * head.stride * n : (int64_t)sizeof(glb_change) * program->row_start[n]);
@@ -86,27 +86,6 @@ void glb_incremental_net_fill(const glb_ising *program, const glb_plan *plan, ui
         start[p] = start[p - 1];
     }
     start[0] = 0;
-}
-
-void glb_incremental_start(const glb_sweep_data *data, int32_t chain) {
-    const glb_ising *program = data->program;
-    const glb_incremental_net *net = (const void *)data->net;
-    const uint32_t *spins = data->state + word_at(data->plan, chain, 0);
-    int16_t *narrow = (int16_t *)(void *)data->fields + net->stride * chain;
-    int32_t *wide = (int32_t *)(void *)data->fields + net->stride * chain;
-    for (int32_t p = 0; p < program->n_sites; p++) {
-        int32_t sum = data->run->chain_field != NULL ? data->run->chain_field[data->plan->lanes * chain + p]
-                                                     : program->field[p];
-        for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
-            int32_t of = program->neighbour[k];
-            sum += (spins[of / 32] >> (of % 32)) & 1u ? program->weight[k] : -program->weight[k];
-        }
-        if (data->plan->width == 4) {
-            wide[p] = sum;
-        } else {
-            narrow[p] = (int16_t)sum;
-        }
-    }
 }
 
 /* The lowest field from which on every threshold is at least j 2^24, as far as fields go: -sum .. sum + 1. */

@@ -56,7 +56,7 @@ int32_t glb_ising_grain(const glb_plan *plan) {
     if (plan->kernel == GLB_KERNEL_DIAGONALS) {
         return 64;
     }
-    if (plan->kernel == GLB_KERNEL_INDEPENDENT) {
+    if (plan->kernel == GLB_KERNEL_INDEPENDENT || plan->kernel == GLB_KERNEL_LATTICE) {
         return 32 * glb_kernels_of(plan->isa)->vector_words;
     }
     return plan->kernel == GLB_KERNEL_BITS ? glb_kernels_of(plan->isa)->vector_words / plan->words : 1;
@@ -81,6 +81,9 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
         return replica && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
     case GLB_KERNEL_SITES:
         return !replica;
+    case GLB_KERNEL_LATTICE:
+        return !replica && run->chain_field == NULL && glb_levels(traits) <= MAX_LEVELS &&
+               program->row_start[program->n_sites] <= MOST_ENTRIES;
     case GLB_KERNEL_INCREMENTAL:
         return !replica && program->row_start[program->n_sites] <= MOST_ENTRIES;
     case GLB_KERNEL_INDEPENDENT:
@@ -98,22 +101,34 @@ static int is_dense(const glb_ising *program, const glb_traits *traits) {
     return passes * traits->slots <= 4 * program->row_start[program->n_sites];
 }
 
+/* Whether a kernel that fits may also be fast. */
+static int suits(const glb_ising *program, const glb_traits *traits, const glb_run *run, int kernel) {
+    int64_t entries = program->row_start[program->n_sites];
+    switch (kernel) {
+    case GLB_KERNEL_DENSE:
+        return is_dense(program, traits);
+    case GLB_KERNEL_LATTICE: /* each neighbour out of line costs a vector an operation of its own */
+        return !glb_incremental_is_dense(program) && 8 * traits->in_line >= 7 * entries;
+    case GLB_KERNEL_DIAGONALS:
+        return !glb_incremental_is_dense(program) && 2 * traits->in_line >= entries;
+    case GLB_KERNEL_INCREMENTAL: /* threads cannot share a chain's fields */
+        return run->n_threads <= run->n_chains;
+    default:
+        return 1;
+    }
+}
+
 static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run,
                          const glb_plan *plan) {
-    static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_DIAGONALS, GLB_KERNEL_INCREMENTAL,
-                                        GLB_KERNEL_SITES,       GLB_KERNEL_BITS,      GLB_KERNEL_BYTES,
-                                        GLB_KERNEL_FILTER,      GLB_KERNEL_EXACT};
+    static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_LATTICE, GLB_KERNEL_DIAGONALS,
+                                        GLB_KERNEL_INCREMENTAL, GLB_KERNEL_SITES,   GLB_KERNEL_DENSE,
+                                        GLB_KERNEL_BITS,        GLB_KERNEL_BYTES,   GLB_KERNEL_FILTER,
+                                        GLB_KERNEL_EXACT};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
     }
-    if (is_dense(program, traits) && fits(program, traits, run, plan, GLB_KERNEL_DENSE)) {
-        return GLB_KERNEL_DENSE;
-    }
-    /* Threads cannot share a chain's fields. */
-    int shared = run->layout == GLB_SITE_PLANES && run->n_threads > run->n_chains;
     for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
-        if (fits(program, traits, run, plan, fastest_first[i]) &&
-            !(shared && fastest_first[i] == GLB_KERNEL_INCREMENTAL)) {
+        if (fits(program, traits, run, plan, fastest_first[i]) && suits(program, traits, run, fastest_first[i])) {
             return fastest_first[i];
         }
     }
@@ -203,6 +218,8 @@ int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, 
         return glb_dense_net_head(program, traits).size;
     case GLB_KERNEL_DIAGONALS:
         return glb_diagonals_net_fill(program, plan, NULL, NULL).size;
+    case GLB_KERNEL_LATTICE:
+        return glb_lattice_net_fill(program, traits, plan, NULL, NULL).size;
     case GLB_KERNEL_INCREMENTAL:
         return glb_incremental_net_head(program, plan).size;
     default:
@@ -224,6 +241,11 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
         memset(net, 0, (size_t)head.size);
         memcpy(net, &head, sizeof head);
         glb_diagonals_net_fill(program, plan, &head, net);
+    } else if (plan->kernel == GLB_KERNEL_LATTICE) {
+        glb_lattice_net head = glb_lattice_net_fill(program, traits, plan, NULL, NULL);
+        memset(net, 0, (size_t)head.size);
+        memcpy(net, &head, sizeof head);
+        glb_lattice_net_fill(program, traits, plan, &head, net);
     } else if (plan->kernel == GLB_KERNEL_INCREMENTAL) {
         glb_incremental_net_fill(program, plan, net);
     }

@@ -14,7 +14,7 @@ static inline int has_bits(const glb_plan *plan) { return plan->kernel != GLB_KE
 /* Site planes whose chains are rows of words with room around them. */
 static inline int has_padded_rows(const glb_plan *plan) {
     return plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT ||
-           plan->kernel == GLB_KERNEL_INCREMENTAL;
+           plan->kernel == GLB_KERNEL_INCREMENTAL || plan->kernel == GLB_KERNEL_LATTICE;
 }
 
 /* Where a word of 32 lanes lies: `word` of row `row`, a position of replica planes or a chain of site planes. */

@@ -92,7 +92,7 @@ static void test_bracket(void) {
 /* The cuts by the upper byte of u: fields beyond them are decided whatever the lower bytes are, and few others are left:
  * those whose threshold lies about where the byte is. All fields of small sums, those around the cuts of large ones. */
 static void test_cuts(void) {
-    static const int64_t sums[] = {0, 1, 5, 63, 300, 32767, 200000, (1 << 30) - 1};
+    static const int64_t sums[] = {0, 1, 5, 63, 32767, 200000, (1 << 30) - 1};
     for (size_t s = 0; s < sizeof sums / sizeof sums[0]; s++) {
         for (int shift = -1; shift < 63; shift += 1 + (int)(random_u64() % 3)) {
             uint64_t b = shift < 0 ? 0 : (UINT64_C(1) << shift) | (random_u64() & ((UINT64_C(1) << shift) - 1));
@@ -103,12 +103,12 @@ static void test_cuts(void) {
             for (int byte = 0; byte < 256; byte++) {
                 int32_t down = cuts[byte];
                 int32_t up = cuts[256 + byte];
-                int64_t n = sums[s] <= 300 ? 2 * sums[s] + 1 : 60;
+                int64_t n = sums[s] <= 63 ? 2 * sums[s] + 1 : 30;
                 for (int64_t i = 0; i < n; i++) {
                     int64_t field = i - sums[s];
-                    if (sums[s] > 300) {
+                    if (sums[s] > 63) {
                         int64_t near = (i % 2 ? down : up) + (int64_t)random_int(-9, 9);
-                        field = i < 40 ? near : random_int(-(int32_t)sums[s], (int32_t)sums[s]);
+                        field = i < 20 ? near : random_int(-(int32_t)sums[s], (int32_t)sums[s]);
                         field = field > sums[s] ? sums[s] : field < -sums[s] ? -sums[s] : field;
                     }
                     uint64_t threshold = glb_test_threshold((int32_t)field, b);

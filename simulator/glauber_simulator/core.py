@@ -22,7 +22,10 @@ ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512", "avx512icl"
 """Instruction sets by number. All give the same samples."""
 AVAILABLE_ISA: tuple[str, ...] = tuple(name for k, name in enumerate(ISA_LEVELS) if lib.glb_isa_available(k))
 BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
-KERNELS: tuple[str, ...] = ("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent", "incremental")
+KERNELS: tuple[str, ...] = (
+    *("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent"),
+    *("incremental", "lattice"),
+)
 """Ways to compute the same samples, by number."""
 MAX_THREADS = 256
 

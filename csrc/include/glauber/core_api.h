@@ -41,7 +41,8 @@ enum glb_kernel {
     GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
     GLB_KERNEL_DIAGONALS = 7,  /* site planes: 64 positions at once; AVX512ICL */
     GLB_KERNEL_INDEPENDENT = 8,  /* site planes: no edges, the program's fields at one temperature */
-    GLB_KERNEL_INCREMENTAL = 9   /* site planes: fields are kept, and changed by spins that flip */
+    GLB_KERNEL_INCREMENTAL = 9,  /* site planes: fields are kept, and changed by spins that flip */
+    GLB_KERNEL_LATTICE = 10      /* site planes: bit-sliced, fields of at most 32 levels, no fields per chain */
 };
 
 /* An Ising program: integer fields and directed integer rows, in colour order. */
@@ -67,6 +68,7 @@ typedef struct {
     int64_t max_weight; /* largest |weight| */
     int64_t slots;      /* entries of a dense matrix over the program, from the first neighbour of four positions to
                          * the last */
+    int64_t in_line;    /* row entries as far from their position as one of the position before it is */
     int32_t in_order;   /* every site is its own position */
     int32_t one_parity; /* field + sum of weights is even at every site, or odd at every site */
 } glb_traits;
