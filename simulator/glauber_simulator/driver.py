@@ -75,6 +75,8 @@ class SimulatorDriver:
         moments += 4 * cells if "moments" in run.observe else 0  # 64 states, and counted twice below
         dense = 8 * program.n_sites**2 if self.body == "reference" else 0
         net = 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
+        if run.layout == 1 and 16 * program.n_edges >= program.n_sites**2:
+            net += 4 * program.n_sites**2  # as a matrix
         return int(cells * held) + 2 * moments + dense + net
 
     def _threads(self, run: Run, program: AnyProgram) -> int:
