@@ -47,6 +47,19 @@ static int check_graph(int32_t n_sites, int32_t n_colours, const int32_t *colour
     return GLB_OK;
 }
 
+/* Entries of row p that lie beside one of the row before. */
+static int64_t entries_in_line(const glb_ising *program, int32_t p) {
+    int64_t found = 0;
+    int64_t other = program->row_start[p - 1];
+    for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
+        while (other < program->row_start[p] && program->neighbour[other] < program->neighbour[k] - 1) {
+            other++;
+        }
+        found += other < program->row_start[p] && program->neighbour[other] == program->neighbour[k] - 1;
+    }
+    return found;
+}
+
 int glb_ising_check(const glb_ising *program, glb_traits *traits) {
     int rc = check_graph(program->n_sites, program->n_colours, program->colour_start, program->site,
                          program->row_start, program->neighbour);
@@ -63,6 +76,7 @@ int glb_ising_check(const glb_ising *program, glb_traits *traits) {
     int64_t first_parity = -1;
     for (int32_t p = 0; p < program->n_sites; p++) {
         int64_t weights = 0;
+        traits->in_line += p > 0 ? entries_in_line(program, p) : 0;
         for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
             int64_t weight = magnitude(program->weight[k]);
             weights += weight;

@@ -130,6 +130,7 @@ struct job {
     uint8_t *state;
     uint8_t *bytes;
     int32_t *own;
+    uint8_t *fields;
     uint32_t *planes; /* 16 words of which the first four are a tag, then the planes */
     uint32_t *table;
     int64_t entries; /* for each heat */
@@ -216,7 +217,6 @@ static void work(void *argument, glb_team *team, int thread) {
     int32_t units = is_replica(run) ? plan->n_blocks : run->n_chains;
     int32_t grain = glb_ising_grain(plan);
     int tempered = run->n_ladders > 0;
-    int takes_all = plan->kernel == GLB_KERNEL_DENSE || plan->kernel == GLB_KERNEL_EVENTS;
     glb_heat heat; /* of a run in which all chains have the sweep's b */
     glb_sweep_data data = {.program = program,
                            .run = run,
@@ -227,6 +227,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .free = job->free,
                            .bytes = job->bytes,
                            .own = job->own,
+                           .fields = job->fields,
                            .planes = job->planes == NULL ? NULL : job->planes + 16,
                            .heat = tempered ? job->moves.heat : &heat,
                            .heat_of_lane = tempered ? job->moves.heat_of_lane : NULL,
@@ -244,6 +245,11 @@ static void work(void *argument, glb_team *team, int thread) {
     glb_share own = {first, last, job->by_units ? 0 : thread, job->by_units ? 1 : n};
     int sums = job->output->site_sum != NULL || job->output->edge_sum != NULL;
     int kept = 0; /* states whose moments are not added yet */
+    int events = plan->kernel == GLB_KERNEL_EVENTS;
+    int whole = plan->kernel == GLB_KERNEL_DENSE || plan->kernel == GLB_KERNEL_INCREMENTAL || events; /* sweeps */
+    for (int32_t chain = first; plan->kernel == GLB_KERNEL_INCREMENTAL && chain < last; chain++) {
+        glb_kernels_of(plan->isa)->incremental_start(&data, chain);
+    }
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
         if (s == 0 || (!tempered && b_of(run, data.sweep) != b_of(run, data.sweep - 1))) {
@@ -257,14 +263,14 @@ static void work(void *argument, glb_team *team, int thread) {
                 fill_table(job, team, data.heat, thread, n);
             }
         }
-        if (plan->kernel == GLB_KERNEL_DENSE && first < last) {
+        if (whole && !events && first < last) {
             glb_part all = {0, 0, program->n_sites, first, last};
             job->kernel(&data, &all);
         }
-        if (plan->kernel == GLB_KERNEL_EVENTS) {
+        if (events) {
             glb_events_sweep(&job->events, data.sweep, heat.b, first, last, thread);
         }
-        for (int32_t colour = 0; colour < program->n_colours && !takes_all; colour++) {
+        for (int32_t colour = 0; colour < program->n_colours && !whole; colour++) {
             int32_t begin = program->colour_start[colour];
             int32_t end = program->colour_start[colour + 1];
             glb_part part = {colour, begin, end, first, last};
@@ -364,6 +370,14 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         job.own = (int32_t *)(void *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
         fill_own(program, run, plan, job.own);
         break;
+    case GLB_KERNEL_LATTICE:
+        job.kernel = kernels->lattice;
+        break;
+    case GLB_KERNEL_INCREMENTAL:
+        job.kernel = kernels->incremental;
+        job.fields = (uint8_t *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);
+        job.by_units = 1;
+        break;
     case GLB_KERNEL_SITES:
         job.kernel = kernels->sites;
         break;
@@ -377,7 +391,8 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     default:
         job.kernel = kernels->exact;
     }
-    int masked = plan->kernel != GLB_KERNEL_BITS && plan->kernel != GLB_KERNEL_INDEPENDENT;
+    int masked = plan->kernel != GLB_KERNEL_BITS && plan->kernel != GLB_KERNEL_LATTICE &&
+                 plan->kernel != GLB_KERNEL_INDEPENDENT;
     if ((masked || run->clamp != NULL) && plan->kernel != GLB_KERNEL_EVENTS) {
         fill_free(program, run, plan, free);
         job.free = free;

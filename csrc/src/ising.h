@@ -35,6 +35,8 @@ typedef struct {
     uint64_t b;
     uint8_t pick[32][8]; /* bit-sliced kernel: for each plane, the truth tables of four levels each */
     uint8_t top[128];    /* byte fields: top byte of the threshold by the field's lowest seven bits */
+    int32_t cut[2][256]; /* incremental, by the upper byte of u: fields above the second mean up, up to the first down;
+                          * fields of 16 bits: both in the first, the latter in the lower half */
     glb_filter filter;
 } glb_heat;
 
@@ -49,6 +51,7 @@ typedef struct {
     const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
     uint8_t *bytes;        /* dense: spins as bytes 0 and 1, [position / 4][chain][position % 4] a block */
     const uint32_t *planes; /* independent: 32 planes of thresholds for each vector of words */
+    uint8_t *fields;       /* incremental: every chain's, a stride apart */
     const int32_t *own;    /* diagonals: the chains' fields in rows of whole units */
     const glb_heat *heat;  /* one, or under tempering one for each temperature */
     const int32_t *heat_of_lane; /* exact kernel under tempering: which of them, by lane; else NULL */
@@ -92,6 +95,9 @@ typedef struct {
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
     glb_energies energies;
+    glb_ising_kernel lattice;
+    glb_ising_kernel incremental; /* takes all positions of a sweep */
+    void (*incremental_start)(const glb_sweep_data *data, int32_t chain); /* a chain's fields from its spins */
     void (*turn)(uint64_t *group, int n);
     void (*add_products)(int64_t *sum, const uint64_t *one, const uint64_t *other, int n, int kept);
     void (*event_words)(const glb_key *key, uint32_t first, uint32_t sweep_low, uint32_t chain, int64_t n,
@@ -138,6 +144,13 @@ typedef struct {
     uint8_t unused[3];
 } glb_group;
 
+/* How sums of a bit-sliced kernel are fields. */
+typedef struct {
+    int32_t n_bits;       /* planes of the sum: 3, 4 or 5 */
+    int32_t field_offset; /* field = field_scale * sum - field_offset */
+    int32_t field_scale;
+} glb_level_scale;
+
 typedef struct {
     int32_t source;       /* the first of consecutive neighbours, or -1 - where the gather list has them */
     uint16_t inverted;    /* lanes */
@@ -145,9 +158,7 @@ typedef struct {
 } glb_operation;
 
 typedef struct {
-    int32_t n_bits;       /* planes of the sum: 3, 4 or 5 */
-    int32_t field_offset; /* field = field_scale * sum - field_offset */
-    int32_t field_scale;
+    glb_level_scale levels;
     int32_t unused;
     int64_t groups;       /* where in the net, in bytes */
     int64_t operations;
@@ -188,7 +199,7 @@ typedef struct {
     int32_t unused;
 } glb_dense_net;
 
-/* The diagonal net: a unit is 64 positions. Fields and doubled weights have 1, 2 or 4 bytes (glb_field_width). */
+/* The diagonal net: a unit is 64 positions. Fields and doubled weights have 1, 2 or 4 bytes. */
 typedef struct {
     int32_t diagonal; /* its first */
     int32_t n_diagonals;
@@ -217,10 +228,52 @@ typedef struct {
     int64_t size;
 } glb_diagonals_net;
 
-/* Words before a chain's first and after its last, so that diagonals may reach beyond the ends. */
-enum { GLB_SITE_PAD = 4 };
+/* The incremental net: for each spin the positions whose fields it is in. */
+typedef struct {
+    int32_t position;
+    int32_t twice; /* 2 x weight: what the field changes by when the spin turns up */
+} glb_change;
 
-int glb_field_width(const glb_plan *plan);
+enum { GLB_BOUNDS = 128 };
+
+typedef struct {
+    int64_t dense;  /* changes are rows of `stride` values of a field's width, else lists of glb_change */
+    int64_t stride; /* fields of a chain */
+    int64_t start;  /* where in the net, in bytes: the first change of each spin */
+    int64_t terms;
+    int64_t coupled; /* for each 32 positions, whether any depends on another of them */
+    int64_t size;
+    uint64_t above[GLB_BOUNDS]; /* x from which on thresholds are at least 2^31 + j 2^24, */
+    uint64_t below[GLB_BOUNDS]; /* and up to which they are at most that */
+} glb_incremental_net;
+
+/* The lattice net: a group is a vector of positions, cut where colours end. Its masks are vectors: positions that belong
+ * to it, planes of what sums start from, and for each operation the positions that have a neighbour at its distance and
+ * those where the coupling is negative. */
+typedef struct {
+    int32_t word;      /* its first */
+    int32_t count[5];  /* operations by plane */
+    int64_t operation; /* its first; they are sorted by plane */
+    int64_t mask;      /* its first word */
+} glb_lattice_group;
+
+typedef struct {
+    int32_t distance; /* neighbour less position */
+} glb_lattice_operation;
+
+typedef struct {
+    glb_level_scale levels;
+    int32_t unused;
+    int64_t groups; /* where in the net, in bytes */
+    int64_t operations;
+    int64_t masks;
+    int64_t colour_group; /* the first group of each colour */
+    int64_t size;
+} glb_lattice_net;
+
+/* Words before a chain's first and after its last, so that vectors and diagonals may reach beyond the ends. */
+enum { GLB_SITE_PAD = 32 };
+
 glb_diagonals_net glb_diagonals_net_fill(const glb_ising *program, const glb_plan *plan, const glb_diagonals_net *head,
                                          uint8_t *net);
 
@@ -234,6 +287,13 @@ glb_wide_net glb_wide_net_head(const glb_ising *program);
 void glb_wide_net_fill(const glb_ising *program, const glb_plan *plan, uint8_t *net);
 glb_dense_net glb_dense_net_head(const glb_ising *program, const glb_traits *traits);
 void glb_dense_net_fill(const glb_ising *program, const glb_traits *traits, uint8_t *net);
+
+glb_lattice_net glb_lattice_net_fill(const glb_ising *program, const glb_traits *traits, const glb_plan *plan,
+                                     const glb_lattice_net *head, uint8_t *net);
+int glb_incremental_is_dense(const glb_ising *program);
+glb_incremental_net glb_incremental_net_head(const glb_ising *program, const glb_plan *plan);
+void glb_incremental_net_fill(const glb_ising *program, const glb_plan *plan, uint8_t *net);
+void glb_incremental_fill(const glb_incremental_net *net, const glb_plan *plan, uint64_t b, int32_t cut[2][256]);
 
 /* Groups of four positions from the first to the last that have a neighbour of four .. four + 3. */
 void glb_dense_range(const glb_ising *program, int32_t four, int32_t *begin, int32_t *end);

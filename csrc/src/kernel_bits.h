@@ -168,7 +168,7 @@ GLB_INLINE void bits_block(const glb_sweep_data *data, const glb_part *part, int
 }
 
 static void bits_kernel(const glb_sweep_data *data, const glb_part *part) {
-    int n_bits = ((const glb_bits_net *)(const void *)data->net)->n_bits;
+    int n_bits = ((const glb_bits_net *)(const void *)data->net)->levels.n_bits;
     for (int32_t number = part->first; number < part->last; number++) {
 #define GLB_CASE(W)                                                                                                    \
     case W:                                                                                                            \

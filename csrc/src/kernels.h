@@ -2,6 +2,7 @@
 #include "dits.h"
 #include "ising.h"
 #include "simd.h"
+#include "state.h"
 
 #include "decide.h"
 #include "kernel_bits.h"
@@ -9,8 +10,10 @@
 #include "kernel_energies.h"
 #include "kernel_events.h"
 #include "kernel_exact.h"
+#include "kernel_incremental.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
+#include "kernel_lattice.h"
 #include "kernel_moments.h"
 #include "kernel_sites.h"
 #if GLB_VECTOR_BYTES > 4
@@ -33,6 +36,9 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .dit_words = dit_words,
                                  .independent = independent_kernel,
                                  .energies = energies_of_word,
+                                 .lattice = lattice_kernel,
+                                 .incremental = incremental_kernel,
+                                 .incremental_start = incremental_start,
                                  .turn = turn,
                                  .add_products = add_products,
                                  .event_words = event_words,

@@ -118,7 +118,7 @@ glb_bits_net glb_bits_net_fill(const glb_ising *program, const glb_traits *trait
             n_groups++;
         }
     }
-    glb_bits_net result = {.n_bits = n_bits, .field_offset = (int32_t)traits->sum, .field_scale = 3 - (int32_t)scale};
+    glb_bits_net result = {.levels = {n_bits, (int32_t)traits->sum, 3 - (int32_t)scale}};
     result.groups = (int64_t)sizeof result;
     result.operations = result.groups + n_groups * (int64_t)sizeof(glb_group);
     result.gather = result.operations + n_operations * (int64_t)sizeof(glb_operation);

@@ -49,11 +49,9 @@ static void put_value(uint8_t *at, int width, int64_t index, int32_t value) {
     }
 }
 
-int glb_field_width(const glb_plan *plan) { return plan->sum < 64 ? 1 : plan->sum <= INT16_MAX ? 2 : 4; }
-
 glb_diagonals_net glb_diagonals_net_fill(const glb_ising *program, const glb_plan *plan, const glb_diagonals_net *head,
                                          uint8_t *net) {
-    int width = glb_field_width(plan);
+    int width = plan->width;
     int64_t n_units = round_up(program->n_sites, UNIT) / UNIT;
     int32_t n_diagonals = 0;
     int32_t n_off = 0;

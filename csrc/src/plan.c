@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "events.h"
-#include "ising.h"
 #include "moves.h"
+#include "state.h"
 
 enum { MAX_LEVELS = 32, CACHE_BYTES = 1 << 19, ROWS_BEYOND = 64, MOST_ENTRIES = 1 << 27, MOST_SLOTS = 1 << 30 };
 
@@ -81,7 +81,7 @@ int32_t glb_ising_grain(const glb_plan *plan) {
     if (plan->kernel == GLB_KERNEL_DIAGONALS) {
         return 64;
     }
-    if (plan->kernel == GLB_KERNEL_INDEPENDENT) {
+    if (plan->kernel == GLB_KERNEL_INDEPENDENT || plan->kernel == GLB_KERNEL_LATTICE) {
         return 32 * glb_kernels_of(plan->isa)->vector_words;
     }
     return plan->kernel == GLB_KERNEL_BITS ? glb_kernels_of(plan->isa)->vector_words / plan->words : 1;
@@ -113,6 +113,11 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
         return replica && one_heat && kernels->dense != NULL && traits->max_weight <= INT16_MAX && traits->slots <= MOST_SLOTS;
     case GLB_KERNEL_SITES:
         return !replica;
+    case GLB_KERNEL_LATTICE:
+        return !replica && run->moves_every == 0 && run->chain_field == NULL && glb_levels(traits) <= MAX_LEVELS &&
+               program->row_start[program->n_sites] <= MOST_ENTRIES;
+    case GLB_KERNEL_INCREMENTAL: /* a state that comes from another chain has other fields */
+        return !replica && run->moves_every == 0 && program->row_start[program->n_sites] <= MOST_ENTRIES;
     case GLB_KERNEL_INDEPENDENT:
         return !replica && program->row_start[program->n_sites] == 0 && run->chain_field == NULL && run->n_b == 1;
     case GLB_KERNEL_DIAGONALS:
@@ -128,19 +133,34 @@ static int is_dense(const glb_ising *program, const glb_traits *traits) {
     return passes * traits->slots <= 4 * program->row_start[program->n_sites];
 }
 
+/* Whether a kernel that fits may also be fast. */
+static int suits(const glb_ising *program, const glb_traits *traits, const glb_run *run, int kernel) {
+    int64_t entries = program->row_start[program->n_sites];
+    switch (kernel) {
+    case GLB_KERNEL_DENSE:
+        return is_dense(program, traits);
+    case GLB_KERNEL_LATTICE: /* each neighbour out of line costs a vector an operation of its own */
+        return !glb_incremental_is_dense(program) && 8 * traits->in_line >= 7 * entries;
+    case GLB_KERNEL_DIAGONALS:
+        return !glb_incremental_is_dense(program) && 2 * traits->in_line >= entries;
+    case GLB_KERNEL_INCREMENTAL: /* threads cannot share a chain's fields */
+        return run->n_threads <= run->n_chains;
+    default:
+        return 1;
+    }
+}
+
 static int choose_kernel(const glb_ising *program, const glb_traits *traits, const glb_run *run,
                          const glb_plan *plan) {
-    static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_DIAGONALS, GLB_KERNEL_SITES,
-                                        GLB_KERNEL_BITS,        GLB_KERNEL_BYTES,     GLB_KERNEL_FILTER,
+    static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_LATTICE, GLB_KERNEL_DIAGONALS,
+                                        GLB_KERNEL_INCREMENTAL, GLB_KERNEL_SITES,   GLB_KERNEL_DENSE,
+                                        GLB_KERNEL_BITS,        GLB_KERNEL_BYTES,   GLB_KERNEL_FILTER,
                                         GLB_KERNEL_EXACT,       GLB_KERNEL_EVENTS};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
     }
-    if (is_dense(program, traits) && fits(program, traits, run, plan, GLB_KERNEL_DENSE)) {
-        return GLB_KERNEL_DENSE;
-    }
     for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
-        if (fits(program, traits, run, plan, fastest_first[i])) {
+        if (fits(program, traits, run, plan, fastest_first[i]) && suits(program, traits, run, fastest_first[i])) {
             return fastest_first[i];
         }
     }
@@ -176,14 +196,15 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
             return rc;
         }
     }
+    plan->width = plan->sum < 64 ? 1 : plan->sum <= INT16_MAX ? 2 : 4;
     plan->kernel = choose_kernel(program, traits, run, plan);
     if (plan->kernel < 0) {
         return plan->kernel;
     }
     int64_t n_words = plan->lanes / 32 * run->n_chains; /* of free bits */
     plan->state_bytes = plan->lanes * run->n_chains;
-    if (plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT) {
-        plan->rows = round_up(n, plan->kernel == GLB_KERNEL_DIAGONALS ? 64 : 512) / 32 + 2 * GLB_SITE_PAD;
+    if (has_padded_rows(plan)) {
+        plan->rows = round_up(n, 512) / 32 + 2 * GLB_SITE_PAD;
         n_words = plan->rows * run->n_chains;
         plan->state_bytes = 4 * n_words;
     }
@@ -214,6 +235,9 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     if (plan->kernel == GLB_KERNEL_DIAGONALS && run->chain_field != NULL) {
         plan->scratch_bytes += 4 * round_up(n, 64) * run->n_chains;
     }
+    if (plan->kernel == GLB_KERNEL_INCREMENTAL) {
+        plan->scratch_bytes += (plan->width == 4 ? 4 : 2) * round_up(n, 64) * run->n_chains;
+    }
     if (plan->kernel == GLB_KERNEL_DENSE) {
         int few = run->first_chain % 32 + (int64_t)run->n_chains <= 16;
         plan->byte_vectors = few ? 1 : 2 * plan->words;
@@ -238,6 +262,10 @@ int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, 
         return glb_dense_net_head(program, traits).size;
     case GLB_KERNEL_DIAGONALS:
         return glb_diagonals_net_fill(program, plan, NULL, NULL).size;
+    case GLB_KERNEL_LATTICE:
+        return glb_lattice_net_fill(program, traits, plan, NULL, NULL).size;
+    case GLB_KERNEL_INCREMENTAL:
+        return glb_incremental_net_head(program, plan).size;
     default:
         return 0;
     }
@@ -257,6 +285,13 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
         memset(net, 0, (size_t)head.size);
         memcpy(net, &head, sizeof head);
         glb_diagonals_net_fill(program, plan, &head, net);
+    } else if (plan->kernel == GLB_KERNEL_LATTICE) {
+        glb_lattice_net head = glb_lattice_net_fill(program, traits, plan, NULL, NULL);
+        memset(net, 0, (size_t)head.size);
+        memcpy(net, &head, sizeof head);
+        glb_lattice_net_fill(program, traits, plan, &head, net);
+    } else if (plan->kernel == GLB_KERNEL_INCREMENTAL) {
+        glb_incremental_net_fill(program, plan, net);
     }
     return GLB_OK;
 }

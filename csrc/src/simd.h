@@ -12,8 +12,10 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define GLB_INLINE static inline __attribute__((always_inline))
+#define GLB_RESTRICT __restrict__
 #else
 #define GLB_INLINE static inline
+#define GLB_RESTRICT restrict
 #endif
 
 enum { V = GLB_VECTOR_BYTES / 4 }; /* 32-bit words in a vector */
@@ -113,6 +115,19 @@ static void first_plane(const glb_key *key, uint32_t a, uint32_t da, uint32_t c,
         store(lane, x[0]);
         memcpy(out + i, lane, 4 * (size_t)(n - i < V ? n - i : V));
     }
+}
+
+/* The number of the lowest bit that is set; there is one. */
+GLB_INLINE int glb_lowest_bit(uint32_t x) {
+#if defined(__GNUC__) || defined(__clang__)
+    return __builtin_ctz(x);
+#else
+    int i = 0;
+    while (!((x >> i) & 1u)) {
+        i++;
+    }
+    return i;
+#endif
 }
 
 /* Four planes of random words: counters (a, sweep, c, g). */

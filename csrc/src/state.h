@@ -13,10 +13,16 @@ static inline int has_bits(const glb_plan *plan) {
     return plan->kernel != GLB_KERNEL_SITES && plan->kernel != GLB_KERNEL_EVENTS;
 }
 
+/* Site planes whose chains are rows of words with room around them. */
+static inline int has_padded_rows(const glb_plan *plan) {
+    return plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT ||
+           plan->kernel == GLB_KERNEL_INCREMENTAL || plan->kernel == GLB_KERNEL_LATTICE;
+}
+
 /* Where a word of 32 lanes lies: `word` of row `row`, a position of replica planes or a chain of site planes. */
 static inline int64_t word_at(const glb_plan *plan, int64_t row, int64_t word) {
     int64_t W = plan->words;
-    if (plan->kernel == GLB_KERNEL_DIAGONALS || plan->kernel == GLB_KERNEL_INDEPENDENT) {
+    if (has_padded_rows(plan)) {
         return plan->rows * row + GLB_SITE_PAD + word;
     }
     return plan->kernel == GLB_KERNEL_SITES ? plan->lanes / 32 * row + word

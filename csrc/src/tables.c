@@ -4,10 +4,10 @@
 #include "ising.h"
 
 /* Which levels have a 1 in each plane of their threshold. */
-static void fill_pick(const glb_bits_net *net, uint64_t b, uint8_t pick[32][8]) {
+static void fill_pick(const glb_level_scale *levels, uint64_t b, uint8_t pick[32][8]) {
     memset(pick, 0, 32 * 8);
-    for (int level = 0; level < 1 << net->n_bits; level++) {
-        uint32_t threshold = glb_threshold(net->field_scale * level - net->field_offset, b);
+    for (int level = 0; level < 1 << levels->n_bits; level++) {
+        uint32_t threshold = glb_threshold(levels->field_scale * level - levels->field_offset, b);
         for (int plane = 0; plane < 32; plane++) {
             pick[plane][level / 4] |= (uint8_t)(((threshold >> (31 - plane)) & 1u) << (level % 4));
         }
@@ -78,7 +78,10 @@ void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_he
     heat->b = b;
     switch (plan->kernel) {
     case GLB_KERNEL_BITS:
-        fill_pick((const void *)net, b, heat->pick);
+        fill_pick(&((const glb_bits_net *)(const void *)net)->levels, b, heat->pick);
+        break;
+    case GLB_KERNEL_LATTICE:
+        fill_pick(&((const glb_lattice_net *)(const void *)net)->levels, b, heat->pick);
         break;
     case GLB_KERNEL_DIAGONALS:
         if (plan->sum < 64) {
@@ -86,6 +89,9 @@ void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_he
         } else {
             fill_filter(plan->sum, b, &heat->filter);
         }
+        break;
+    case GLB_KERNEL_INCREMENTAL:
+        glb_incremental_fill((const void *)net, plan, b, heat->cut);
         break;
     case GLB_KERNEL_BYTES:
         fill_top(b, heat->top);

@@ -89,8 +89,44 @@ static void test_bracket(void) {
     }
 }
 
+/* The cuts by the upper byte of u: fields beyond them are decided whatever the lower bytes are, and few others are left:
+ * those whose threshold lies about where the byte is. All fields of small sums, those around the cuts of large ones. */
+static void test_cuts(void) {
+    static const int64_t sums[] = {0, 1, 5, 63, 32767, 200000, (1 << 30) - 1};
+    for (size_t s = 0; s < sizeof sums / sizeof sums[0]; s++) {
+        for (int shift = -1; shift < 63; shift += 1 + (int)(random_u64() % 3)) {
+            uint64_t b = shift < 0 ? 0 : (UINT64_C(1) << shift) | (random_u64() & ((UINT64_C(1) << shift) - 1));
+            int32_t cuts[512];
+            int64_t wrong = 0;
+            int64_t loose = 0;
+            glb_test_cuts(sums[s], b, cuts);
+            for (int byte = 0; byte < 256; byte++) {
+                int32_t down = cuts[byte];
+                int32_t up = cuts[256 + byte];
+                int64_t n = sums[s] <= 63 ? 2 * sums[s] + 1 : 30;
+                for (int64_t i = 0; i < n; i++) {
+                    int64_t field = i - sums[s];
+                    if (sums[s] > 63) {
+                        int64_t near = (i % 2 ? down : up) + (int64_t)random_int(-9, 9);
+                        field = i < 20 ? near : random_int(-(int32_t)sums[s], (int32_t)sums[s]);
+                        field = field > sums[s] ? sums[s] : field < -sums[s] ? -sums[s] : field;
+                    }
+                    uint64_t threshold = glb_test_threshold((int32_t)field, b);
+                    uint64_t from = (uint64_t)byte << 24;
+                    uint64_t to = from + (1 << 24);
+                    wrong += (field > up && threshold < to) || (field <= down && threshold > from);
+                    loose += field > down && field <= up && (threshold > to + 16 || threshold + 16 < from);
+                }
+            }
+            CHECK(wrong == 0 && loose == 0, "%d fields are decided too early, %d too late, sum %d, b %llu", (int)wrong,
+                  (int)loose, (int)sums[s], (unsigned long long)b);
+        }
+    }
+}
+
 void test_contract(void) {
     test_threefry();
     test_threshold();
     test_bracket();
+    test_cuts();
 }

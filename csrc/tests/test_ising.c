@@ -260,6 +260,13 @@ static void ising_shard(const struct ising_job *job, int first, int n, int isa, 
     free(net);
 }
 
+/* Whether fields have at most 32 levels, and chains none of their own. */
+static int fits_lattice(const struct ising_job *job) {
+    glb_traits traits;
+    return glb_ising_check(&job->program, &traits) == GLB_OK && job->chain_field == NULL &&
+           (traits.one_parity ? 1 : 2) * traits.sum < 32;
+}
+
 /* The whole job and shards of it, on every instruction set, kernel and 1 to 3 threads. */
 static void ising_everywhere(const struct ising_job *job) {
     static const int shards[][2] = {{0, CHAINS}, {0, 1}, {31, 3}, {37, 30}, {33, 38}};
@@ -276,6 +283,10 @@ static void ising_everywhere(const struct ising_job *job) {
                 }
                 if (job->layout == GLB_SITE_PLANES) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_SITES, threads, parts);
+                    ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_INCREMENTAL, threads, parts);
+                }
+                if (job->layout == GLB_SITE_PLANES && fits_lattice(job)) {
+                    ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_LATTICE, threads, parts);
                 }
                 if (job->layout == GLB_SITE_PLANES && isa == GLB_ISA_AVX512ICL) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_DIAGONALS, threads, parts);
@@ -302,9 +313,13 @@ static void test_ising_runs(void) {
         {45, 2, 60, 2, 0, 0, 1, 0, (UINT64_C(1) << 32) - 4, 2},
         {72, 2, 170, 1, 0, 0, 0, 1, 1, 0},
         {45, 3, 110, 6, 0, 0, 0, 1, 1, 0},
+        {590, 3, 900, 1, 0, 1, 0, 1, 1, 0}, /* more than a vector of site planes, cut by colours */
+        {590, 2, 400, 3, 0, 0, 1, 0, 1, 0},
         {45, 4, 90, 6, 1, 1, 1, 0, 1, 3},
         {45, 3, 110, 20000, 1, 1, 0, 1, 1, 0},
         {45, 2, 60, 20000, 0, 1, 1, 0, (UINT64_C(1) << 32) - 4, 0},
+        {75, 15, 1500, 3, 0, 1, 0, 1, 1, 0}, /* dense, fields of 16 and of 32 bits */
+        {75, 15, 1500, 20000, 1, 0, 1, 0, 1, 0},
         {2, 2, 1, 3, 1, 0, 1, 1, 1, 0},
         {1, 1, 0, 3, 0, 0, 0, 0, 1, 0},
         {66, 1, 0, 30000, 1, 1, 0, 0, 1, 1},

@@ -197,11 +197,17 @@ class IsingModel:
             raise InvalidModelError("spins must be -1 or +1")
         result = np.full(len(flat), self.offset)
         result -= flat @ self.fields
-        chunk = max(1, 8_000_000 // max(1, self.n_edges))  # the products of a chunk are about 8 MB
-        columns = flat.T if len(flat) < 64 else np.ascontiguousarray(flat.T)
+        # products of some edges by some states at a time, few enough to stay in a core's cache when they become floats
+        products = 2**18
+        chunk = max(1, min(len(flat), max(256, products // max(1, self.n_edges))))
+        block = max(1, products // chunk)
         for start in range(0, len(flat), chunk):
-            part = columns[:, start : start + chunk]
-            result[start : start + chunk] -= self.couplings @ (part[self.edges[:, 0]] * part[self.edges[:, 1]])
+            columns = np.ascontiguousarray(flat[start : start + chunk].T)
+            for first in range(0, self.n_edges, block):
+                edges = slice(first, first + block)
+                spins = columns[self.edges[edges, 0]]
+                spins *= columns[self.edges[edges, 1]]
+                result[start : start + chunk] -= self.couplings[edges] @ spins
         return result.reshape(states.shape[:-1])
 
     # Constructors and conversions

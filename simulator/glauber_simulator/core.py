@@ -24,8 +24,9 @@ ISA_LEVELS: tuple[str, ...] = ("portable", "sse2", "avx2", "avx512", "avx512icl"
 AVAILABLE_ISA: tuple[str, ...] = tuple(name for k, name in enumerate(ISA_LEVELS) if lib.glb_isa_available(k))
 BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
 KERNELS: tuple[str, ...] = (
-    "auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent", "events",
-)  # fmt: skip
+    *("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent"),
+    *("events", "incremental", "lattice"),
+)
 """Ways to compute the same samples, by number."""
 MAX_THREADS = 256
 
@@ -177,12 +178,12 @@ class IsingNet(Arrays):
         self.c.edge = self.pointer("int32_t", order.position[program.edges])
         self.traits = ffi.new("glb_traits *")
         ensure(lib.glb_ising_check(self.c, self.traits))
-        self._forms: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
+        self._forms: dict[tuple[int, int, int, int], NDArray[np.uint8]] = {}
         self._planes: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def form(self, plan: Any) -> NDArray[np.uint8]:
         """The program in the form of a plan's kernel."""
-        key = (plan.kernel, plan.isa, plan.words)
+        key = (plan.kernel, plan.isa, plan.width, plan.words)
         if key not in self._forms:
             size = int(lib.glb_ising_net_bytes(self.c, self.traits, plan))
             ensure(size)

@@ -82,6 +82,8 @@ class SimulatorDriver:
             updates, flips = core.room_for_events(run.clock)
             moves += run.n_chains * (lanes + 16 * flips) + self._threads(run, program) * (32 * updates + 8 * lanes)
         net = moves + 24 * program.n_edges + 16 * program.n_sites  # the program once more, in the kernel's form
+        if run.layout == 1 and 16 * program.n_edges >= program.n_sites**2:
+            net += 4 * program.n_sites**2  # as a matrix
         return int(cells * held) + 2 * moments + dense + net
 
     def _threads(self, run: Run, program: AnyProgram) -> int:

@@ -286,7 +286,12 @@ CASES = {
         "GiB",
         "fewer chains",
     ),
-    "solve what": (lambda: gl.solve([[0, 1]], device="sim://ideal"), InvalidModelError, "list", "BQM or CQM, or a file"),
+    "solve what": (
+        lambda: gl.solve([[0, 1]], device="sim://ideal"),
+        InvalidModelError,
+        "list",
+        "BQM or CQM, or a file",
+    ),
     "solve where": (lambda: gl.solve(PAIR, device=None), InvalidModelError, "NoneType", "Device or an address"),
     "solve for how long": (lambda: gl.solve(PAIR, device="sim://ideal", budget=5), InvalidModelError, "int", "Budget"),
     "half a grid": (lambda: gl.open_device("sim://z1?width=8"), DeviceNotFoundError, "both", "height"),

@@ -140,6 +140,16 @@ def assert_same(got: Outcome, wanted: Outcome, context: object) -> None:
             np.testing.assert_array_equal(found, right, err_msg=f"{where}: {name}")
 
 
+def levels(program: AnyProgram) -> int:
+    """How many values a field can have."""
+    sums = program.weight_sum + np.abs(program.field[program.order.site])
+    return (1 if len(set((sums % 2).tolist())) == 1 else 2) * int(sums.max()) + 1
+
+
+def fits_lattice(program: AnyProgram, run: Run) -> bool:
+    return run.fields is None and levels(program) <= 32
+
+
 def assert_bodies_agree(
     program: AnyProgram,
     run: Run,
@@ -160,7 +170,10 @@ def assert_bodies_agree(
         assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
         if forced and whole.kernel.startswith("ising"):
             replica = ("exact", "filter", "dense") if isa == "avx512icl" else ("exact",)
-            for kernel in replica if run.layout == 0 else ("sites",):
+            lattice = ("lattice",) if fits_lattice(program, run) else ()
+            moves = run.exchange is not None or run.resample is not None
+            sites = ("sites",) if moves else ("sites", "incremental", *lattice)
+            for kernel in replica if run.layout == 0 else sites:
                 other = run_whole("core", program, replace(here, kernel=kernel))
                 assert other.kernel == f"ising, {kernel}"
                 assert_same(other, wanted, (context, isa, threads, kernel, "whole"))

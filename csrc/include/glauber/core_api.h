@@ -41,8 +41,10 @@ enum glb_kernel {
     GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
     GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
     GLB_KERNEL_DIAGONALS = 7,  /* site planes: 64 positions at once; AVX512ICL */
-    GLB_KERNEL_INDEPENDENT = 8, /* site planes: no edges, the program's fields at one temperature */
-    GLB_KERNEL_EVENTS = 9      /* site planes: asynchronous p-bits, and nothing else for them */
+    GLB_KERNEL_INDEPENDENT = 8,  /* site planes: no edges, the program's fields at one temperature */
+    GLB_KERNEL_EVENTS = 9,       /* site planes: asynchronous p-bits, and nothing else for them */
+    GLB_KERNEL_INCREMENTAL = 10, /* site planes: fields are kept, and changed by spins that flip */
+    GLB_KERNEL_LATTICE = 11      /* site planes: bit-sliced, fields of at most 32 levels, no fields per chain */
 };
 
 /* How a p-bit is updated. */
@@ -74,6 +76,7 @@ typedef struct {
     int64_t max_weight; /* largest |weight| */
     int64_t slots;      /* entries of a dense matrix over the program, from the first neighbour of four positions to
                          * the last */
+    int64_t in_line;    /* row entries as far from their position as one of the position before it is */
     int32_t in_order;   /* every site is its own position */
     int32_t one_parity; /* field + sum of weights is even at every site, or odd at every site */
 } glb_traits;
@@ -141,11 +144,13 @@ typedef struct {
     int32_t kernel;
     int32_t isa;
     int64_t sum;           /* largest |field| + sum |weight|, the chains' own fields included */
+    int32_t width;         /* bytes that hold every field: 1, 2 or 4; the first up to 63 */
     int64_t lanes;         /* length of a row of clamp and chain_field */
     int32_t in_order;      /* every site is its own position */
     int32_t words;         /* replica planes: words of 32 chains that lie side by side in a block */
     int32_t n_blocks;
-    int64_t rows;          /* of a block, with room for a vector to read beyond the last; diagonals: words of a chain */
+    int64_t rows;          /* of a block, with room for a vector to read beyond the last; bits of site planes: words of a
+                            * chain */
     int32_t byte_vectors;  /* dense: vectors of 16 chains in a block */
     int64_t byte_stride;   /* dense: bytes of spins as bytes, a block */
     int64_t state_bytes;
@@ -175,6 +180,7 @@ int glb_isa_available(int isa);
 void glb_test_threefry(const uint32_t key[4], const uint32_t counter[4], uint32_t out[4]);
 uint32_t glb_test_threshold(int32_t field, uint64_t b);
 uint64_t glb_test_exp2(uint64_t x);
+void glb_test_cuts(int64_t sum, uint64_t b, int32_t cuts[512]);
 void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2]);
 
 /* Checks a program whole. */
@@ -184,8 +190,8 @@ int glb_potts_check(const glb_potts *program, int64_t *sum);
 /* Checks a run against its program and chooses how to compute it. */
 int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb_run *run, glb_plan *plan);
 
-/* The program in the plan's form, the net: read-only afterwards, the same for all plans of one kernel, instruction set
- * and number of words. Returns its size in bytes, or a negative error. */
+/* The program in the plan's form, the net: read-only afterwards, the same for all plans of one kernel, instruction set,
+ * width and number of words. Returns its size in bytes, or a negative error. */
 int64_t glb_ising_net_bytes(const glb_ising *program, const glb_traits *traits, const glb_plan *plan);
 int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_plan *plan, uint8_t *net);
 
