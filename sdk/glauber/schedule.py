@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from glauber.errors import InvalidModelError
 
@@ -29,6 +29,12 @@ def _sequence(value: object) -> object:
     return tuple(value.ravel().tolist()) if isinstance(value, np.ndarray) else value
 
 
+def _ascending(betas: tuple[float, ...]) -> tuple[float, ...]:
+    if any(a >= b for a, b in itertools.pairwise(betas)):
+        raise ValueError("betas must ascend: each above the one before it")
+    return betas
+
+
 MAX_CHAINS = 2**31 - 1
 MAX_TEMPERATURES = 4096
 MAX_RATE = 64.0  # the integer table of a Poisson law of this mean has 115 entries
@@ -36,6 +42,9 @@ MAX_DELAY = 64.0
 
 Dynamics = Literal["heat bath", "metropolis"]
 Beta = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, allow_inf_nan=False)]
+AscendingBetas = Annotated[
+    tuple[Beta, ...], BeforeValidator(_sequence), Field(min_length=2), AfterValidator(_ascending)
+]
 Rate = Annotated[float, BeforeValidator(_plain), Field(strict=True, gt=0.0, le=MAX_RATE, allow_inf_nan=False)]
 Delay = Annotated[float, BeforeValidator(_plain), Field(strict=True, ge=0.0, le=MAX_DELAY, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1, le=MAX_SWEEPS)]
@@ -171,7 +180,7 @@ class TemperingSchedule(_Schedule):
     """
 
     kind: Literal["tempering"] = "tempering"
-    betas: Annotated[tuple[Beta, ...], BeforeValidator(_sequence), Field(min_length=2, max_length=MAX_TEMPERATURES)]
+    betas: Annotated[AscendingBetas, Field(max_length=MAX_TEMPERATURES)]
     """Inverse temperatures, ascending."""
     n_ladders: Chains = 1
     """Independent ladders: chains at each temperature."""
@@ -186,8 +195,6 @@ class TemperingSchedule(_Schedule):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if any(a >= b for a, b in itertools.pairwise(self.betas)):
-            raise ValueError("betas must ascend: each above the one before it")
         if self.n_chains > MAX_CHAINS:
             raise ValueError(f"{len(self.betas)} betas x {self.n_ladders} ladders are more than {MAX_CHAINS} chains")
         if self.n_sweeps > MAX_SWEEPS:
@@ -218,7 +225,7 @@ class PopulationSchedule(_Schedule):
     """
 
     kind: Literal["population"] = "population"
-    betas: Annotated[tuple[Beta, ...], BeforeValidator(_sequence), Field(min_length=2)]
+    betas: AscendingBetas
     """Inverse temperatures, ascending, such as numpy.linspace(0, 3, 101)."""
     sweeps_per_step: Count = 10
     """Sweeps at each of them."""
@@ -227,8 +234,6 @@ class PopulationSchedule(_Schedule):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if any(a >= b for a, b in itertools.pairwise(self.betas)):
-            raise ValueError("betas must ascend: each above the one before it")
         if self.n_sweeps > MAX_ANNEAL_SWEEPS:
             raise ValueError(f"{self.n_sweeps} sweeps in all are more than {MAX_ANNEAL_SWEEPS}")
         return self

@@ -12,7 +12,7 @@ from dataclasses import replace
 import glauber as gl
 import numpy as np
 import pytest
-from bodies import ISING_MODELS, THREADS, assert_bodies_agree, compiled, ising_program, run_whole
+from bodies import ISING_MODELS, SEED, THREADS, assert_bodies_agree, compiled, ising_program, run_whole
 from glauber.compile import Run, make_run, pack_spins
 from glauber.driver import Batch
 from glauber.errors import InvalidModelError, ModelNotSupportedError
@@ -49,7 +49,7 @@ def test_every_body_flips_the_same_spins(n_chains, monkeypatch):
         run = make_run(
             program,
             schedule,
-            seed=0x9E3779B97F4A7C15,
+            seed=SEED,
             clamp=clamp,
             fields=fields,
             initial=initial,

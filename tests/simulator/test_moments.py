@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bodies import compiled, every_isa, run_whole
 from glauber.compile import make_run, unpack_spins
 from glauber.model import IsingModel
 from glauber.schedule import SamplingSchedule
 from glauber_simulator import core
-
-from tests.simulator.test_identity import compiled, every_isa, run_whole
 
 
 def spread(n: int, degree: int, weights: Any) -> IsingModel:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import glauber as gl
 import numpy as np
 import pytest
-from bodies import THREADS, assert_bodies_agree, compiled, ising_program, run_whole
+from bodies import SEED, THREADS, assert_bodies_agree, compiled, ising_program, run_whole
 from glauber.compile import Run, make_run, pack_spins
 from glauber.driver import Batch, Resamplings
 from glauber.errors import InvalidModelError, ModelNotSupportedError
@@ -48,7 +48,7 @@ def test_every_body_resamples_the_same_states(n_chains, sweeps, monkeypatch):
         run = make_run(
             program,
             schedule,
-            seed=0x9E3779B97F4A7C15,
+            seed=SEED,
             clamp=clamp,
             fields=fields,
             initial=initial,

@@ -16,7 +16,7 @@ from typing import Any
 import glauber as gl
 import numpy as np
 import pytest
-from bodies import THREADS, assert_bodies_agree, compiled, every_isa, ising_program, run_whole
+from bodies import SEED, THREADS, assert_bodies_agree, compiled, every_isa, ising_program, run_whole
 from glauber.compile import Exchange, Run, make_run, pack_spins
 from glauber.driver import Batch
 from glauber.errors import InvalidModelError, ModelNotSupportedError
@@ -56,7 +56,7 @@ def tempered_run(name: str, n_temperatures: int, n_ladders: int, interval: int, 
     return make_run(
         program,
         schedule,
-        seed=0x9E3779B97F4A7C15,
+        seed=SEED,
         clamp=clamp,
         fields=fields,
         initial=initial,
