@@ -24,9 +24,13 @@ GLB_INLINE __m512i variates(const words random[RANDOM_ROWS], int site) {
     return _mm512_add_epi8(_mm512_slli_epi16(whole, 4), _mm512_shuffle_epi8(fractions, nibble));
 }
 
-static void add_sums(const void *sum, int width, int n, int64_t *energy) {
-    for (int i = 0; i < n; i++) {
-        energy[i] += 2 * (width == 2 ? ((const int16_t *)sum)[i] : ((const int32_t *)sum)[i]);
+static void add_sums(__m512i sum, int width, int64_t *energy) {
+    int16_t shorts[32];
+    int32_t ints[16];
+    memcpy(shorts, &sum, sizeof sum);
+    memcpy(ints, &sum, sizeof sum);
+    for (int i = 0; i < 64 / width; i++) {
+        energy[i] += 2 * (width == 2 ? shorts[i] : ints[i]);
     }
 }
 
@@ -165,7 +169,7 @@ GLB_INLINE void lanes_of_width(glb_lanes *lanes, int WIDTH) {
         }
         if (WIDTH < 4 && ((first + EIGHT) % FLUSH == 0 || first + EIGHT >= graph->n_sites)) {
             for (int v = 0; v < 2 * WIDTH; v++) {
-                add_sums(&r.sum[v], 2 * WIDTH, 32 / WIDTH, lanes->energy + 32 / WIDTH * v);
+                add_sums(r.sum[v], 2 * WIDTH, lanes->energy + 32 / WIDTH * v);
                 r.sum[v] = _mm512_setzero_si512();
             }
         }
