@@ -37,6 +37,8 @@ SPARSE_DEGREE = 8.0
 """Up to this mean degree two states differ in parts small enough to cross them."""
 SPACING = 1.6
 """c: temperatures are spaced so that (beta' - beta) (E - E') = c^2, which gives exchange rates of 0.2 to 0.5."""
+STALE_SWEEPS, STALE_SHARE, LOOK_SWEEPS = 2500, 2, 500
+"""Tempering begins anew after so many sweeps without gain, or this many times as long as the last gain took; by looks."""
 FRESH_SWEEPS = 1000
 DOWNHILL_SWEEPS = 3
 REHEAT_SWEEPS = (100, 180, 320, 560, 1000)
@@ -153,9 +155,26 @@ class Search:
             yield from self._reheat()
         sparse = self._degree <= SPARSE_DEGREE
         harvest = (4 if n <= SMALL_SITES else 8) if sparse else 0
-        self.lanes.set_ladder(ladder_betas(betas, total), harvest=harvest, reseed=sparse)
+        ladder = ladder_betas(betas, total)
         while True:
-            self.lanes.temper(self._left)
+            self.lanes.set_ladder(ladder, harvest=harvest, reseed=sparse)
+            yield from self._temper()
+            self.lanes.take(self._elite)
+            self._choose_elite()
+            self.lanes.start()
+            self.lanes.begin_population()
+            yield from self._anneal(betas, resample=True)
+            self.lanes.harvest()
+
+    def _temper(self) -> Generator[None, None, None]:
+        """Until nothing was gained for long: below its hottest temperature a search does not leave every valley."""
+        energy, done, gained = self.lanes.best_energy, 0, 0
+        while done - gained < max(STALE_SWEEPS, STALE_SHARE * gained):
+            part = min(self._left, LOOK_SWEEPS - done % LOOK_SWEEPS)
+            self.lanes.temper(part)
+            done += part
+            if done % LOOK_SWEEPS == 0 and self.lanes.best_energy < energy:
+                energy, gained = self.lanes.best_energy, done
             yield
 
     def _first_length(self) -> Generator[None, None, int]:
