@@ -196,9 +196,9 @@ class PottsReference:
 
     def _edge_tables(self) -> NDArray[np.int64]:
         q, couplings = self._program.n_states, self._program.edge_couplings.astype(np.int64)
-        if couplings.ndim == 1:
+        if couplings.ndim == 1 and couplings.size:  # without edges q may be large, and its square no size to ask for
             return couplings[:, None, None] * np.eye(q, dtype=np.int64)
-        return np.broadcast_to(couplings, (self._program.n_edges, q, q))
+        return couplings.reshape(self._program.n_edges, q, q)
 
     @property
     def facts(self) -> dict[str, str]:
