@@ -25,8 +25,8 @@ def solvers_table(found: dict[str, Any]) -> str:
         "# Solvers at equal time",
         "",
         f"One core of {machine_line(found)}",
-        f"`{found['command']}`: {found['seconds']:g} s for each of {found['seeds']} seeds, stopping at the target. Each"
-        " cell: hits of the target, median seconds of the hits, mean value (best value).",
+        f"`{found['command']}`: {found['seconds']:g} s for each of {found['seeds']} seeds,"
+        f" {found['peer_seeds']} for peers, stopping at the target. Each cell: hits of the target, median seconds of the hits, mean value (best value).",
         "",
         f"| problem | n | edges | target | {' | '.join(names)} |",
         f"|---|---|---|---|{'---|' * len(names)}",
@@ -42,7 +42,7 @@ def solvers_table(found: dict[str, Any]) -> str:
             when = row["median_seconds_to_target"]
             time = "" if when is None else f", {when:.2g} s"
             values = f"{sign * row['mean']:.7g} ({sign * row['best']:.7g})"
-            cells.append(f"{row['hits']}/{found['seeds']}{time}, {values}")
+            cells.append(f"{row['hits']}/{len(row['attempts'])}{time}, {values}")
         lines.append(
             f"| {problem['name']} | {problem['n']:,} | {problem['edges']:,} | {sign * problem['target']:.7g},"
             f" {problem['source']} | {' | '.join(cells)} |"

@@ -51,12 +51,37 @@ int32_t glb_lanes_width(const glb_graph *graph) {
 }
 
 int64_t glb_lanes_net_bytes(const glb_graph *graph) {
+    int width = glb_lanes_width(graph);
+    if (glb_lanes_are_dense(graph, width)) {
+        return glb_lanes_terms_at(graph) + graph->n_sites * width * glb_lanes_stride(graph, width);
+    }
     return glb_lanes_terms_at(graph) + graph->row_start[graph->n_sites] * (int64_t)sizeof(glb_lanes_term);
 }
 
-/* Crossover's numbers and states, or the kernel's masks of up to 4 bytes a lane. */
 int64_t glb_lanes_scratch_bytes(const glb_graph *graph) {
-    return GLB_LANES * glb_lanes_width(graph) * (int64_t)graph->n_sites;
+    int width = glb_lanes_width(graph);
+    int64_t size = glb_lanes_fields_at(graph, width);
+    if (glb_lanes_are_dense(graph, width)) {
+        size += 64 + ((int64_t)graph->n_sites * 8 + 63) / 64 * 64 + GLB_LANES * width * glb_lanes_stride(graph, width);
+    }
+    return size;
+}
+
+/* Rows of twice the weights, of 16 or 32 bits. */
+static void fill_rows(const glb_graph *graph, int width, uint8_t *rows) {
+    int64_t stride = glb_lanes_stride(graph, width);
+    memset(rows, 0, (size_t)(graph->n_sites * width * stride));
+    for (int32_t i = 0; i < graph->n_sites; i++) {
+        for (int64_t k = graph->row_start[i]; k < graph->row_start[i + 1]; k++) {
+            int64_t at = stride * i + graph->neighbour[k];
+            uint32_t twice = 2 * (uint32_t)graph->weight[k]; /* added, should a neighbour be listed twice */
+            if (width == 2) {
+                ((uint16_t *)(void *)rows)[at] = (uint16_t)(((uint16_t *)(void *)rows)[at] + twice);
+            } else {
+                ((uint32_t *)(void *)rows)[at] += twice;
+            }
+        }
+    }
 }
 
 int glb_lanes_net(const glb_graph *graph, uint8_t *net) {
@@ -65,6 +90,7 @@ int glb_lanes_net(const glb_graph *graph, uint8_t *net) {
         return rc;
     }
     int width = glb_lanes_width(graph);
+    int dense = glb_lanes_are_dense(graph, width);
     uint32_t mask = width == 1 ? 0xFFu : width == 2 ? 0xFFFFu : 0xFFFFFFFFu;
     uint32_t repeat = width == 1 ? 0x01010101u : width == 2 ? 0x00010001u : 1u;
     int32_t *base = (void *)net;
@@ -73,9 +99,14 @@ int glb_lanes_net(const glb_graph *graph, uint8_t *net) {
         base[i] = graph->field == NULL ? 0 : graph->field[i];
         for (int64_t k = graph->row_start[i]; k < graph->row_start[i + 1]; k++) {
             base[i] -= graph->weight[k];
-            terms[k].neighbour = graph->neighbour[k];
-            terms[k].twice = (2 * (uint32_t)graph->weight[k] & mask) * repeat;
+            if (!dense) {
+                terms[k].neighbour = graph->neighbour[k];
+                terms[k].twice = (2 * (uint32_t)graph->weight[k] & mask) * repeat;
+            }
         }
+    }
+    if (dense) {
+        fill_rows(graph, width, net + glb_lanes_terms_at(graph));
     }
     return GLB_OK;
 }

@@ -25,6 +25,39 @@ static inline int64_t glb_lanes_terms_at(const glb_graph *graph) {
     return ((int64_t)graph->n_sites * 4 + 63) / 64 * 64;
 }
 
+/* Dense graphs have rows of twice the weights of all sites in place of terms, and keep every lane's fields in the
+ * scratch. It pays where a site has neighbours enough: adding up a field takes one operation for each of them, a flip one
+ * for every site, but few flip. */
+enum { GLB_MOST_DENSE = 4096 };
+
+static inline int glb_lanes_are_dense(const glb_graph *graph, int width) {
+    int64_t n = graph->n_sites;
+    return width > 1 && n <= GLB_MOST_DENSE && 3 * graph->row_start[n] >= n * n;
+}
+
+/* Numbers in a row: whole vectors, and one more, so that rows of one site do not all fall into one line of the cache. */
+static inline int64_t glb_lanes_stride(const glb_graph *graph, int width) {
+    int64_t per_vector = 64 / width;
+    return (graph->n_sites + per_vector - 1) / per_vector * per_vector + per_vector;
+}
+
+typedef struct {
+    int32_t *made;   /* 0 at first */
+    uint64_t *spins; /* that the fields belong to */
+    uint8_t *fields; /* [lane][site] */
+} glb_lanes_fields;
+
+/* What else is in the scratch: crossover's numbers and states, or masks of lanes. */
+static inline int64_t glb_lanes_fields_at(const glb_graph *graph, int width) {
+    return (GLB_LANES * width * (int64_t)graph->n_sites + 63) / 64 * 64;
+}
+
+static inline glb_lanes_fields glb_lanes_fields_of(const glb_lanes *lanes, int width) {
+    uint8_t *at = lanes->scratch + glb_lanes_fields_at(lanes->graph, width);
+    int64_t spins = ((int64_t)lanes->graph->n_sites * 8 + 63) / 64 * 64;
+    return (glb_lanes_fields){(int32_t *)(void *)at, (uint64_t *)(void *)(at + 64), at + 64 + spins};
+}
+
 /* One sweep of all lanes over all sites in order. energy is each lane's, doubled changes included. */
 typedef void (*glb_lanes_kernel)(glb_lanes *lanes, int width);
 

@@ -38,7 +38,7 @@ SPARSE_DEGREE = 8.0
 SPACING = 1.6
 """c: temperatures are spaced so that (beta' - beta) (E - E') = c^2, which gives exchange rates of 0.2 to 0.5."""
 STALE_SWEEPS, STALE_SHARE, LOOK_SWEEPS = 2500, 2, 500
-"""Tempering begins anew after so many sweeps without gain, or this many times as long as the last gain took; by looks."""
+"""Tempering begins anew after so many sweeps without gain, or this many times as long as the last gain took."""
 FRESH_SWEEPS = 1000
 DOWNHILL_SWEEPS = 3
 REHEAT_SWEEPS = (100, 180, 320, 560, 1000)

@@ -314,11 +314,11 @@ def potts_session(q: int) -> reference.PottsReference:
     return reference.PottsReference(program, make_run(program, SamplingSchedule(), seed=0))
 
 
-def check_total_variation(q: int, field: NDArray[Any], allowed: NDArray[np.bool_], b: int) -> float:
+def check_total_variation(q: int, field: NDArray[np.int64], allowed: NDArray[np.bool_], b: int) -> float:
     """The exact distance of what is drawn from what was asked is within the bound; returns the distance.
 
-    The bound is derived in docs/decisions/0012: with w_k = 2^L 2^(-x_k), L = 31 or 62 less ceil(log2 q), S = sum w_k and
-    D = q + 2.02 2^-31 S it is D / (S - D) + q 2^-33.
+    The bound is derived in docs/decisions/0012: with w_k = 2^L 2^(-x_k), L = 31 or 62 less ceil(log2 q), S = sum w_k
+    and D = q + 2.02 2^-31 S it is D / (S - D) + q 2^-33.
     """
     rng, session = np.random.default_rng(q), potts_session(q)
     bits = (q - 1).bit_length()
@@ -366,7 +366,7 @@ def test_potts_draws_stay_within_the_derived_total_variation(q):
 @pytest.mark.parametrize("q", [512, 4096, 50_257])
 @pytest.mark.parametrize("gap", [9, 16, 20, 30, 45])
 def test_one_high_peak_does_not_swallow_the_other_states(q, gap):
-    """A peak 2^gap above all others: weights of 32 bits would cut the others to nothing, and lose all of their share."""
+    """A peak 2^gap above all others: weights of 32 bits would cut the others to nothing and lose their share."""
     field = np.zeros(q, dtype=np.int64)
     field[q // 3] = gap
     distance = check_total_variation(q, field, np.ones(q, dtype=np.bool_), 2**32)

@@ -161,6 +161,31 @@ def test_every_instruction_set_and_cut_gives_the_same_search(isa, width, fields)
     assert energy_of(*problem, found[0]) == found[1] <= found[3].min()
 
 
+@pytest.mark.parametrize("largest", [500, 900_000])
+@pytest.mark.parametrize("isa", core.AVAILABLE_ISA)
+def test_a_dense_graph_is_searched_as_any_other(isa, largest):
+    """Its fields are kept. The same graph beside 120 lonely sites is not dense: fields are added up for each decision.
+
+    48 sites are whole groups of eight, so the random numbers are the same.
+    """
+    n, beta = 48, 3.0 / largest
+    edges, weights = random_graph(n, 1000, largest, 5)
+    found = []
+    for size, level in ((n, isa), (n + 120, "portable")):
+        lanes = Lanes(IntegerGraph.from_edges(size, edges, weights), beta / 8, 77, 1, core.isa_number(level))
+        lanes.begin_population()
+        lanes.anneal(np.geomspace(beta / 8, beta, 21), resample=True)
+        lanes.set_ladder(tuple(np.geomspace(beta / 8, beta, 10).tolist()), harvest=0, reseed=False)
+        lanes.temper(30)
+        warm = lanes.energies(), lanes.best[:n], lanes.states()[:, :n]
+        lanes.restart()  # spins that change behind the kernel's back
+        lanes.anneal(np.full(5, beta / 4), resample=False)
+        found.append((*warm, lanes.energies(), lanes.states()[:, :n]))
+        np.testing.assert_array_equal(energy_of(edges, weights, 0, found[-1][-1]), np.sort(lanes.energies()))
+    for dense, sparse in zip(*found, strict=True):
+        np.testing.assert_array_equal(dense, sparse)
+
+
 @pytest.mark.parametrize("isa", core.AVAILABLE_ISA)
 def test_energies_of_many_sites_are_flushed_in_time(isa):
     """600 sites whose gains have the largest size that their width allows."""
