@@ -26,7 +26,8 @@ def solvers_table(found: dict[str, Any]) -> str:
         "",
         f"One core of {machine_line(found)}",
         f"`{found['command']}`: {found['seconds']:g} s for each of {found['seeds']} seeds,"
-        f" {found['peer_seeds']} for peers, stopping at the target. Each cell: hits of the target, median seconds of the hits, mean value (best value).",
+        f" {found['peer_seeds']} for peers, stopping at the target."
+        " Each cell: hits of the target, median seconds of the hits, mean value (best value).",
         "",
         f"| problem | n | edges | target | {' | '.join(names)} |",
         f"|---|---|---|---|{'---|' * len(names)}",

@@ -11,6 +11,7 @@ A search of so many sweeps is the same on every instruction set and however it i
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Generator, Iterator
@@ -38,7 +39,8 @@ SPARSE_DEGREE = 8.0
 SPACING = 1.6
 """c: temperatures are spaced so that (beta' - beta) (E - E') = c^2, which gives exchange rates of 0.2 to 0.5."""
 STALE_SWEEPS, STALE_SHARE, LOOK_SWEEPS = 2500, 2, 500
-"""Tempering begins anew after so many sweeps without gain, or this many times as long as the last gain took."""
+"""Tempering begins anew after so many sweeps without gain, times `luby`, or this many times as long as the last gain
+took. It is looked at every so many sweeps."""
 FRESH_SWEEPS = 1000
 DOWNHILL_SWEEPS = 3
 REHEAT_SWEEPS = (100, 180, 320, 560, 1000)
@@ -47,6 +49,16 @@ REHEAT_FROM = (0.23, 0.5)
 REHEATS_WITHOUT_GAIN = 3
 _DRAW_PLAN = 6  # the fourth word of the solver's counters; the core uses 0 to 5
 _PURPOSE_SOLVE = 6
+
+
+def luby(number: int) -> int:
+    """1, 1, 2, 1, 1, 2, 4, 1, 1, 2, ...: as many short rounds as long ones take, so no length is far from the best.
+
+    Luby, Sinclair and Zuckerman, Inf. Process. Lett. 47 (1993): within a logarithm of the best restart strategy.
+    """
+    while number & (number + 1):  # not 2^k - 1
+        number -= 2 ** (number.bit_length() - 1) - 1
+    return (number + 1) // 2
 
 
 def ladder_betas(betas: NDArray[np.float64], energies: NDArray[np.float64]) -> tuple[float, ...]:
@@ -156,9 +168,9 @@ class Search:
         sparse = self._degree <= SPARSE_DEGREE
         harvest = (4 if n <= SMALL_SITES else 8) if sparse else 0
         ladder = ladder_betas(betas, total)
-        while True:
+        for number in itertools.count(1):
             self.lanes.set_ladder(ladder, harvest=harvest, reseed=sparse)
-            yield from self._temper()
+            yield from self._temper(STALE_SWEEPS * luby(number))
             self.lanes.take(self._elite)
             self._choose_elite()
             self.lanes.start()
@@ -166,10 +178,10 @@ class Search:
             yield from self._anneal(betas, resample=True)
             self.lanes.harvest()
 
-    def _temper(self) -> Generator[None, None, None]:
+    def _temper(self, patience: int) -> Generator[None, None, None]:
         """Until nothing was gained for long: below its hottest temperature a search does not leave every valley."""
         energy, done, gained = self.lanes.best_energy, 0, 0
-        while done - gained < max(STALE_SWEEPS, STALE_SHARE * gained):
+        while done - gained < max(patience, STALE_SHARE * gained):
             part = min(self._left, LOOK_SWEEPS - done % LOOK_SWEEPS)
             self.lanes.temper(part)
             done += part

@@ -11,7 +11,7 @@ from glauber.driver import OptimiseRequest
 from glauber.errors import InvalidModelError
 from glauber_simulator import core
 from glauber_simulator.lanes import LANES, IntegerGraph, Lanes, Presolved, enumerate_states
-from glauber_simulator.optimise import ladder_betas, optimise
+from glauber_simulator.optimise import ladder_betas, luby, optimise
 
 WIDTHS = {1: 3, 2: 2_000, 4: 900_000}
 """Bytes of a gain, and weights that ask for so many."""
@@ -118,6 +118,10 @@ def test_unsound_graphs_are_refused(rows, neighbour, weight, problem):
     graph = IntegerGraph(np.array(rows), np.array(neighbour, np.int32), np.array(weight, np.int32), None)
     with pytest.raises(InvalidModelError, match=problem):
         Presolved(graph, None)
+
+
+def test_rounds_follow_lubys_sequence():
+    assert [luby(number) for number in range(1, 17)] == [1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8, 1]
 
 
 def lanes_of(width, isa, *, n=45, seed=11, fields=False):
