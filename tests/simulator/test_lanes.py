@@ -326,14 +326,20 @@ class JumpingClock:
 def test_a_budget_in_sweeps_gives_one_state_however_time_goes(monkeypatch, torus_sites):
     """Lattices have many states of equal energy: which one is found must not depend on when it is looked at."""
     monkeypatch.setattr("glauber_simulator.optimise.TORUS_SITES", torus_sites)
+    monkeypatch.setattr("glauber_simulator.optimise.STALE_SWEEPS", 150)
+    monkeypatch.setattr("glauber_simulator.optimise.LOOK_SWEEPS", 50)
+    starts, start = [], Lanes.start
+    monkeypatch.setattr(Lanes, "start", lambda lanes: (starts.append(lanes.sweeps), start(lanes))[1])
     at = np.arange(400).reshape(20, 20)
     edges = np.concatenate([np.stack([at.ravel(), np.roll(at, -1, axis).ravel()], axis=1) for axis in (0, 1)])
     weights = np.random.default_rng(5).choice([-1, 1], len(edges)).astype(np.int32)
     found = []
     for seed in range(6):
         monkeypatch.setattr("glauber_simulator.optimise.time", JumpingClock(seed))
-        *_, last = optimise(request(400, edges.astype(np.int32), weights, sweeps=64 * 3000))
+        *_, last = optimise(request(400, edges.astype(np.int32), weights, sweeps=64 * 4000))
         found.append((last.state, last.others()))
+    assert len(starts) == 6 * len(set(starts)), "a round began at another sweep"
+    assert len(set(starts)) > 3 + (torus_sites > 400)  # three more first anneals, and rounds that began anew
     for state, others in found[1:]:
         np.testing.assert_array_equal(state, found[0][0])
         np.testing.assert_array_equal(others, found[0][1])
