@@ -19,16 +19,12 @@ import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import compile_program, step_of
 from glauber.testing import ExactLaw
-from numpy.typing import NDArray
-from scipy.stats import chi2, ncx2
+from laws import POWER, Law, power_against
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not; benchmarks.mutation_score does too
 faulty: Any = importlib.import_module("faulty")
 
 PROGRAM: Any = compile_program(faulty.MODEL, step_of(faulty.MODEL, faulty.spec()))
-
-POWER = 0.99
-Law = NDArray[np.float64]
 
 
 @pytest.mark.parametrize("name", faulty.RIGHT)
@@ -77,14 +73,6 @@ def test_the_script_prints_the_whole_table(tmp_path):
 
 
 # Power
-
-
-def power_against(wrong: Law, right: Law, n: int) -> float:
-    """The probability that chi_square at ALPHA notices that n samples come from `wrong` instead of `right`."""
-    rare = right * n < 10  # chi_square pools these
-    a, b = np.append(wrong[~rare], wrong[rare].sum()), np.append(right[~rare], right[rare].sum())
-    distance = n * float(((a - b) ** 2 / b).sum())
-    return float(ncx2.sf(chi2.isf(faulty.ALPHA, len(b) - 1), len(b) - 1, distance))
 
 
 def law_of(model: Any, beta: float, clamp: dict[int, int]) -> Law:
