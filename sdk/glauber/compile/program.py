@@ -176,6 +176,8 @@ def _key(model: Model, step: Step) -> str:
 
 def _row_sums(order: Order, magnitudes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum over each row of the magnitudes of its entries, by position."""
+    if magnitudes.size == 0:
+        return np.zeros(len(order.site), dtype=np.int64)
     running = np.concatenate([[0], np.cumsum(magnitudes, dtype=np.int64)])
     return np.diff(running[order.row_start])
 
@@ -230,11 +232,7 @@ def compile_program(model: Model, step: Step) -> AnyProgram:
     order = order_of(model.graph_key, model.n_sites, model.edges)
     field = to_steps(model.fields, step.step, step.field_multiple, step.field_limit)
     couplings = to_steps(model.couplings, step.step, step.weight_multiple, step.weight_limit, sign_only=step.sign_only)
-    asked, programmed = model.fields.ravel(), field.ravel()
-    if couplings.size:
-        asked = np.concatenate([model.couplings.ravel(), asked])
-        programmed = np.concatenate([couplings.ravel(), programmed])
-    report = make_report(asked, programmed * np.float64(step.step), step)
+    report = make_report([(model.couplings, couplings), (model.fields, field)], step)
     if isinstance(model, PottsModel):
         return _potts(model, order, couplings, field, step, report)
     weight = couplings[order.row_edge]

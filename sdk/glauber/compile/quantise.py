@@ -7,6 +7,7 @@ is scaled down and beta up when the caller asks for that.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -231,18 +232,30 @@ def with_fields(
     return replace(report, largest_error=most, exact=exact)
 
 
-def make_report(asked: NDArray[np.float64], programmed: NDArray[np.float64], step: Step) -> QuantisationReport:
-    """Errors of the programmed coefficients against the asked ones, both flat and in the model's units."""
-    error = programmed - asked
-    unit = largest(asked) or 1.0  # so that squares neither overflow nor vanish
-    relative, scaled = error / unit, asked / unit
-    power = float(scaled @ scaled)
+def make_report(parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int32]]], step: Step) -> QuantisationReport:
+    """Errors of the programmed coefficients, in steps, against the asked ones, in the model's units."""
+    flat = [(asked.reshape(-1), steps.reshape(-1)) for asked, steps in parts]
+    unit = max(largest(asked) for asked, _ in flat) or 1.0  # so that squares neither overflow nor vanish
+    most, squares, power, product, count, exact = 0.0, 0.0, 0.0, 0.0, 0, True
+    for asked, steps in flat:
+        count += asked.size
+        for start in range(0, asked.size, BLOCK):
+            given = asked[start : start + BLOCK]
+            held = steps[start : start + BLOCK] * np.float64(step.step)
+            exact = exact and same(held, given)
+            error, scaled = held - given, given / unit
+            most = max(most, largest(error))
+            error /= unit
+            held /= unit
+            squares += float(error @ error)
+            power += float(scaled @ scaled)
+            product += float(scaled @ held)
     return QuantisationReport(
         step=step.step,
-        largest_error=largest(error),
-        rms_error=unit * math.sqrt(float(relative @ relative) / max(1, error.size)),
-        beta_factor=float(scaled @ (programmed / unit)) / power if power > 0 else 1.0,
+        largest_error=most,
+        rms_error=unit * math.sqrt(squares / max(1, count)),
+        beta_factor=product / power if power > 0 else 1.0,
         scale=step.scale,
-        exact=same(programmed, asked),
+        exact=exact,
         assumptions=step.assumptions,
     )
