@@ -82,6 +82,9 @@ typedef void (*glb_ising_kernel)(const glb_sweep_data *data, const glb_part *par
 typedef void (*glb_energies)(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint32_t *state,
                              int64_t word, int64_t energy[32]);
 
+/* The largest |value| of n, or 0 (check.c). */
+int64_t glb_largest_magnitude(const int32_t *value, int64_t n);
+
 /* The kernels of one instruction set; vector_words is how many 32-bit words it decides at once. */
 typedef struct {
     int vector_words;
@@ -97,6 +100,7 @@ typedef struct {
     glb_ising_kernel independent;
     void (*thresholds)(const int32_t *field, int64_t n, uint64_t b, uint32_t *out);
     void (*planes_of)(const uint32_t *number, uint32_t *planes); /* 32 vector_words numbers */
+    int64_t (*largest_magnitude)(const int32_t *number, int64_t n);
     glb_energies energies;
     glb_ising_kernel lattice;
     glb_ising_kernel incremental; /* takes all positions of a sweep */
@@ -125,9 +129,6 @@ extern const glb_kernels glb_kernels_neon;
 
 /* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
 const glb_kernels *glb_kernels_of(int isa);
-
-/* The largest |value| of n, or 0 (check.c). */
-int64_t glb_largest_magnitude(const int32_t *value, int64_t n);
 
 /* Words of the planes of all positions. */
 static inline int64_t glb_plane_words(const glb_ising *program, const glb_plan *plan) {

@@ -29,25 +29,52 @@ static void thresholds(const int32_t *field, int64_t n, uint64_t b, uint32_t *ou
     }
 }
 
+/* The largest |number| of n, or 0. */
+static int64_t largest_magnitude(const int32_t *number, int64_t n) {
+    int64_t i = 0;
+    int64_t most = 0;
+#if defined(GLB_AVX512)
+    __m512i largest = _mm512_setzero_si512();
+    for (; i + 16 <= n; i += 16) { /* -2^31 stays what it is, 2^31 without a sign */
+        largest = _mm512_max_epu32(largest, _mm512_abs_epi32(_mm512_loadu_si512(number + i)));
+    }
+    most = _mm512_reduce_max_epu32(largest);
+#endif
+    int64_t rest = glb_largest_magnitude(number + i, n - i);
+    return rest > most ? rest : most;
+}
+
+#if defined(GLB_AVX512)
+/* The bytes of 64 numbers, by their rank: the top ones first. A lane of 128 bits takes four numbers of each of four
+ * vectors, so that the dwords come out in the order of lanes, and are then put in that of vectors. */
+GLB_INLINE void bytes_by_rank(const uint32_t *number, __m512i byte[4]) {
+    __m512i by_four = _mm512_broadcast_i32x4(_mm_set_epi8(12, 8, 4, 0, 13, 9, 5, 1, 14, 10, 6, 2, 15, 11, 7, 3));
+    __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    __m512i of[4];
+    for (int v = 0; v < 4; v++) {
+        of[v] = _mm512_shuffle_epi8(_mm512_loadu_si512(number + 16 * v), by_four);
+    }
+    __m512i tops = _mm512_unpacklo_epi32(of[0], of[1]);
+    __m512i more_tops = _mm512_unpacklo_epi32(of[2], of[3]);
+    __m512i lows = _mm512_unpackhi_epi32(of[0], of[1]);
+    __m512i more_lows = _mm512_unpackhi_epi32(of[2], of[3]);
+    byte[0] = _mm512_permutexvar_epi32(in_order, _mm512_unpacklo_epi64(tops, more_tops));
+    byte[1] = _mm512_permutexvar_epi32(in_order, _mm512_unpackhi_epi64(tops, more_tops));
+    byte[2] = _mm512_permutexvar_epi32(in_order, _mm512_unpacklo_epi64(lows, more_lows));
+    byte[3] = _mm512_permutexvar_epi32(in_order, _mm512_unpackhi_epi64(lows, more_lows));
+}
+#endif
+
 /* The bits of 32 V numbers as 32 planes of V words, the top bits first. */
 static void planes_of(const uint32_t *number, uint32_t *planes) {
 #if defined(GLB_AVX512)
     for (int64_t first = 0; first < 32 * V; first += 64) {
-        for (int level = 0; level < 4; level++) {
-            __m512i byte = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(
-                _mm512_srli_epi32(_mm512_loadu_si512(number + first), (unsigned)(24 - 8 * level))));
-            for (int part = 1; part < 4; part++) {
-                __m128i more = _mm512_cvtepi32_epi8(
-                    _mm512_srli_epi32(_mm512_loadu_si512(number + first + 16 * part), (unsigned)(24 - 8 * level)));
-                byte = part == 1   ? _mm512_inserti32x4(byte, more, 1)
-                       : part == 2 ? _mm512_inserti32x4(byte, more, 2)
-                                   : _mm512_inserti32x4(byte, more, 3);
-            }
-            for (int k = 0; k < 8; k++) {
-                uint64_t bits = _mm512_movepi8_mask(byte);
-                memcpy(planes + V * (8 * level + k) + first / 32, &bits, sizeof bits);
-                byte = _mm512_add_epi8(byte, byte);
-            }
+        __m512i byte[4];
+        bytes_by_rank(number + first, byte);
+        for (int plane = 0; plane < 32; plane++) {
+            uint64_t bits = _mm512_movepi8_mask(byte[plane / 8]);
+            memcpy(planes + V * plane + first / 32, &bits, sizeof bits);
+            byte[plane / 8] = _mm512_add_epi8(byte[plane / 8], byte[plane / 8]);
         }
     }
 #else
