@@ -16,27 +16,48 @@ static const double glb_parts[16] = {
 /* The fields whose product with b saturates are beyond this; 0 for b = 0, where every product is 0. */
 GLB_INLINE __m512i first_beyond(uint64_t b) { return _mm512_set1_epi64((long long)(b == 0 ? 0 : GLB_X_MAX / b + 1)); }
 
-/* glb_exp2(glb_scale(magnitude, b)), for magnitudes below 2^33. The smallest that saturates gives x > GLB_X_MAX without
- * overflow, as b < 2^63, and from 62 2^32 on every x gives 0. */
-GLB_INLINE __m512i exp2_of_eight(__m512i magnitude, __m512i b, __m512i beyond) {
-    __m512i x = _mm512_mullo_epi64(_mm512_min_epu64(magnitude, beyond), b);
-    __m512i whole = _mm512_srli_epi64(x, 32);
-    __m512i q = _mm512_and_si512(x, _mm512_set1_epi64(0xFFFFFF));
+/* glb_exp2(glb_scale(magnitude, b)) in place, for magnitudes below 2^33, and 1 in place of 0 for x = 62 2^32: whoever
+ * calls shifts that bit out. The smallest magnitude that saturates gives x > GLB_X_MAX without overflow, as b < 2^63,
+ * and everything from there on is shifted out here.
+ *
+ * Several vectors go through each step side by side: one alone is a long chain of which each step waits for the last. */
+GLB_INLINE void exp2_of(__m512i x[], int many, __m512i b, __m512i beyond) {
+    enum { MOST = 4 };
+    __m512i q[MOST];
+    __m512i q2[MOST];
+    __m512i p[MOST];
+    __m512d E[MOST];
+    for (int i = 0; i < many; i++) {
+        x[i] = _mm512_mullo_epi64(_mm512_min_epu64(x[i], beyond), b);
+    }
+    for (int i = 0; i < many; i++) {
+        q[i] = _mm512_and_si512(x[i], _mm512_set1_epi64(0xFFFFFF));
+        q2[i] = _mm512_srli_epi64(_mm512_mul_epu32(q[i], q[i]), 16);
+    }
+    for (int i = 0; i < many; i++) {
+        p[i] = _mm512_srli_epi64(_mm512_mullo_epi64(q[i], _mm512_set1_epi64((long long)GLB_LN2_A)), 8);
+        p[i] = _mm512_sub_epi64(_mm512_set1_epi64(INT64_C(1) << 62), p[i]);
+    }
+    for (int i = 0; i < many; i++) {
+        __m512i third = _mm512_srli_epi64(_mm512_mul_epu32(q2[i], q[i]), 24);
+        third = _mm512_srli_epi64(_mm512_mul_epu32(third, _mm512_set1_epi64((long long)GLB_LN2_C)), 24);
+        __m512i second = _mm512_srli_epi64(_mm512_mul_epu32(q2[i], _mm512_set1_epi64((long long)GLB_LN2_B)), 16);
+        p[i] = _mm512_sub_epi64(_mm512_add_epi64(p[i], second), third);
+    }
     /* E[j] is a product of two of 16 numbers, rounded by adding 2^52: of the 256 none is within 0.002 of a tie, so that
      * the doubles' roundings do not matter. Gathering from a table takes longer. */
-    __m512d high = _mm512_permutex2var_pd(_mm512_loadu_pd(glb_sixteenths), _mm512_srli_epi64(x, 28),
-                                          _mm512_loadu_pd(glb_sixteenths + 8));
-    __m512d low = _mm512_permutex2var_pd(_mm512_loadu_pd(glb_parts), _mm512_srli_epi64(x, 24),
-                                         _mm512_loadu_pd(glb_parts + 8));
-    __m512i E = _mm512_castpd_si512(_mm512_fmadd_pd(high, low, _mm512_set1_pd(0x1p52)));
-    __m512i q2 = _mm512_srli_epi64(_mm512_mul_epu32(q, q), 16);
-    __m512i q3 = _mm512_srli_epi64(_mm512_mul_epu32(q2, q), 24);
-    __m512i p = _mm512_set1_epi64(INT64_C(1) << 62);
-    p = _mm512_sub_epi64(p, _mm512_srli_epi64(_mm512_mullo_epi64(q, _mm512_set1_epi64((long long)GLB_LN2_A)), 8));
-    p = _mm512_add_epi64(p, _mm512_srli_epi64(_mm512_mul_epu32(q2, _mm512_set1_epi64((long long)GLB_LN2_B)), 16));
-    p = _mm512_sub_epi64(p, _mm512_srli_epi64(_mm512_mul_epu32(q3, _mm512_set1_epi64((long long)GLB_LN2_C)), 24));
-    __mmask8 there = _mm512_cmplt_epu64_mask(whole, _mm512_set1_epi64(62));
-    return _mm512_maskz_srlv_epi64(there, _mm512_mul_epu32(E, _mm512_srli_epi64(p, 31)), whole);
+    for (int i = 0; i < many; i++) {
+        E[i] = _mm512_permutex2var_pd(_mm512_loadu_pd(glb_sixteenths), _mm512_srli_epi64(x[i], 28),
+                                      _mm512_loadu_pd(glb_sixteenths + 8));
+        __m512d part = _mm512_permutex2var_pd(_mm512_loadu_pd(glb_parts), _mm512_srli_epi64(x[i], 24),
+                                              _mm512_loadu_pd(glb_parts + 8));
+        E[i] = _mm512_fmadd_pd(E[i], part, _mm512_set1_pd(0x1p52));
+    }
+    for (int i = 0; i < many; i++) {
+        __m512i whole = _mm512_srli_epi64(x[i], 32);
+        x[i] = _mm512_mul_epu32(_mm512_castpd_si512(E[i]), _mm512_srli_epi64(p[i], 31));
+        x[i] = _mm512_srlv_epi64(x[i], whole);
+    }
 }
 
 #endif

@@ -1,15 +1,36 @@
 /* Thresholds of many fields at one temperature, and their bits as planes (independent sites). */
 
 #if defined(GLB_AVX512)
-GLB_INLINE __m512i threshold_of_eight(__m512i field, __m512i b, __m512i beyond) {
-    __m512i e = exp2_of_eight(_mm512_abs_epi64(field), b, beyond);
-    __m512i d = _mm512_add_epi64(e, _mm512_set1_epi64((INT64_C(1) << 62) + (INT64_C(1) << 30)));
-    /* d is at most 2^32, so a double holds it, and every whole number up to the quotient's 2^32 too: a quotient that is
-     * cut off between two doubles is not below the whole number under it, and cutting it off once more gives that. */
-    __m512d quotient = _mm512_div_round_pd(_mm512_set1_pd(0x1p63), _mm512_cvtepu64_pd(_mm512_srli_epi64(d, 31)),
-                                           _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
-    __m512i t = _mm512_min_epu64(_mm512_cvttpd_epu64(quotient), _mm512_set1_epi64(INT64_C(0xFFFFFFFF)));
-    return _mm512_mask_sub_epi64(t, _mm512_movepi64_mask(field), _mm512_set1_epi64(INT64_C(1) << 32), t);
+/* Fields as numbers of 64 bits become thresholds. */
+GLB_INLINE void fields_to_thresholds(__m512i field[], int many, __m512i b, __m512i beyond) {
+    enum { MOST = 4 };
+    __m512i d[MOST];
+    __m512d quotient[MOST];
+    __m512d one = _mm512_set1_pd(1.0);
+    for (int i = 0; i < many; i++) {
+        d[i] = _mm512_abs_epi64(field[i]);
+    }
+    exp2_of(d, many, b, beyond);
+    /* 2^63 / d, which is at most 2^32, rounded down. With r = (1 - e) / d and |e| <= 2^-14 by the instruction's bound,
+     * r (1 + e + e^2) is (1 - e^3) / d: within 2^-41, with all roundings. A part in 2^40 less makes the quotient too
+     * small, but by less than 2^-6. So its whole part is the wanted one or that less 1, and in the latter case at least
+     * d is left of 2^63. A division takes longer. */
+    for (int i = 0; i < many; i++) {
+        d[i] = _mm512_add_epi64(d[i], _mm512_set1_epi64((INT64_C(1) << 62) + (INT64_C(1) << 30)));
+        d[i] = _mm512_srli_epi64(d[i], 31);
+        __m512d divisor = _mm512_cvtepu64_pd(d[i]);
+        __m512d inverse = _mm512_rcp14_pd(divisor);
+        __m512d rest = _mm512_fnmadd_pd(divisor, inverse, one);
+        inverse = _mm512_mul_pd(inverse, _mm512_set1_pd(0x1p63 - 0x1p23));
+        quotient[i] = _mm512_fmadd_pd(inverse, _mm512_fmadd_pd(rest, rest, rest), inverse);
+    }
+    for (int i = 0; i < many; i++) {
+        __m512i t = _mm512_cvttpd_epu64(quotient[i]);
+        __m512i left = _mm512_sub_epi64(_mm512_set1_epi64(INT64_MIN), _mm512_mullo_epi64(t, d[i])); /* modulo 2^64 */
+        t = _mm512_mask_add_epi64(t, _mm512_cmpge_epu64_mask(left, d[i]), t, _mm512_set1_epi64(1));
+        t = _mm512_min_epu64(t, _mm512_set1_epi64(INT64_C(0xFFFFFFFF)));
+        field[i] = _mm512_mask_sub_epi64(t, _mm512_movepi64_mask(field[i]), _mm512_set1_epi64(INT64_C(1) << 32), t);
+    }
 }
 #endif
 
@@ -17,11 +38,18 @@ GLB_INLINE __m512i threshold_of_eight(__m512i field, __m512i b, __m512i beyond) 
 static void thresholds(const int32_t *field, int64_t n, uint64_t b, uint32_t *out) {
     int64_t i = 0;
 #if defined(GLB_AVX512)
+    enum { MANY = 4 };
     __m512i factor = _mm512_set1_epi64((long long)b);
     __m512i beyond = first_beyond(b);
-    for (; i + 8 <= n; i += 8) {
-        __m512i own = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const void *)(field + i)));
-        _mm256_storeu_si256((void *)(out + i), _mm512_cvtepi64_epi32(threshold_of_eight(own, factor, beyond)));
+    for (; i + 8 * MANY <= n; i += 8 * MANY) {
+        __m512i t[MANY];
+        for (int k = 0; k < MANY; k++) {
+            t[k] = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const void *)(field + i + 8 * k)));
+        }
+        fields_to_thresholds(t, MANY, factor, beyond);
+        for (int k = 0; k < MANY; k++) {
+            _mm256_storeu_si256((void *)(out + i + 8 * k), _mm512_cvtepi64_epi32(t[k]));
+        }
     }
 #endif
     for (; i < n; i++) {
@@ -71,10 +99,13 @@ static void planes_of(const uint32_t *number, uint32_t *planes) {
     for (int64_t first = 0; first < 32 * V; first += 64) {
         __m512i byte[4];
         bytes_by_rank(number + first, byte);
-        for (int plane = 0; plane < 32; plane++) {
-            uint64_t bits = _mm512_movepi8_mask(byte[plane / 8]);
-            memcpy(planes + V * plane + first / 32, &bits, sizeof bits);
-            byte[plane / 8] = _mm512_add_epi8(byte[plane / 8], byte[plane / 8]);
+        for (int rank = 0; rank < 4; rank++) {
+            __m512i now = byte[rank]; /* stays in a register */
+            for (int k = 0; k < 8; k++) {
+                uint64_t bits = _mm512_movepi8_mask(now);
+                memcpy(planes + V * (8 * rank + k) + first / 32, &bits, sizeof bits);
+                now = _mm512_add_epi8(now, now);
+            }
         }
     }
 #else
