@@ -62,11 +62,12 @@ static int64_t largest_magnitude(const int32_t *number, int64_t n) {
     int64_t i = 0;
     int64_t most = 0;
 #if defined(GLB_AVX512)
-    __m512i largest = _mm512_setzero_si512();
-    for (; i + 16 <= n; i += 16) { /* -2^31 stays what it is, 2^31 without a sign */
-        largest = _mm512_max_epu32(largest, _mm512_abs_epi32(_mm512_loadu_si512(number + i)));
+    __m512i least = _mm512_setzero_si512();
+    for (; i + 16 <= n; i += 16) { /* below 0, so that -2^31 has its place */
+        __m512i now = _mm512_loadu_si512(number + i);
+        least = _mm512_min_epi32(least, _mm512_min_epi32(now, _mm512_sub_epi32(_mm512_setzero_si512(), now)));
     }
-    most = _mm512_reduce_max_epu32(largest);
+    most = _mm512_reduce_max_epi32(_mm512_sub_epi32(_mm512_set1_epi32(-1), least)) + INT64_C(1); /* -1 - x is ~x */
 #endif
     int64_t rest = glb_largest_magnitude(number + i, n - i);
     return rest > most ? rest : most;
