@@ -131,6 +131,7 @@ struct job {
     uint8_t *bytes;
     int32_t *own;
     uint8_t *fields;
+    int one_set_of_planes;
     uint32_t *planes; /* 16 words of which the first four are a tag, then the planes */
     uint32_t *table;
     int64_t entries; /* for each heat */
@@ -173,8 +174,19 @@ static void fill_table(const struct job *job, glb_team *team, const glb_heat *he
     glb_barrier(team);
 }
 
-/* The thresholds of all positions as bit planes, unless those of this b are there from an earlier call; where chains have
- * fields of their own, planes for each of them, as nobody knows whose fields an earlier call had. */
+/* Whether all chains have the same fields. */
+static int fields_are_shared(const glb_ising *program, const glb_run *run, const glb_plan *plan) {
+    const int32_t *field = run->chain_field;
+    int shared = 1;
+    for (int64_t chain = 1; field != NULL && shared && chain < run->n_chains; chain++) {
+        shared = memcmp(field, field + plan->lanes * chain, 4 * (size_t)program->n_sites) == 0;
+    }
+    return shared;
+}
+
+/* The thresholds of all positions as bit planes, unless those of this b are there from an earlier call. A run's own
+ * fields, for which each chain has planes of its own where they differ, are made in every call: nobody knows whose the
+ * earlier ones were. */
 static void fill_planes(const struct job *job, glb_team *team, uint64_t b, int thread, int n_threads) {
     enum { MOST = 32 * 16 }; /* thresholds in a widest vector of words */
     const glb_ising *program = job->program;
@@ -182,7 +194,7 @@ static void fill_planes(const struct job *job, glb_team *team, uint64_t b, int t
     const glb_kernels *kernels = glb_kernels_of(job->plan->isa);
     int64_t V = kernels->vector_words;
     int64_t vectors = (program->n_sites + 32 * V - 1) / (32 * V);
-    int64_t all = own == NULL ? vectors : vectors * job->run->n_chains;
+    int64_t all = job->one_set_of_planes ? vectors : vectors * job->run->n_chains;
     uint32_t tag[4] = {own == NULL, (uint32_t)b, (uint32_t)(b >> 32), (uint32_t)program->n_sites};
     int there = own == NULL && memcmp(job->planes, tag, sizeof tag) == 0;
     glb_barrier(team); /* everyone has read the tag, and nobody reads old planes */
@@ -222,7 +234,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .own = job->own,
                            .fields = job->fields,
                            .planes = job->planes == NULL ? NULL : job->planes + 16,
-                           .plane_words = run->chain_field == NULL ? 0 : glb_plane_words(program, plan),
+                           .plane_words = job->one_set_of_planes ? 0 : glb_plane_words(program, plan),
                            .heat = tempered ? job->moves.heat : &heat,
                            .heat_of_lane = tempered ? job->moves.heat_of_lane : NULL,
                            .table = job->table};
@@ -357,6 +369,7 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         break;
     case GLB_KERNEL_INDEPENDENT:
         job.kernel = kernels->independent;
+        job.one_set_of_planes = fields_are_shared(program, run, plan);
         job.planes = free + (plan->state_bytes / 4 + 15) / 16 * 16;
         break;
     case GLB_KERNEL_DIAGONALS:

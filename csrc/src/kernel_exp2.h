@@ -20,7 +20,8 @@ GLB_INLINE __m512i first_beyond(uint64_t b) { return _mm512_set1_epi64((long lon
  * calls shifts that bit out. The smallest magnitude that saturates gives x > GLB_X_MAX without overflow, as b < 2^63,
  * and everything from there on is shifted out here.
  *
- * Several vectors go through each step side by side: one alone is a long chain of which each step waits for the last. */
+ * Several vectors go through each step side by side: one alone is a long chain in which each step waits for the one
+ * before. */
 GLB_INLINE void exp2_of(__m512i x[], int many, __m512i b, __m512i beyond) {
     enum { MOST = 4 };
     __m512i q[MOST];

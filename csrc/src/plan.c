@@ -53,7 +53,8 @@ static int sum_with_fields(const glb_ising *program, const glb_run *run, int64_t
     int64_t offset = run->first_chain % 32;
     if (!replica && program->row_start[program->n_sites] == 0) {
         for (int64_t chain = 0; chain < run->n_chains; chain++) {
-            int64_t largest = glb_kernels_of(run->isa)->largest_magnitude(run->chain_field + lanes * chain, program->n_sites);
+            const int32_t *row = run->chain_field + lanes * chain;
+            int64_t largest = glb_kernels_of(run->isa)->largest_magnitude(row, program->n_sites);
             *sum = largest > *sum ? largest : *sum;
         }
         return *sum < INT64_C(1) << 30 ? GLB_OK : GLB_E_RANGE;

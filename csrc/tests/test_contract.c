@@ -187,8 +187,9 @@ static void test_dit_sums(void) {
                 allowed[i] = (uint8_t)(i == 0 || random_u64() % 3 > 0);
                 field[i] += masked && !allowed[i] ? LIMIT / 2 : 0; /* may be better than the best */
             }
-            CHECK(glb_test_dit_sums(isa, field, masked ? allowed : NULL, b, q <= 64 ? 31 + bits : bits, q, out) == GLB_OK,
-                  "isa %d is there", isa);
+            uint32_t shift = q <= 64 ? 31 + bits : bits;
+            CHECK(glb_test_dit_sums(isa, field, masked ? allowed : NULL, b, shift, q, out) == GLB_OK, "isa %d is there",
+                  isa);
             for (int32_t i = 0; i < q; i++) {
                 best = (!masked || allowed[i]) && field[i] > best ? field[i] : best;
             }
