@@ -131,6 +131,7 @@ struct job {
     uint8_t *bytes;
     int32_t *own;
     uint8_t *fields;
+    int one_set_of_planes;
     uint32_t *planes; /* 16 words of which the first four are a tag, then the planes */
     uint32_t *table;
     int64_t entries; /* for each heat */
@@ -173,34 +174,38 @@ static void fill_table(const struct job *job, glb_team *team, const glb_heat *he
     glb_barrier(team);
 }
 
-/* The thresholds of all positions as bit planes, unless those of this b are there from an earlier call. */
+/* Whether all chains have the same fields. */
+static int fields_are_shared(const glb_ising *program, const glb_run *run, const glb_plan *plan) {
+    const int32_t *field = run->chain_field;
+    int shared = 1;
+    for (int64_t chain = 1; field != NULL && shared && chain < run->n_chains; chain++) {
+        shared = memcmp(field, field + plan->lanes * chain, 4 * (size_t)program->n_sites) == 0;
+    }
+    return shared;
+}
+
+/* The thresholds of all positions as bit planes, unless those of this b are there from an earlier call. A run's own
+ * fields, for which each chain has planes of its own where they differ, are made in every call: nobody knows whose the
+ * earlier ones were. */
 static void fill_planes(const struct job *job, glb_team *team, uint64_t b, int thread, int n_threads) {
+    enum { MOST = 32 * 16 }; /* thresholds in a widest vector of words */
     const glb_ising *program = job->program;
-    int64_t V = glb_kernels_of(job->plan->isa)->vector_words;
+    const int32_t *own = job->run->chain_field;
+    const glb_kernels *kernels = glb_kernels_of(job->plan->isa);
+    int64_t V = kernels->vector_words;
     int64_t vectors = (program->n_sites + 32 * V - 1) / (32 * V);
-    uint32_t tag[4] = {1, (uint32_t)b, (uint32_t)(b >> 32), (uint32_t)program->n_sites};
-    uint32_t *planes = job->planes + 16;
-    int there = memcmp(job->planes, tag, sizeof tag) == 0;
+    int64_t all = job->one_set_of_planes ? vectors : vectors * job->run->n_chains;
+    uint32_t tag[4] = {own == NULL, (uint32_t)b, (uint32_t)(b >> 32), (uint32_t)program->n_sites};
+    int there = own == NULL && memcmp(job->planes, tag, sizeof tag) == 0;
     glb_barrier(team); /* everyone has read the tag, and nobody reads old planes */
-    for (int64_t v = vectors * thread / n_threads; !there && v < vectors * (thread + 1) / n_threads; v++) {
-        memset(planes + 32 * V * v, 0, 4 * 32 * (size_t)V);
-        for (int64_t eight = 0; eight < 4 * V && 32 * V * v + 8 * eight < program->n_sites; eight++) {
-            int64_t first = 32 * V * v + 8 * eight;
-            uint64_t byte[4] = {0}; /* of eight thresholds, the top ones first */
-            for (int64_t i = 0; i < 8 && first + i < program->n_sites; i++) {
-                uint32_t threshold = glb_threshold(program->field[first + i], b);
-                for (int level = 0; level < 4; level++) {
-                    byte[level] |= (uint64_t)((threshold >> (24 - 8 * level)) & 0xFFu) << (8 * i);
-                }
-            }
-            for (int level = 0; level < 4; level++) {
-                uint64_t x = glb_transposed(byte[level]);
-                for (int k = 0; k < 8; k++) {
-                    uint32_t bits = (uint32_t)(x >> (8 * (7 - k))) & 0xFFu;
-                    planes[32 * V * v + V * (8 * level + k) + eight / 4] |= bits << (8 * (eight % 4));
-                }
-            }
-        }
+    for (int64_t v = all * thread / n_threads; !there && v < all * (thread + 1) / n_threads; v++) {
+        uint32_t threshold[MOST];
+        int64_t first = 32 * V * (v % vectors);
+        int64_t n = program->n_sites - first < 32 * V ? program->n_sites - first : 32 * V;
+        const int32_t *field = own == NULL ? program->field : own + job->plan->lanes * (v / vectors);
+        kernels->thresholds(field + first, n, b, threshold);
+        memset(threshold + n, 0, 4 * (size_t)(32 * V - n));
+        kernels->planes_of(threshold, job->planes + 16 + 32 * V * v);
     }
     glb_barrier(team);
     if (thread == 0) {
@@ -229,6 +234,7 @@ static void work(void *argument, glb_team *team, int thread) {
                            .own = job->own,
                            .fields = job->fields,
                            .planes = job->planes == NULL ? NULL : job->planes + 16,
+                           .plane_words = job->one_set_of_planes ? 0 : glb_plane_words(program, plan),
                            .heat = tempered ? job->moves.heat : &heat,
                            .heat_of_lane = tempered ? job->moves.heat_of_lane : NULL,
                            .table = job->table};
@@ -363,6 +369,7 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         break;
     case GLB_KERNEL_INDEPENDENT:
         job.kernel = kernels->independent;
+        job.one_set_of_planes = fields_are_shared(program, run, plan);
         job.planes = free + (plan->state_bytes / 4 + 15) / 16 * 16;
         break;
     case GLB_KERNEL_DIAGONALS:

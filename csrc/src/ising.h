@@ -51,6 +51,7 @@ typedef struct {
     const uint32_t *free;  /* a bit per lane in the state's order: clear when clamped or padding; NULL if all are free */
     uint8_t *bytes;        /* dense: spins as bytes 0 and 1, [position / 4][chain][position % 4] a block */
     const uint32_t *planes; /* independent: 32 planes of thresholds for each vector of words */
+    int64_t plane_words;   /* from one chain's planes to the next one's; 0 where all have the same */
     uint8_t *fields;       /* incremental: every chain's, a stride apart */
     const int32_t *own;    /* diagonals: the chains' fields in rows of whole units */
     const glb_heat *heat;  /* one, or under tempering one for each temperature */
@@ -81,6 +82,9 @@ typedef void (*glb_ising_kernel)(const glb_sweep_data *data, const glb_part *par
 typedef void (*glb_energies)(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint32_t *state,
                              int64_t word, int64_t energy[32]);
 
+/* The largest |value| of n, or 0 (check.c). */
+int64_t glb_largest_magnitude(const int32_t *value, int64_t n);
+
 /* The kernels of one instruction set; vector_words is how many 32-bit words it decides at once. */
 typedef struct {
     int vector_words;
@@ -94,6 +98,9 @@ typedef struct {
     glb_ising_kernel sites;
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
+    void (*thresholds)(const int32_t *field, int64_t n, uint64_t b, uint32_t *out);
+    void (*planes_of)(const uint32_t *number, uint32_t *planes); /* 32 vector_words numbers */
+    int64_t (*largest_magnitude)(const int32_t *number, int64_t n);
     glb_energies energies;
     glb_ising_kernel lattice;
     glb_ising_kernel incremental; /* takes all positions of a sweep */
@@ -122,6 +129,12 @@ extern const glb_kernels glb_kernels_neon;
 
 /* The kernels of a level, or NULL where this machine does not have it (dispatch.c). */
 const glb_kernels *glb_kernels_of(int isa);
+
+/* Words of the planes of all positions. */
+static inline int64_t glb_plane_words(const glb_ising *program, const glb_plan *plan) {
+    int64_t unit = 32 * (int64_t)glb_kernels_of(plan->isa)->vector_words;
+    return (program->n_sites + unit - 1) / unit * unit;
+}
 
 /* Temperatures that a run has at the same time. */
 static inline int64_t glb_n_heats(const glb_run *run) { return run->n_ladders == 0 ? 1 : run->n_b; }

@@ -19,6 +19,17 @@ GLB_INLINE int32_t best_of(const int32_t *field, const uint8_t *allowed, int32_t
     return best;
 }
 
+#if defined(GLB_AVX512)
+/* exp2_of the gaps to the best of eight states each. */
+GLB_INLINE void weights_of(const int32_t *field, int32_t best, int many, __m512i b, __m512i beyond, __m512i e[]) {
+    for (int i = 0; i < many; i++) {
+        __m512i own = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const void *)(field + 8 * i)));
+        e[i] = _mm512_sub_epi64(_mm512_set1_epi64(best), own);
+    }
+    exp2_of(e, many, b, beyond);
+}
+#endif
+
 /* Inclusive sums of 2^62 2^(-(best - field[k]) b / 2^32) >> shift over the allowed states: glb_exp2 of eight states at
  * once. Returns the last. */
 static uint64_t dit_sums(const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
@@ -29,38 +40,31 @@ static uint64_t dit_sums(const int32_t *field, const uint8_t *allowed, uint64_t 
 #if defined(GLB_AVX512)
     __m512i zero = _mm512_setzero_si512();
     __m512i before = zero;
-    __m512i limit = _mm512_set1_epi64((long long)(b == 0 ? UINT64_MAX : GLB_X_MAX / b));
+    __m512i beyond = first_beyond(b);
     __m512i factor = _mm512_set1_epi64((long long)b);
-    for (; k + 8 <= n; k += 8) {
-        __m512i own = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const void *)(field + k)));
-        __m512i gap = _mm512_sub_epi64(_mm512_set1_epi64(best), own);
-        __mmask8 there = 0xFF;
-        if (allowed != NULL) {
-            __m128i bytes = _mm_loadl_epi64((const void *)(allowed + k));
-            there = (__mmask8)_mm_test_epi8_mask(bytes, bytes);
+    for (int many = 4; many > 0; many -= 3) { /* four vectors at a time, then one */
+        for (; k + 8 * many <= n; k += 8 * many) {
+            __m512i e[4];
+            if (many == 4) {
+                weights_of(field + k, best, 4, factor, beyond, e);
+            } else {
+                weights_of(field + k, best, 1, factor, beyond, e);
+            }
+            for (int i = 0; i < many; i++) {
+                __mmask8 there = 0xFF;
+                if (allowed != NULL) {
+                    __m128i bytes = _mm_loadl_epi64((const void *)(allowed + k + 8 * i));
+                    there = (__mmask8)_mm_test_epi8_mask(bytes, bytes);
+                }
+                __m512i sum = _mm512_maskz_srl_epi64(there, e[i], _mm_cvtsi32_si128((int)shift));
+                sum = _mm512_add_epi64(sum, _mm512_alignr_epi64(sum, zero, 7));
+                sum = _mm512_add_epi64(sum, _mm512_alignr_epi64(sum, zero, 6));
+                sum = _mm512_add_epi64(sum, _mm512_alignr_epi64(sum, zero, 4));
+                sum = _mm512_add_epi64(sum, before);
+                before = _mm512_permutexvar_epi64(_mm512_set1_epi64(7), sum);
+                _mm512_storeu_si512(out + k + 8 * i, sum);
+            }
         }
-        __m512i x = _mm512_mullo_epi64(gap, factor);
-        x = _mm512_mask_mov_epi64(x, _mm512_cmpgt_epu64_mask(gap, limit), _mm512_set1_epi64((long long)GLB_X_MAX));
-        __m512i whole = _mm512_srli_epi64(x, 32);
-        __m512i q = _mm512_and_si512(x, _mm512_set1_epi64(0xFFFFFF));
-        __m512i j = _mm512_and_si512(_mm512_srli_epi64(x, 24), _mm512_set1_epi64(0xFF));
-        __m512i E = _mm512_cvtepu32_epi64(_mm512_i64gather_epi32(j, (const void *)glb_exp2_table, 4));
-        __m512i q2 = _mm512_srli_epi64(_mm512_mul_epu32(q, q), 16);
-        __m512i q3 = _mm512_srli_epi64(_mm512_mul_epu32(q2, q), 24);
-        __m512i p = _mm512_set1_epi64(INT64_C(1) << 62);
-        p = _mm512_sub_epi64(
-            p, _mm512_srli_epi64(_mm512_mullo_epi64(q, _mm512_set1_epi64((long long)GLB_LN2_A)), 8));
-        p = _mm512_add_epi64(p, _mm512_srli_epi64(_mm512_mul_epu32(q2, _mm512_set1_epi64((long long)GLB_LN2_B)), 16));
-        p = _mm512_sub_epi64(p, _mm512_srli_epi64(_mm512_mul_epu32(q3, _mm512_set1_epi64((long long)GLB_LN2_C)), 24));
-        __m512i e = _mm512_srlv_epi64(_mm512_mul_epu32(E, _mm512_srli_epi64(p, 31)), whole);
-        there &= _mm512_cmplt_epu64_mask(whole, _mm512_set1_epi64(62));
-        e = _mm512_maskz_srl_epi64(there, e, _mm_cvtsi32_si128((int)shift));
-        e = _mm512_add_epi64(e, _mm512_alignr_epi64(e, zero, 7));
-        e = _mm512_add_epi64(e, _mm512_alignr_epi64(e, zero, 6));
-        e = _mm512_add_epi64(e, _mm512_alignr_epi64(e, zero, 4));
-        e = _mm512_add_epi64(e, before);
-        before = _mm512_permutexvar_epi64(_mm512_set1_epi64(7), e);
-        _mm512_storeu_si512(out + k, e);
     }
     total = (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(before));
 #endif

@@ -10,7 +10,7 @@ static void independent_kernel(const glb_sweep_data *data, const glb_part *part)
         const uint32_t *open = data->free == NULL ? NULL : data->free + plan->rows * chain + GLB_SITE_PAD;
         words c = splat(run->first_chain + (uint32_t)chain);
         for (int64_t word = part->begin / 32; 32 * word < part->end; word += V) {
-            const uint32_t *planes = data->planes + 32 * word;
+            const uint32_t *planes = data->planes + data->plane_words * chain + 32 * word;
             words a = counting(1) + (uint32_t)word;
             words random[4 * AT_ONCE];
             words below = splat(0);

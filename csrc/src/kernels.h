@@ -6,6 +6,8 @@
 
 #include "decide.h"
 #include "kernel_bits.h"
+#include "kernel_exp2.h"
+
 #include "kernel_dits.h"
 #include "kernel_energies.h"
 #include "kernel_events.h"
@@ -16,6 +18,7 @@
 #include "kernel_lattice.h"
 #include "kernel_moments.h"
 #include "kernel_sites.h"
+#include "kernel_thresholds.h"
 #if GLB_VECTOR_BYTES > 4
 #include "kernel_potts.h"
 #endif
@@ -39,6 +42,9 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .lattice = lattice_kernel,
                                  .incremental = incremental_kernel,
                                  .incremental_start = incremental_start,
+                                 .thresholds = thresholds,
+                                 .planes_of = planes_of,
+                                 .largest_magnitude = largest_magnitude,
                                  .turn = turn,
                                  .add_products = add_products,
                                  .event_words = event_words,

@@ -70,6 +70,14 @@ static void pack_replicas(const glb_ising *program, const glb_run *run, const gl
     }
 }
 
+/* Known when this is compiled. */
+static int is_little_endian(void) {
+    const uint16_t one = 1;
+    uint8_t first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}
+
 void glb_pack_chains(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *state,
                         int32_t begin, int32_t end, uint8_t *out, int64_t stride) {
     int64_t n = program->n_sites;
@@ -85,7 +93,10 @@ void glb_pack_chains(const glb_ising *program, const glb_run *run, const glb_pla
         const uint32_t *row = words + (has_bits(plan) ? word_at(plan, chain, 0) : 0);
         uint8_t *target = out + stride * chain;
         if (has_bits(plan) && plan->in_order) { /* words and bytes are both little-endian by bit */
-            for (int64_t byte = 0; byte < n / 8; byte++) {
+            if (is_little_endian()) {
+                memcpy(target, row, (size_t)(n / 8));
+            }
+            for (int64_t byte = 0; byte < n / 8 && !is_little_endian(); byte++) {
                 target[byte] = (uint8_t)(row[byte / 4] >> (8 * (byte % 4)));
             }
             if (n % 8 != 0) {

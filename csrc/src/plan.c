@@ -51,6 +51,14 @@ static int check_run(const glb_ising *program, const glb_run *run) {
 static int sum_with_fields(const glb_ising *program, const glb_run *run, int64_t lanes, int64_t *sum) {
     int replica = run->layout == GLB_REPLICA_PLANES;
     int64_t offset = run->first_chain % 32;
+    if (!replica && program->row_start[program->n_sites] == 0) {
+        for (int64_t chain = 0; chain < run->n_chains; chain++) {
+            const int32_t *row = run->chain_field + lanes * chain;
+            int64_t largest = glb_kernels_of(run->isa)->largest_magnitude(row, program->n_sites);
+            *sum = largest > *sum ? largest : *sum;
+        }
+        return *sum < INT64_C(1) << 30 ? GLB_OK : GLB_E_RANGE;
+    }
     for (int32_t p = 0; p < program->n_sites; p++) {
         int64_t weights = 0;
         for (int64_t k = program->row_start[p]; k < program->row_start[p + 1]; k++) {
@@ -119,7 +127,7 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
     case GLB_KERNEL_INCREMENTAL: /* a state that comes from another chain has other fields */
         return !replica && run->moves_every == 0 && program->row_start[program->n_sites] <= MOST_ENTRIES;
     case GLB_KERNEL_INDEPENDENT:
-        return !replica && program->row_start[program->n_sites] == 0 && run->chain_field == NULL && run->n_b == 1;
+        return !replica && program->row_start[program->n_sites] == 0 && run->n_b == 1;
     case GLB_KERNEL_DIAGONALS:
         return !replica && kernels->diagonals != NULL && program->row_start[program->n_sites] <= MOST_ENTRIES;
     default:
@@ -230,7 +238,8 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     }
     plan->scratch_bytes = 4 * (round_up(glb_ising_table_entries(program, run, plan) * glb_n_heats(run), 16) + round_up(n_words, 16));
     if (plan->kernel == GLB_KERNEL_INDEPENDENT) {
-        plan->scratch_bytes += 64 + round_up(n, 32 * kernels->vector_words) * 4; /* a tag, and 32 bits a position */
+        int64_t rows = run->chain_field == NULL ? 1 : run->n_chains;
+        plan->scratch_bytes += 64 + 4 * rows * glb_plane_words(program, plan); /* a tag, and 32 bits a position */
     }
     if (plan->kernel == GLB_KERNEL_DIAGONALS && run->chain_field != NULL) {
         plan->scratch_bytes += 4 * round_up(n, 64) * run->n_chains;

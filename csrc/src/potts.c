@@ -27,12 +27,8 @@ int glb_potts_check_run(const glb_potts *program, const glb_run *run) {
             }
         }
     }
-    for (int64_t i = 0; run->chain_field != NULL && i < (int64_t)run->n_chains * program->n_sites * q; i++) {
-        if (run->chain_field[i] >= 1 << 30 || run->chain_field[i] <= -(1 << 30)) {
-            return GLB_E_RANGE;
-        }
-    }
-    return GLB_OK;
+    int64_t fields = run->chain_field == NULL ? 0 : (int64_t)run->n_chains * program->n_sites * q;
+    return glb_largest_magnitude(run->chain_field, fields) < 1 << 30 ? GLB_OK : GLB_E_RANGE;
 }
 
 static int is_allowed(const glb_potts *program, int64_t position, int32_t state) {

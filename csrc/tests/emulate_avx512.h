@@ -34,6 +34,10 @@ EMULATE(emulated_cvtepu8_epi32, __m512i, uint32_t, __m128i, uint8_t, 16, x[i])
 EMULATE(emulated_cvtepi16_epi32, __m512i, int32_t, __m256i, int16_t, 16, x[i])
 EMULATE(emulated_cvtepi32_epi16, __m256i, int16_t, __m512i, int32_t, 16, x[i])
 EMULATE(emulated_cvtepi32_epi8, __m128i, int8_t, __m512i, int32_t, 16, x[i])
+EMULATE(emulated_cvtepu64_pd, __m512d, double, __m512i, uint64_t, 8, x[i])
+EMULATE(emulated_cvttpd_epu64, __m512i, uint64_t, __m512d, double, 8, x[i])
+/* A processor's own is off by up to 2^-14; so is this. */
+EMULATE(emulated_rcp14_pd, __m512d, double, __m512d, double, 8, (i % 2 ? 1 - 0x1p-14 : 1 + 0x1p-14) / x[i])
 
 static inline __m512i emulated_mulhi_epu16(__m512i a, __m512i b) {
     uint16_t x[32];
@@ -238,6 +242,12 @@ static inline int32_t emulated_reduce_max_epi32(__m512i a) {
 #define _mm512_cvtepi32_epi16 emulated_cvtepi32_epi16
 #undef _mm512_cvtepi32_epi8
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
+#undef _mm512_cvtepu64_pd
+#define _mm512_cvtepu64_pd emulated_cvtepu64_pd
+#undef _mm512_cvttpd_epu64
+#define _mm512_cvttpd_epu64 emulated_cvttpd_epu64
+#undef _mm512_rcp14_pd
+#define _mm512_rcp14_pd emulated_rcp14_pd
 #undef _mm512_maskz_compress_epi8
 #define _mm512_maskz_compress_epi8(mask, a) emulated_compress(mask, a, 1)
 #undef _mm512_maskz_compress_epi16

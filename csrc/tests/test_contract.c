@@ -124,9 +124,95 @@ static void test_cuts(void) {
     }
 }
 
+/* A field about where x = |field| b crosses into another entry of the table or saturates, or any. */
+static int32_t telling_field(uint64_t b, int32_t limit) {
+    static const uint64_t ends[] = {0, UINT64_C(62) << 32, UINT64_C(63) << 32};
+    uint64_t x = random_u64() % 2 ? (uint64_t)random_int(0, 64 * 256) << 24 : ends[random_u64() % 3];
+    uint64_t magnitude = b == 0 ? 0 : x / b;
+    int64_t near = (int64_t)(magnitude > (uint64_t)limit ? (uint64_t)limit : magnitude) + random_int(-2, 2);
+    int64_t any = random_int(-limit, limit) >> random_int(0, 30);
+    int64_t field = random_u64() % 4 ? (random_u64() % 2 ? near : -near) : any;
+    return (int32_t)(field > limit ? limit : field < -limit ? -limit : field);
+}
+
+/* Temperatures from 0 to where one step is beyond all: powers of two, for which the products meet 62 2^32 exactly. */
+static uint64_t telling_b(int shift) {
+    uint64_t b = shift < 0 ? 0 : UINT64_C(1) << shift;
+    return random_u64() % 2 ? b : b | (random_u64() & (b == 0 ? 0 : b - 1));
+}
+
+/* Many thresholds at once, on every instruction set, against one at a time. */
+static void test_thresholds(void) {
+    enum { MOST = 700, LIMIT = (1 << 30) - 1 };
+    for (int isa = 0; isa < GLB_N_ISA; isa++) {
+        for (int k = 0; k < 3 * 64 && glb_isa_available(isa); k++) {
+            uint64_t b = telling_b(k % 64 - 1);
+            int32_t n = random_int(1, MOST);
+            int32_t *field = NEW(int32_t, n);
+            uint32_t *out = NEW(uint32_t, n);
+            int32_t wrong = 0;
+            for (int32_t i = 0; i < n; i++) {
+                field[i] = telling_field(b, LIMIT);
+            }
+            CHECK(glb_test_thresholds(isa, field, n, b, out) == GLB_OK, "isa %d is there", isa);
+            for (int32_t i = 0; i < n; i++) {
+                wrong += out[i] != glb_threshold(field[i], b);
+            }
+            CHECK(wrong == 0, "%d of %d thresholds differ, isa %d, b %llu", wrong, n, isa, (unsigned long long)b);
+            free(field);
+            free(out);
+        }
+    }
+    CHECK(glb_test_thresholds(GLB_N_ISA, NULL, 0, 0, NULL) == GLB_E_ISA, "there is no such instruction set");
+}
+
+/* The sums of a p-dit against glb_potts_weight of one state at a time, with and without states that are not allowed. */
+static void test_dit_sums(void) {
+    enum { MOST = 600, LIMIT = (1 << 30) - 1 };
+    for (int isa = 0; isa < GLB_N_ISA; isa++) {
+        for (int k = 0; k < 3 * 64 && glb_isa_available(isa); k++) {
+            uint64_t b = telling_b(k % 64 - 1);
+            int32_t q = random_u64() % 3 == 0 ? random_int(2, 70) : random_int(2, MOST);
+            uint32_t bits = glb_ceil_log2((uint32_t)q);
+            int masked = (int)(random_u64() % 2);
+            int32_t *field = NEW(int32_t, q);
+            uint8_t *allowed = NEW(uint8_t, q);
+            uint64_t *out = NEW(uint64_t, q);
+            int32_t wrong = 0;
+            int64_t best = INT64_MIN;
+            uint64_t total = 0;
+            for (int32_t i = 0; i < q; i++) { /* the best is 0, so that gaps are the telling ones */
+                int32_t gap = telling_field(b, LIMIT);
+                field[i] = i == 0 ? 0 : gap < 0 ? gap : -gap;
+                allowed[i] = (uint8_t)(i == 0 || random_u64() % 3 > 0);
+                field[i] += masked && !allowed[i] ? LIMIT / 2 : 0; /* may be better than the best */
+            }
+            uint32_t shift = q <= 64 ? 31 + bits : bits;
+            CHECK(glb_test_dit_sums(isa, field, masked ? allowed : NULL, b, shift, q, out) == GLB_OK, "isa %d is there",
+                  isa);
+            for (int32_t i = 0; i < q; i++) {
+                best = (!masked || allowed[i]) && field[i] > best ? field[i] : best;
+            }
+            for (int32_t i = 0; i < q; i++) {
+                if (!masked || allowed[i]) {
+                    total += glb_potts_weight(glb_scale((uint64_t)(best - field[i]), b), (uint32_t)q, bits);
+                }
+                wrong += out[i] != total;
+            }
+            CHECK(wrong == 0, "%d of %d sums differ, isa %d, b %llu", wrong, q, isa, (unsigned long long)b);
+            free(field);
+            free(allowed);
+            free(out);
+        }
+    }
+    CHECK(glb_test_dit_sums(GLB_N_ISA, NULL, NULL, 0, 0, 0, NULL) == GLB_E_ISA, "there is no such instruction set");
+}
+
 void test_contract(void) {
     test_threefry();
     test_threshold();
+    test_thresholds();
+    test_dit_sums();
     test_bracket();
     test_cuts();
 }

@@ -23,7 +23,7 @@ from glauber.compile import (
     pack_spins,
     step_of,
 )
-from glauber.compile.quantise import same
+from glauber.compile.quantise import with_fields
 from glauber.driver import Driver
 from glauber.embed import Embedding, default_strength, embed_model, find_embedding
 from glauber.energy import Operations, modelled_energy
@@ -171,21 +171,14 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         isa=request.isa,
     )
     _check_memory(request, driver, run, program)
-    quantisation = program.quantisation if fields is None else _with_fields(program.quantisation, fields, run)
+    quantisation = program.quantisation
+    if fields is not None and run.fields is not None:
+        quantisation = with_fields(quantisation, fields, run.fields)
     prepared = Prepared(request, program, run, quantisation, embedding, None)
     samples, stopped_by = _affordable(prepared, spec)
     if stopped_by is None:
         return prepared
     return replace(prepared, run=replace(run, n_samples=samples), stopped_by=stopped_by)
-
-
-def _with_fields(report: QuantisationReport, fields: NDArray[np.float64], run: Run) -> QuantisationReport:
-    """The report with the rounding of the job's own fields in it."""
-    if run.fields is None:
-        return report
-    held = run.fields * np.float64(report.step)
-    largest = max(report.largest_error, float(np.abs(held - fields).max(initial=0.0)))
-    return replace(report, largest_error=largest, exact=report.exact and same(held, fields))
 
 
 def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:

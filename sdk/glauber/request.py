@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from glauber.checks import real_numbers, whole_number
+from glauber.compile.quantise import largest
 from glauber.errors import FileFormatError, InvalidModelError
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
 from glauber.model import IsingModel, Model, PottsModel
@@ -121,6 +123,9 @@ class JobRequest:
             set_(self, "fields", self._checked_fields(self.fields))
         if self.initial is not None:
             set_(self, "initial", self._checked_initial(self.initial))
+        for array in (self.clamp, self.fields, self.initial):
+            if array is not None:
+                array.setflags(write=False)  # the key may be asked for later
         if isinstance(self.schedule, TemperingSchedule | PopulationSchedule):
             self._check_one_model()
         rates = self.schedule.rates if isinstance(self.schedule, AsynchronousSchedule) else None
@@ -218,10 +223,9 @@ class JobRequest:
         if given.shape not in ((1, *shape), (self.schedule.n_chains, *shape)):
             possible = f"{shape} and {(self.schedule.n_chains, *shape)}"
             raise InvalidModelError(f"fields have shape {np.shape(fields)}; possible are {possible}")
-        if not np.isfinite(given).all():
+        if not math.isfinite(largest(given)):
             at = np.argwhere(~np.isfinite(given))[0].tolist()
             raise InvalidModelError(f"fields{at} is {given[tuple(at)]}; every field must be finite")
-        given.setflags(write=False)
         return given
 
     def _checked_initial(self, initial: Any) -> NDArray[np.int32]:

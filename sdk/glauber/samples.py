@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,34 @@ class Moments:
         return np.asarray(self.edges.sum(axis=0) / (self.n_samples * len(self.edges)))
 
 
-@dataclass(frozen=True, slots=True)
+class Keyed(Protocol):
+    """What has a digest."""
+
+    @property
+    def key(self) -> str:
+        """The digest."""
+        ...
+
+
+class _Key:
+    """A digest, or what it is of until someone asks: hashing the fields of a job can take longer than the job."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: object, owner: type) -> str:
+        if instance is None:
+            raise AttributeError(self._name)  # so that the dataclass sees no default
+        held: str | Keyed = vars(instance)[self._name]
+        if not isinstance(held, str):
+            held = vars(instance)[self._name] = held.key
+        return held
+
+    def __set__(self, instance: object, value: str | Keyed) -> None:
+        vars(instance)[self._name] = value
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """How a result can be had again.
 
@@ -87,7 +114,7 @@ class Provenance:
     spec_hash: str
     job_id: str
     seed: int
-    request_key: str
+    request_key: _Key = _Key()
     program_key: str
     contract_version: int
     beta: float | None
@@ -143,7 +170,7 @@ class SampleSet:
         timing: seconds by phase: queue, program, sample, read, total.
         energy_report: joules, with uncertainty and provenance.
         provenance: how to have it again.
-        held_fields: the job's own fields as the device rounded them; None where it brought none.
+        held_steps: the job's own fields as the device rounded them, in steps; None where it brought none.
         program: what the device was loaded with; None for an embedded model and for a result read from disk.
         exchanges: of a tempered job; None for others.
         population: of population annealing; None for others.
@@ -162,7 +189,7 @@ class SampleSet:
     energy_report: EnergyReport
     provenance: Provenance
     program: AnyProgram | None = field(default=None, repr=False)
-    held_fields: NDArray[np.float64] | None = field(default=None, repr=False)
+    held_steps: NDArray[np.int32] | None = field(default=None, repr=False)
     stored_energies: NDArray[np.float64] | None = field(default=None, repr=False)
     exchanges: Exchanges | None = None
     population: Population | None = None
@@ -199,6 +226,11 @@ class SampleSet:
     def _energies(self, model: Model, fields: NDArray[np.float64] | None) -> NDArray[np.float64]:
         energies = model.energies(self.states)
         return energies if fields is None else energies + field_change(model, fields, self.states)
+
+    @cached_property
+    def held_fields(self) -> NDArray[np.float64] | None:
+        """The job's own fields as the device rounded them, in the model's units; None where it brought none."""
+        return None if self.held_steps is None else self.held_steps * np.float64(self.provenance.quantisation.step)
 
     @cached_property
     def energies(self) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 import numpy as np
-from glauber.compile import TICKS, Clock, PottsProgram, Program, Resample, Run
+from glauber.compile import TICKS, AnyProgram, Clock, PottsProgram, Program, Resample, Run
 from glauber.driver import Events, Resamplings
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.samples import Moments
@@ -157,6 +157,11 @@ def aligned(n_bytes: int) -> NDArray[np.uint8]:
     return raw[start : start + n_bytes]
 
 
+def by_position(values: NDArray[Any], program: AnyProgram) -> NDArray[Any]:
+    """Rows by site -> by position; the same array where sites are in order, as all are that have no edges."""
+    return values if program.n_edges == 0 else values[program.order.site]
+
+
 class IsingNet(Arrays):
     """An Ising program in the core's form, checked and made once however often it is run."""
 
@@ -173,7 +178,7 @@ class IsingNet(Arrays):
         self.c.row_start = self.pointer("int64_t", order.row_start)
         self.c.neighbour = self.pointer("int32_t", order.neighbour)
         self.c.weight = self.pointer("int32_t", program.weight)
-        self.c.field = self.pointer("int32_t", program.field[order.site])
+        self.c.field = self.pointer("int32_t", by_position(program.field, program))
         self.c.n_edges = program.n_edges
         self.c.edge = self.pointer("int32_t", order.position[program.edges])
         self.traits = ffi.new("glb_traits *")
@@ -240,11 +245,13 @@ class IsingSession(_CoreSession):
         """(n_chains or 1, n_sites) by site -> the state's shape by position; 0 in the lanes that are nobody's."""
         if values is None:
             return None
+        if self._run.layout == 1 and values.shape == shape and self._net.traits.in_order:
+            return values
         lanes = np.zeros(shape, dtype=values.dtype)
         if self._run.layout == 0:
             lanes[:, self._offset : self._offset + self._run.n_chains] = values[:, site].T
         else:
-            lanes[:, : self._n_sites] = values[:, site]
+            lanes[:, : self._n_sites] = values if self._net.traits.in_order else values[:, site]
         return lanes
 
     def _prepare_moments(self, program: Program) -> None:
@@ -386,9 +393,14 @@ class PottsNet(Arrays):
         self.c.table_start = self.pointer("int64_t", program.table_start)
         self.c.table = self.pointer("int32_t", program.table)
         self.c.table_size = 0 if program.table is None else len(program.table)
-        self.c.field = self.pointer("int32_t", program.field[order.site])
-        allowed = None if program.allowed is None else program.allowed[order.site].astype(np.uint8)
+        self.c.field = self.pointer("int32_t", by_position(program.field, program))
+        allowed = None if program.allowed is None else by_position(program.allowed, program).astype(np.uint8)
         self.c.allowed = self.pointer("uint8_t", allowed)
+        self.check(self.c)
+
+    def check(self, program: Any) -> None:
+        """Refuse a program in the core's form that is out of range."""
+        ensure(lib.glb_potts_check(program, ffi.new("int64_t *")))
 
 
 class PottsSession(_CoreSession):
@@ -401,11 +413,14 @@ class PottsSession(_CoreSession):
         self._c = net.c
         self._program = program
         self._dtype = potts_dtype(program.n_states)
-        self._c_run.chain_field = self.pointer("int32_t", self._by_position(run.fields))
+        if run.fields is not None and len(run.fields) == 1:  # one row for all chains: in place of the program's
+            self._c = ffi.new("glb_potts *", net.c[0])
+            self._c.field = self.pointer("int32_t", by_position(run.fields[0], program))
+            net.check(self._c)
+        else:
+            self._c_run.chain_field = self.pointer("int32_t", self._by_position(run.fields))
         clamp = None if run.clamp is None else self._by_position(run.clamp.astype(np.int32))
         self._c_run.potts_clamp = self.pointer("int32_t", clamp)
-        total = ffi.new("int64_t *")
-        ensure(lib.glb_potts_check(self._c, total))
         ensure(lib.glb_potts_check_run(self._c, self._c_run))
         self._state = np.zeros((run.n_chains, program.n_sites), dtype=np.int32)
         self._c_run.kernel = KERNELS.index("exact") if run.kernel == "exact" else 0
@@ -425,7 +440,7 @@ class PottsSession(_CoreSession):
         if values is None:
             return None
         wide = np.broadcast_to(values, (self._run.n_chains, *values.shape[1:]))
-        return np.ascontiguousarray(wide[:, self._program.order.site])
+        return np.ascontiguousarray(wide if self._program.n_edges == 0 else wide[:, self._program.order.site])
 
     @property
     def facts(self) -> dict[str, str]:

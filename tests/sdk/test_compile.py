@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import glauber as gl
 import numpy as np
 import pytest
 from glauber.catalogue import load_spec
 from glauber.compile import compile_program, step_of
-from glauber.compile.quantise import exact_step
-from glauber.errors import GlauberError
+from glauber.compile.quantise import BLOCK, exact_step, largest, make_report, to_steps, with_fields
+from glauber.errors import GlauberError, InvalidModelError, ModelNotSupportedError
 from glauber_simulator.driver import with_parameters
 
 IDEAL = load_spec("ideal")
@@ -53,6 +54,47 @@ def test_the_program_key_follows_every_coefficient(change):
     values[change] = values[change] + 0.25
     other = gl.IsingModel(values["fields"], CHAIN.edges, values["couplings"], values["offset"])
     assert program(CHAIN).key != program(other).key
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 5])
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_numbers_are_rounded_and_reported_on_block_by_block(size, multiple):
+    rng = np.random.default_rng(size)
+    values = rng.normal(size=(size, 2))
+    steps = to_steps(values, 0.25, multiple, 2)
+    np.testing.assert_array_equal(steps, np.clip(np.rint(values / (0.25 * multiple)), -2, 2) * multiple)
+    assert steps.dtype == np.int32
+    step = step_of(CHAIN, IDEAL)
+    report = make_report([(values, steps), (values[:1], steps[:1])], replace(step, step=0.25))
+    error = np.append(steps, steps[:1], axis=0) * 0.25 - np.append(values, values[:1], axis=0)
+    assert report.largest_error == np.abs(error).max(initial=0.0)
+    assert report.rms_error == pytest.approx(np.sqrt((error**2).mean()) if size else 0.0)
+    assert report.exact is (size == 0)
+    both = np.append(values, values[:1], axis=0)
+    assert report.beta_factor == pytest.approx((both * (both + error)).sum() / (both**2).sum() if size else 1.0)
+    exact = replace(report, largest_error=0.0, exact=True)
+    assert with_fields(exact, steps * 0.25, steps) == exact
+    off = steps * 0.25
+    if size:
+        off[-1, -1] += 0.1  # the last of the last block
+        worse = with_fields(exact, off, steps)
+        assert worse.exact is False
+        assert worse.largest_error == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("at", [0, BLOCK, 2 * BLOCK + 1])
+def test_no_block_hides_what_is_out_of_range(at):
+    values = np.zeros(2 * BLOCK + 2)
+    values[at] = -(2.0**30)
+    assert largest(values) == 2.0**30
+    with pytest.raises(ModelNotSupportedError, match=r"limit is 2\^30"):
+        to_steps(values, 1.0, 1, None)
+    for wrong in (np.nan, np.inf, -np.inf):
+        fields = np.zeros(len(values))
+        fields[at] = wrong
+        model = gl.IsingModel(np.zeros(len(values)), np.zeros((0, 2), int), [])
+        with pytest.raises(InvalidModelError, match=rf"fields\[0, {at}\] is {wrong}; every field must be finite"):
+            gl.JobRequest(model, fields=fields)
 
 
 def test_one_bit_keeps_signs_and_two_bits_keep_zeros():

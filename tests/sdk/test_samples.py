@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
+from dataclasses import asdict, replace
 
 import dimod
 import glauber as gl
@@ -89,6 +92,19 @@ def test_the_request_key_follows_what_decides_the_result_and_nothing_else():
         {"seed": 1, "fields": np.ones(10)},
     ]
     assert len({base.key, *(gl.JobRequest(RING, **other).key for other in others)}) == 5
+
+
+def test_a_result_finds_the_key_of_its_request_when_asked(device):
+    """Hashing waits; the request must not change meanwhile, and copies and pickles have the key too."""
+    request = gl.JobRequest(RING, fields=np.ones(10), clamp={1: -1}, initial=-np.ones(10, np.int8), seed=2)
+    provenances = [device.submit_request(request).result(30).provenance for _ in range(4)]
+    for array in (request.fields, request.clamp, request.initial):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1
+    assert pickle.loads(pickle.dumps(provenances[0])).request_key == request.key
+    assert copy.deepcopy(provenances[1]).request_key == request.key
+    assert asdict(provenances[2])["request_key"] == request.key
+    assert replace(provenances[3], seed=3).request_key == provenances[3].request_key == request.key
 
 
 def test_aggregate_and_lowest(device):

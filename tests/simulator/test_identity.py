@@ -34,7 +34,7 @@ from bodies import (
 from glauber.catalogue import load_spec
 from glauber.compile import PottsProgram, Run, make_run, pack_spins, unpack_spins
 from glauber.errors import InvalidModelError, ModelNotSupportedError
-from glauber.model import PottsModel
+from glauber.model import IsingModel, PottsModel
 from glauber.samples import Moments
 from glauber.schedule import AnnealingSchedule, SamplingSchedule
 from glauber_simulator import core
@@ -450,6 +450,81 @@ def test_a_potts_shard_is_a_slice_of_the_whole(couplings):
     for (first, count), threads in itertools.product([(0, 33), (1, 1), (30, 3), (7, 20)], THREADS):
         got = run_whole("core", program, replace(shard(run, first, count), threads=threads))
         assert_is_slice(got, whole, first, count, (case, first, count, threads))
+
+
+# Sites without edges
+
+
+@pytest.mark.parametrize("clamp", ["none", "per chain"])
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize("q", [2, 10, 64, 65, 512])
+def test_p_dits_with_fields_of_their_own(q, allowed, clamp, monkeypatch):
+    """Shared and per chain, whole and resumed, and as shards; both ways to scale weights, and no whole vectors."""
+    for chains, fields in itertools.product((1, 3, 20), ("shared", "per chain")):
+        case = {
+            "couplings": "no edges",
+            "q": q,
+            "chains": chains,
+            "allowed": allowed,
+            "schedule": "thinned",
+            "clamp": clamp,
+            "fields": fields,
+            "initial": "random",
+        }
+        check_potts(case, [1 + chains % 2], monkeypatch)
+        program, run = potts_run(case)
+        whole = run_whole("reference", program, run)
+        for first, count in {(0, 1), (chains - 1, 1), (chains // 3, chains - chains // 3)}:
+            for isa in core.AVAILABLE_ISA:
+                got = run_whole("core", program, replace(shard(run, first, count), isa=isa, threads=2))
+                assert_is_slice(got, whole, first, count, (case, first, count, isa))
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-6, 3.0, 60.0, 1e5])
+def test_p_dits_from_hot_to_where_weights_saturate(beta):
+    program = potts_program("no edges", 300, False)
+    rng = np.random.default_rng(7)
+    fields = rng.normal(size=(2, program.n_sites, 300)) * rng.choice([1e-7, 1e-3, 1.0], size=(2, program.n_sites, 1))
+    schedule = SamplingSchedule(n_samples=5, n_chains=2, beta=beta)
+    run = make_run(program, schedule, seed=SEED, fields=fields, observe={"samples", "moments"})
+    wanted = run_whole("reference", program, run)
+    for isa in core.AVAILABLE_ISA:
+        assert_same(run_whole("core", program, replace(run, isa=isa)), wanted, (beta, isa))
+
+
+@every_isa
+@pytest.mark.parametrize("n", [1, 31, 512, 1100])
+def test_independent_p_bits_with_fields_of_their_own(isa, n, monkeypatch):
+    """Planes for each chain, in several vectors of words, from hot to where thresholds saturate."""
+    rng = np.random.default_rng(n)
+    program = compiled(IsingModel(rng.normal(size=n), np.zeros((0, 2), np.int32), np.zeros(0)))
+    for chains, rows, beta in ((1, 1, 1.0), (3, 3, 0.7), (3, 1, 30.0), (40, 40, 1e-6), (2, 2, 0.0)):
+        schedule = SamplingSchedule(n_samples=3, n_chains=chains, sweeps_per_sample=2, beta=beta)
+        clamp = rng.choice(np.array([-1, 0, 0, 1], np.int8), size=(chains, n)) if chains == 3 else None
+        fields = rng.normal(size=(rows, n)) * rng.choice([1e-6, 0.1, 3.0], size=n)
+        run = make_run(
+            program, schedule, seed=SEED, fields=fields, clamp=clamp, observe={"samples", "moments"}, threads=2, isa=isa
+        )
+        wanted = run_whole("reference", program, run)
+        got = run_whole("core", program, run)
+        assert got.kernel == "ising, independent"
+        assert_same(got, wanted, (n, chains, rows, beta))
+        assert_bodies_agree(program, run, wanted, [(isa, 1)], monkeypatch, (n, chains, rows, beta))
+        part = run_whole("core", program, shard(run, chains - 1, 1))
+        assert_is_slice(part, wanted, chains - 1, 1, (n, chains, rows, beta))
+
+
+def test_planes_of_one_run_are_not_those_of_the_next():
+    """Runs of one program share memory, where thresholds stay: fields of a run's own must not be taken for them."""
+    program = ising_program("no edges")
+    machine = SimulatorDriver(load_spec("ideal"))
+    machine.program(program)
+    rng = np.random.default_rng(0)
+    for own in (False, True, True, False, True, False):
+        fields = rng.normal(size=(1, program.n_sites)) if own else None
+        schedule, observe = SamplingSchedule(n_samples=4), {"samples", "moments"}
+        run = make_run(program, schedule, seed=SEED, fields=fields, observe=observe)
+        assert_same(joined(list(machine.run(run))), run_whole("reference", program, run), own)
 
 
 # Kernels

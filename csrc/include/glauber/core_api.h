@@ -180,6 +180,9 @@ int glb_isa_available(int isa);
 void glb_test_threefry(const uint32_t key[4], const uint32_t counter[4], uint32_t out[4]);
 uint32_t glb_test_threshold(int32_t field, uint64_t b);
 uint64_t glb_test_exp2(uint64_t x);
+int glb_test_thresholds(int isa, const int32_t *field, int64_t n, uint64_t b, uint32_t *out);
+int glb_test_dit_sums(int isa, const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
+                      uint64_t *out);
 void glb_test_cuts(int64_t sum, uint64_t b, int32_t cuts[512]);
 void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2]);
 

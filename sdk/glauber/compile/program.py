@@ -169,17 +169,15 @@ def check_fit(model: Model, spec: AnySpec) -> None:
         raise ModelNotSupportedError(f"the model does not fit {spec.name} ({remedy}):", tuple(reasons))
 
 
-def _key(*arrays: NDArray[np.generic] | None, text: str) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
-    for array in arrays:
-        if array is not None:
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def _key(model: Model, step: Step) -> str:
+    """A digest of a model and its step, from which all integers follow: they need not be hashed as well."""
+    return hashlib.blake2b(repr((model.key, step)).encode(), digest_size=16).hexdigest()
 
 
 def _row_sums(order: Order, magnitudes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum over each row of the magnitudes of its entries, by position."""
+    if magnitudes.size == 0:
+        return np.zeros(len(order.site), dtype=np.int64)
     running = np.concatenate([[0], np.cumsum(magnitudes, dtype=np.int64)])
     return np.diff(running[order.row_start])
 
@@ -234,15 +232,13 @@ def compile_program(model: Model, step: Step) -> AnyProgram:
     order = order_of(model.graph_key, model.n_sites, model.edges)
     field = to_steps(model.fields, step.step, step.field_multiple, step.field_limit)
     couplings = to_steps(model.couplings, step.step, step.weight_multiple, step.weight_limit, sign_only=step.sign_only)
-    asked = np.concatenate([model.couplings.ravel(), model.fields.ravel()])
-    programmed = np.concatenate([couplings.ravel(), field.ravel()]) * np.float64(step.step)
-    report = make_report(asked, programmed, step)
-    text = repr((type(model).__name__, model.graph_key, model.offset, step))
+    report = make_report([(model.couplings, couplings), (model.fields, field)], step)
     if isinstance(model, PottsModel):
-        return _potts(model, order, couplings, field, step, report, text)
+        return _potts(model, order, couplings, field, step, report)
     weight = couplings[order.row_edge]
     weight_sum = _row_sums(order, np.abs(weight.astype(np.int64)))
-    check_sums(weight_sum, field[order.site].astype(np.int64))
+    if model.n_edges > 0:  # else to_steps has refused all that is too large
+        check_sums(weight_sum, field[order.site].astype(np.int64))
     return Program(
         order=order,
         edges=model.edges,
@@ -254,7 +250,7 @@ def compile_program(model: Model, step: Step) -> AnyProgram:
         field_multiple=step.field_multiple,
         field_limit=step.field_limit,
         offset=model.offset,
-        key=_key(couplings, field, text=text),
+        key=_key(model, step),
     )
 
 
@@ -265,7 +261,6 @@ def _potts(
     field: NDArray[np.int32],
     step: Step,
     report: QuantisationReport,
-    text: str,
 ) -> PottsProgram:
     weight = table = table_start = None
     q = model.n_states
@@ -282,7 +277,8 @@ def _potts(
         largest = np.abs(per_edge.astype(np.int64)).max(axis=(1, 2), initial=0)
         bound = largest[index]
     weight_sum = _row_sums(order, bound)
-    check_sums(weight_sum, np.abs(field[order.site].astype(np.int64)).max(axis=1))
+    if model.n_edges > 0:
+        check_sums(weight_sum, np.abs(field[order.site].astype(np.int64)).max(axis=1))
     return PottsProgram(
         order=order,
         edges=model.edges,
@@ -297,7 +293,7 @@ def _potts(
         field_limit=step.field_limit,
         offset=model.offset,
         edge_couplings=couplings,
-        key=_key(couplings, field, model.allowed, text=text),
+        key=_key(model, step),
     )
 
 

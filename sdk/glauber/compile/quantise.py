@@ -7,8 +7,10 @@ is scaled down and beta up when the caller asks for that.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from glauber.spec import Coefficients
 ASSUMED_WEIGHT_BITS = 16
 SUM_LIMIT = 2**30
 EDGELESS_STEPS = 2**24
+BLOCK = 2**15
+"""Numbers that are worked on at a time, so that what is in between stays in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,11 @@ class Step:
     assumptions: tuple[str, ...]
 
 
+def largest(values: NDArray[Any]) -> float:
+    """The largest magnitude, 0 for none; NaN where there is one."""
+    return float(np.maximum(values.max(), -values.min())) if values.size else 0.0
+
+
 def exact_step(values: NDArray[np.float64], limit: int) -> float | None:
     """The largest step of which every value is an integer multiple, none above `limit`; None if there is none.
 
@@ -95,6 +104,8 @@ def exact_step(values: NDArray[np.float64], limit: int) -> float | None:
 
 def same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
     """Whether each number of a equals its partner in b up to four roundings of a double."""
+    if a.size and abs(float(a.flat[0] - b.flat[0])) > 4 * np.finfo(np.float64).eps * abs(float(b.flat[0])):
+        return False  # as good as always, if anywhere
     return bool((np.abs(a - b) <= 4 * np.finfo(np.float64).eps * np.abs(b)).all())
 
 
@@ -137,8 +148,7 @@ def choose_step(
     field_step = weight_step if coefficients.field_range is None else coefficients.field_range / field_top
     ratio = Fraction(weight_step / field_step).limit_denominator(2**15)
     step = weight_step / ratio.numerator
-    largest_j = float(np.abs(couplings).max(initial=0.0))
-    largest_h = float(np.abs(fields).max(initial=0.0))
+    largest_j, largest_h = largest(couplings), largest(fields)
     scale = 1.0 if fold is None else fold
     reasons = []
     # half a step of room: what rounds to the largest code is in range
@@ -172,9 +182,7 @@ def _free_step(
     field_top: int,
 ) -> float:
     """The step where the device takes any scale: exact if possible, else the finest that the model's bits allow."""
-    largest_j = float(np.abs(couplings).max(initial=0.0))
-    largest_h = float(np.abs(fields).max(initial=0.0))
-    largest_job = float(np.abs(job_fields).max(initial=0.0))
+    largest_j, largest_h, largest_job = largest(couplings), largest(fields), largest(job_fields)
     if couplings.size == 0:
         return max(largest_h, largest_job) / EDGELESS_STEPS or 1.0
     finest = max(largest_j / top, largest_h / field_top) or largest_job / field_top or 1.0
@@ -190,32 +198,64 @@ def to_steps(
     Raises:
         ModelNotSupportedError: a value beyond 2^30 steps, where sums could overflow.
     """
-    scaled = values / (step * multiple)
-    largest = float(np.abs(scaled).max(initial=0.0)) * multiple
-    if largest >= SUM_LIMIT:
-        raise ModelNotSupportedError(
-            f"a coefficient of {float(np.abs(values).max()):g} is {largest:.3g} steps of {step:g}; the limit is 2^30."
-            " Bring couplings and fields to a comparable scale"
-        )
-    rounded = np.rint(scaled)
-    if sign_only:
-        rounded = np.sign(scaled)
-    if limit is not None:
-        np.clip(rounded, -limit, limit, out=rounded)  # at most half a step: choose_step has refused the rest
-    return np.asarray(rounded * multiple, dtype=np.int32)
+    steps = np.empty(values.shape, dtype=np.int32)
+    given, target = values.reshape(-1), steps.reshape(-1)
+    for start in range(0, given.size, BLOCK):
+        scaled = given[start : start + BLOCK] / (step * multiple)
+        most = largest(scaled) * multiple
+        if most + multiple / 2 >= SUM_LIMIT:  # rounded, it might reach it
+            raise ModelNotSupportedError(
+                f"a coefficient of {largest(given):g} is {largest(given) / step:.3g} steps of {step:g}; the limit is"
+                " 2^30. Bring couplings and fields to a comparable scale"
+            )
+        np.sign(scaled, out=scaled) if sign_only else np.rint(scaled, out=scaled)
+        if limit is not None:
+            np.clip(scaled, -limit, limit, out=scaled)  # at most half a step: choose_step has refused the rest
+        if multiple != 1:
+            scaled *= multiple
+        target[start : start + BLOCK] = scaled
+    return steps
 
 
-def make_report(asked: NDArray[np.float64], programmed: NDArray[np.float64], step: Step) -> QuantisationReport:
-    """Errors of the programmed coefficients against the asked ones, both flat and in the model's units."""
-    error = programmed - asked
-    unit = float(np.abs(asked).max(initial=0.0)) or 1.0  # so that squares neither overflow nor vanish
-    relative, power = error / unit, float((asked / unit) @ (asked / unit))
+def with_fields(
+    report: QuantisationReport, fields: NDArray[np.float64], steps: NDArray[np.int32]
+) -> QuantisationReport:
+    """The report with the rounding of a job's own fields in it."""
+    most, exact = report.largest_error, report.exact
+    given, held_steps = fields.reshape(-1), steps.reshape(-1)
+    for start in range(0, given.size, BLOCK):
+        asked = given[start : start + BLOCK]
+        held = held_steps[start : start + BLOCK] * np.float64(report.step)
+        exact = exact and same(held, asked)
+        held -= asked
+        most = max(most, largest(held))
+    return replace(report, largest_error=most, exact=exact)
+
+
+def make_report(parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int32]]], step: Step) -> QuantisationReport:
+    """Errors of the programmed coefficients, in steps, against the asked ones, in the model's units."""
+    flat = [(asked.reshape(-1), steps.reshape(-1)) for asked, steps in parts]
+    unit = max(largest(asked) for asked, _ in flat) or 1.0  # so that squares neither overflow nor vanish
+    most, squares, power, product, count, exact = 0.0, 0.0, 0.0, 0.0, 0, True
+    for asked, steps in flat:
+        count += asked.size
+        for start in range(0, asked.size, BLOCK):
+            given = asked[start : start + BLOCK]
+            held = steps[start : start + BLOCK] * np.float64(step.step)
+            exact = exact and same(held, given)
+            error, scaled = held - given, given / unit
+            most = max(most, largest(error))
+            error /= unit
+            held /= unit
+            squares += float(error @ error)
+            power += float(scaled @ scaled)
+            product += float(scaled @ held)
     return QuantisationReport(
         step=step.step,
-        largest_error=float(np.abs(error).max(initial=0.0)),
-        rms_error=unit * math.sqrt(float(relative @ relative) / max(1, error.size)),
-        beta_factor=float((asked / unit) @ (programmed / unit)) / power if power > 0 else 1.0,
+        largest_error=most,
+        rms_error=unit * math.sqrt(squares / max(1, count)),
+        beta_factor=product / power if power > 0 else 1.0,
         scale=step.scale,
-        exact=same(programmed, asked),
+        exact=exact,
         assumptions=step.assumptions,
     )

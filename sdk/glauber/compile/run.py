@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glauber.compile.clock import Clock, make_clock
 from glauber.compile.program import AnyProgram, PottsProgram, check_sums
-from glauber.compile.quantise import to_steps
+from glauber.compile.quantise import largest, to_steps
 from glauber.errors import ModelNotSupportedError
 from glauber.schedule import (
     AnnealingSchedule,
@@ -161,16 +161,16 @@ def make_run(
     if fields is not None:
         unit = step * program.field_multiple
         limit = program.field_limit
-        largest = float(np.abs(fields).max(initial=0.0))
-        if limit is not None and largest > unit * (limit + 0.5):
+        if limit is not None and largest(fields) > unit * (limit + 0.5):
             raise ModelNotSupportedError(
-                f"largest |field| of the job is {largest:g}, the device's range ends at {unit * limit:g}; rescale the"
-                " model and raise beta"
+                f"largest |field| of the job is {largest(fields):g}, the device's range ends at {unit * limit:g};"
+                " rescale the model and raise beta"
             )
         fields_in_steps = to_steps(fields, step, program.field_multiple, limit)
-        bound = np.abs(fields_in_steps.astype(np.int64))
-        bound = bound.max(axis=(0, 2)) if potts else bound.max(axis=0)
-        check_sums(program.weight_sum, bound[program.order.site])
+        if program.n_edges > 0:  # else to_steps has refused all that is too large
+            bound = np.abs(fields_in_steps.astype(np.int64))
+            bound = bound.max(axis=(0, 2)) if potts else bound.max(axis=0)
+            check_sums(program.weight_sum, bound[program.order.site])
     few = schedule.n_chains <= SITE_PLANE_CHAINS or isinstance(schedule, AsynchronousSchedule)
     site_planes = not potts and (few or program.n_edges == 0)
     return Run(
