@@ -4,14 +4,16 @@
 #include "ising.h"
 #include "potts.h"
 
-/* Nanoseconds or so of a step with AVX-512, q = 4: only the ratios matter. */
+/* Nanoseconds or so of a step with AVX-512, q = 4, few weights: only the ratios matter. */
 enum {
-    SITES_STEP = 16,
-    SITES_SLOT = 13, /* a gather and its sums */
-    CHAINS_STEP = 36,
+    SITES_STEP = 37,
+    SITES_SLOT = 7, /* a gather and its sums */
+    CHAINS_STEP = 24,
+    CHAINS_NEIGHBOUR = 3,
     SITE_BYTES_STEP = 60,
-    SITE_BYTES_DISTANCE = 3,
-    CHAIN_BYTES_STEP = 50
+    SITE_BYTES_DISTANCE = 2,
+    CHAIN_BYTES_STEP = 48,
+    CHAIN_BYTES_NEIGHBOUR = 2
 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -150,7 +152,7 @@ glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, 
     }
     plan.form = GLB_POTTS_CHAINS;
     plan.n_entries = V * (program->n_states * n_groups + 2 * slots);
-    int64_t cost = share(run, V) * n * CHAINS_STEP;
+    int64_t cost = share(run, V) * (n * CHAINS_STEP + program->row_start[n] * CHAINS_NEIGHBOUR);
     int64_t sites_cost = share(run, 1) * (n_groups * SITES_STEP + slots * SITES_SLOT);
     if (sites_cost < cost && plan.n_entries <= INT32_MAX) {
         plan.form = GLB_POTTS_SITES;
@@ -159,7 +161,8 @@ glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, 
     }
     if (kernels->potts_bytes != NULL && program->weight != NULL && program->allowed == NULL &&
         run->chain_field == NULL && plan.n_weights <= V) {
-        int64_t block_cost = share(run, 4 * V) * n * CHAIN_BYTES_STEP;
+        int64_t block_cost =
+            share(run, 4 * V) * (n * CHAIN_BYTES_STEP + program->row_start[n] * CHAIN_BYTES_NEIGHBOUR);
         if (block_cost < cost) {
             plan.form = GLB_POTTS_CHAIN_BYTES;
             cost = block_cost;
