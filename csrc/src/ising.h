@@ -109,7 +109,8 @@ typedef struct {
     void (*add_products)(int64_t *sum, const uint64_t *one, const uint64_t *other, int n, int kept);
     void (*event_words)(const glb_key *key, uint32_t first, uint32_t sweep_low, uint32_t chain, int64_t n,
                         uint32_t out[][4]);
-    glb_potts_kernel potts;     /* or NULL */
+    glb_potts_kernel potts;       /* or NULL */
+    glb_potts_kernel potts_bytes; /* or NULL */
     glb_lanes_kernel lanes;
     void (*permute_lanes)(uint64_t *spins, int32_t n, const uint8_t source[64]);
     uint64_t (*dit_sums)(const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,

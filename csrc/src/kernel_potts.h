@@ -69,7 +69,11 @@ GLB_INLINE words high_product(words a, words b) {
 #if defined(GLB_AVX512)
     __m512i even = _mm512_mul_epu32((__m512i)a, (__m512i)b);
     __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_srli_epi64((__m512i)b, 32));
-    return (words)_mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xAAAA, odd);
+    return (words)_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+#elif defined(GLB_AVX2)
+    __m256i even = _mm256_mul_epu32((__m256i)a, (__m256i)b);
+    __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), _mm256_srli_epi64((__m256i)b, 32));
+    return (words)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
 #else
     uint32_t x[V];
     uint32_t y[V];
@@ -277,7 +281,7 @@ static void potts_kernel(const glb_potts_data *data, int64_t begin, int64_t end)
     int few = data->n_weights <= 16 && V == 16;
     for (int64_t number = begin; number < end; number++) {
 #define GLB_CASE(Q)                                                                                                    \
-    if (data->by_sites) {                                                                                              \
+    if (data->form == GLB_POTTS_SITES) {                                                                               \
         few ? potts_sites_chain(data, number, Q, 1) : potts_sites_chain(data, number, Q, 0);                           \
     } else {                                                                                                           \
         few ? potts_chains_block(data, number, Q, 1) : potts_chains_block(data, number, Q, 0);                         \

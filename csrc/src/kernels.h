@@ -22,6 +22,9 @@
 #if GLB_VECTOR_BYTES > 4
 #include "kernel_potts.h"
 #endif
+#if defined(GLB_AVX512) || defined(GLB_AVX2)
+#include "kernel_potts_bytes.h"
+#endif
 #if defined(GLB_AVX512ICL)
 #include "wide.h"
 
@@ -52,6 +55,9 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .permute_lanes = permute_lanes,
 #if GLB_VECTOR_BYTES > 4
                                  .potts = potts_kernel,
+#endif
+#if defined(GLB_AVX512) || defined(GLB_AVX2)
+                                 .potts_bytes = potts_bytes_kernel,
 #endif
 #if defined(GLB_AVX512ICL)
                                  .bytes = bytes_kernel,

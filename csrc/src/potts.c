@@ -76,138 +76,18 @@ struct job {
     const glb_potts *program;
     const glb_run *run;
     const glb_output *output;
-    glb_potts_data data;     /* for the vector kernel, where it is not NULL */
+    glb_potts_plan plan;
+    glb_potts_data data; /* for vectors, as is what follows */
     glb_potts_kernel kernel;
     uint32_t *weights;
+    uint8_t *spins;
+    uint8_t *open;
     int32_t *state;
     uint8_t *scratch;
     int32_t *samples;
     uint64_t first_sweep;
     int64_t n_sweeps;
 };
-
-static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-/* How the vector kernel computes a run; kernel is NULL where it does not. */
-struct vector_plan {
-    glb_potts_kernel kernel;
-    int V;
-    int by_sites;
-    int64_t n_weights;
-    int64_t n_groups;
-    int64_t n_entries;
-    int64_t weights; /* where in the scratch, in bytes */
-    int64_t groups;
-    int64_t entries;
-    int64_t spins;
-    int64_t size;
-};
-
-static int64_t absolute(int64_t x) { return x < 0 ? -x : x; }
-
-/* The largest gap between the fields of two states. */
-static int64_t largest_gap(const glb_potts *program, const glb_run *run) {
-    int64_t q = program->n_states;
-    int64_t most = 0;
-    int64_t own = 0;
-    int64_t fields = program->n_sites * q * (run->chain_field != NULL ? run->n_chains : 1);
-    const int32_t *field = run->chain_field != NULL ? run->chain_field : program->field;
-    for (int64_t i = 0; i < fields; i++) {
-        own = absolute(field[i]) > own ? absolute(field[i]) : own;
-    }
-    for (int32_t p = 0; p < program->n_sites; p++) {
-        int64_t sum = 0;
-        for (int64_t r = program->row_start[p]; r < program->row_start[p + 1]; r++) {
-            int64_t largest = 0;
-            if (program->weight != NULL) {
-                largest = absolute(program->weight[r]);
-            } else {
-                const int32_t *table = program->table + program->table_start[r];
-                for (int64_t t = 0; t < q * q; t++) {
-                    largest = absolute(table[t]) > largest ? absolute(table[t]) : largest;
-                }
-            }
-            sum += largest;
-        }
-        most = sum > most ? sum : most;
-    }
-    return 2 * (own + most);
-}
-
-static struct vector_plan plan_vectors(const glb_potts *program, const glb_run *run) {
-    enum { MOST_WEIGHTS = 1 << 20 };
-    const glb_kernels *kernels = glb_kernels_of(run->isa);
-    struct vector_plan plan = {0};
-    if (kernels == NULL || kernels->potts == NULL || run->kernel == GLB_KERNEL_EXACT ||
-        program->n_states > GLB_POTTS_STATES || program->table_size > INT32_MAX ||
-        (int64_t)program->n_sites * program->n_states > INT32_MAX) {
-        return plan;
-    }
-    plan.n_weights = largest_gap(program, run) + 1;
-    /* a table pays when there are more weights to look up than to make, in one sweep or in the many that share a b */
-    int64_t looked_up = (run->n_b == 1 ? 16 : 1) * (int64_t)program->n_sites * run->n_chains * program->n_states;
-    if (plan.n_weights > MOST_WEIGHTS || plan.n_weights > looked_up) {
-        return plan;
-    }
-    plan.kernel = kernels->potts;
-    plan.V = kernels->vector_words;
-    plan.by_sites = run->n_chains < plan.V / 2;
-    for (int32_t c = 0; plan.by_sites && c < program->n_colours; c++) {
-        for (int32_t first = program->colour_start[c]; first < program->colour_start[c + 1]; first += plan.V) {
-            int64_t slots = 0;
-            for (int32_t p = first; p < first + plan.V && p < program->colour_start[c + 1]; p++) {
-                int64_t degree = program->row_start[p + 1] - program->row_start[p];
-                slots = degree > slots ? degree : slots;
-            }
-            plan.n_groups++;
-            plan.n_entries += plan.V * (program->n_states + 2 * slots);
-        }
-    }
-    plan.groups = round_up(4 * (plan.n_weights > 16 ? plan.n_weights : 16), 64);
-    plan.entries = plan.groups + round_up(plan.n_groups * (int64_t)sizeof(glb_potts_group), 64);
-    plan.spins = plan.entries + round_up(4 * plan.n_entries, 64);
-    plan.size = plan.spins +
-                (plan.by_sites ? 0 : round_up(round_up(run->n_chains, plan.V) * program->n_sites, 64));
-    if (plan.n_entries > INT32_MAX) {
-        plan.kernel = NULL;
-    }
-    return plan;
-}
-
-/* Rows of V positions of a colour side by side. */
-static void fill_groups(const glb_potts *program, const struct vector_plan *plan, glb_potts_group *groups,
-                        uint32_t *entries) {
-    int64_t g = 0;
-    int32_t at = 0;
-    int32_t V = plan->V;
-    for (int32_t c = 0; c < program->n_colours; c++) {
-        for (int32_t first = program->colour_start[c]; first < program->colour_start[c + 1]; first += V, g++) {
-            int32_t left = program->colour_start[c + 1] - first;
-            glb_potts_group group = {.first = first, .count = left < V ? left : V, .entry = at};
-            for (int32_t i = 0; i < group.count; i++) {
-                int32_t degree = (int32_t)(program->row_start[first + i + 1] - program->row_start[first + i]);
-                group.slots = degree > group.slots ? degree : group.slots;
-            }
-            for (int32_t k = 0; k < program->n_states; k++, at += V) {
-                for (int32_t i = 0; i < V; i++) {
-                    int64_t p = first + (i < group.count ? i : 0);
-                    entries[at + i] = (uint32_t)program->field[p * program->n_states + k];
-                }
-            }
-            for (int32_t slot = 0; slot < group.slots; slot++, at += 2 * V) {
-                for (int32_t i = 0; i < V; i++) {
-                    int64_t r = i < group.count ? program->row_start[first + i] + slot : 0;
-                    int there = i < group.count && r < program->row_start[first + i + 1];
-                    entries[at + i] = (uint32_t)(there ? program->neighbour[r] : first);
-                    entries[at + V + i] = program->weight != NULL ? (uint32_t)(there ? program->weight[r] : 0)
-                                          : there ? (uint32_t)program->table_start[r]
-                                                  : 0xFFFFFFFFu;
-                }
-            }
-            groups[g] = group;
-        }
-    }
-}
 
 static int64_t thread_scratch(const glb_potts *program) {
     return (int64_t)program->n_states * (int64_t)(sizeof(int64_t) + sizeof(uint64_t));
@@ -217,8 +97,12 @@ int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run) {
     if (glb_dits_fit(program, run)) {
         return glb_dits_scratch(program, run);
     }
-    struct vector_plan plan = plan_vectors(program, run);
-    return plan.kernel != NULL ? plan.size : thread_scratch(program) * run->n_threads;
+    int64_t size = thread_scratch(program) * run->n_threads;
+    for (int without = 0; without <= 1; without++) {
+        glb_potts_plan plan = glb_potts_plan_run(program, run, without);
+        size = plan.form != GLB_POTTS_ONE_BY_ONE && plan.size > size ? plan.size : size;
+    }
+    return size;
 }
 
 static void local_fields(const struct job *job, int64_t chain, int32_t position, const int32_t *spin, int64_t *field) {
@@ -269,31 +153,79 @@ static int32_t categorical(const glb_potts *program, int32_t position, const int
     return state;
 }
 
-static void take_sample(const struct job *job, int64_t chain, const int32_t *spin, int64_t sample) {
+/* Counts and keeps the states of positions begin .. end - 1. */
+static void take_sample(const struct job *job, int64_t chain, const int32_t *spin, int32_t begin, int32_t end,
+                        int64_t sample) {
     const glb_potts *program = job->program;
     const glb_output *output = job->output;
-    for (int32_t p = 0; p < program->n_sites; p++) {
-        int64_t site = program->site[p];
-        if (job->samples != NULL && sample < output->n_samples) {
-            job->samples[(chain * output->n_samples + sample) * program->n_sites + site] = spin[p];
+    const int32_t *site = program->site + begin;
+    int32_t n = end - begin;
+    if (job->samples != NULL && sample < output->n_samples) {
+        int32_t *kept = job->samples + (chain * output->n_samples + sample) * program->n_sites;
+        for (int32_t i = 0; i < n; i++) {
+            kept[site[i]] = spin[i];
         }
-        if (output->site_sum != NULL) {
-            output->site_sum[(chain * program->n_sites + site) * program->n_states + spin[p]] += 1;
+    }
+    if (output->site_sum != NULL) {
+        int64_t *sum = output->site_sum + chain * program->n_sites * program->n_states;
+        for (int32_t i = 0; i < n; i++) {
+            sum[(int64_t)site[i] * program->n_states + spin[i]] += 1;
         }
     }
 }
 
-/* Spins as the vector kernel has them by chains: a byte each, [block][position][chain]. */
-static void exchange_spins(const struct job *job, int V, int32_t *state, uint8_t *spins, int64_t begin, int64_t end,
-                           int to_bytes) {
+/* Where a chain's first spin is among the kernel's bytes. */
+static int64_t byte_of(const struct job *job, int64_t chain) {
+    int64_t V = job->plan.V;
     int64_t n = job->program->n_sites;
-    for (int64_t chain = begin; chain < end && chain < job->run->n_chains; chain++) {
-        uint8_t *lane = spins + V * n * (chain / V) + chain % V;
-        for (int64_t p = 0; p < n; p++) {
-            if (to_bytes) {
-                lane[V * p] = (uint8_t)state[chain * n + p];
-            } else {
-                state[chain * n + p] = lane[V * p];
+    switch (job->plan.form) {
+    case GLB_POTTS_CHAINS: /* [block][position][chain] */
+        return V * n * (chain / V) + chain % V;
+    case GLB_POTTS_CHAIN_BYTES: /* the same, but chain V w + i is byte w of lane i */
+        return 4 * V * n * (chain / (4 * V)) + 4 * (chain % V) + chain / V % 4;
+    default: /* a row each */
+        return job->plan.row * chain + GLB_POTTS_PAD;
+    }
+}
+
+/* How far a chain's next spin is. */
+static int64_t bytes_apart(const struct job *job) {
+    return job->plan.form == GLB_POTTS_CHAINS ? job->plan.V
+           : job->plan.form == GLB_POTTS_CHAIN_BYTES ? 4 * job->plan.V
+                                                     : 1;
+}
+
+enum exchange { TO_BYTES, TO_STATE, TO_SAMPLE };
+
+/* Between the kernel's bytes and the caller's numbers: few positions at a time, whose bytes stay in the cache. */
+static void exchange_spins(const struct job *job, int64_t begin, int64_t end, enum exchange what, int64_t sample) {
+    enum { TILE = 64 };
+    int32_t n = job->program->n_sites;
+    int64_t step = bytes_apart(job);
+    for (int32_t first = 0; first < n; first += TILE) {
+        int32_t count = n - first < TILE ? n - first : TILE;
+        for (int64_t chain = begin; chain < end; chain++) {
+            int64_t at = byte_of(job, chain) + step * first;
+            int32_t *spin = job->state + chain * n + first;
+            int32_t tile[TILE];
+            if (what == TO_BYTES) {
+                for (int32_t i = 0; i < count; i++) {
+                    job->spins[at + step * i] = (uint8_t)spin[i];
+                }
+                if (job->open != NULL) {
+                    const int32_t *clamp = job->run->potts_clamp + chain * n + first;
+                    for (int32_t i = 0; i < count; i++) {
+                        job->open[at + step * i] = clamp[i] < 0 ? 0xFF : 0;
+                    }
+                }
+                continue;
+            }
+            spin = what == TO_STATE ? spin : tile;
+            for (int32_t i = 0; i < count; i++) {
+                spin[i] = job->spins[at + step * i];
+            }
+            if (what == TO_SAMPLE) {
+                take_sample(job, chain, spin, first, first + count, sample);
             }
         }
     }
@@ -317,14 +249,15 @@ static void fill_weights(const struct job *job, uint64_t b, int thread) {
 static void work_in_vectors(const struct job *job, glb_team *team, int thread) {
     const glb_run *run = job->run;
     glb_potts_data data = job->data;
-    int V = glb_kernels_of(run->isa)->vector_words;
-    int64_t per_unit = data.by_sites ? 1 : V;
+    int form = job->plan.form;
+    int64_t per_unit = form == GLB_POTTS_CHAINS ? job->plan.V : form == GLB_POTTS_CHAIN_BYTES ? 4 * job->plan.V : 1;
     int64_t units = (run->n_chains + per_unit - 1) / per_unit;
     int64_t begin = units * thread / run->n_threads;
     int64_t end = units * (thread + 1) / run->n_threads;
+    int64_t first = per_unit * begin < run->n_chains ? per_unit * begin : run->n_chains;
     int64_t last = per_unit * end < run->n_chains ? per_unit * end : run->n_chains;
-    if (!data.by_sites) {
-        exchange_spins(job, V, job->state, data.spins, V * begin, V * end, 1);
+    if (form != GLB_POTTS_SITES) {
+        exchange_spins(job, first, last, TO_BYTES, 0);
     }
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
@@ -335,17 +268,21 @@ static void work_in_vectors(const struct job *job, glb_team *team, int thread) {
             glb_barrier(team);
         }
         job->kernel(&data, begin, end);
-        if (job->output->every > 0 && (s + 1) % job->output->every == 0) {
-            if (!data.by_sites) {
-                exchange_spins(job, V, job->state, data.spins, V * begin, V * end, 0);
-            }
-            for (int64_t chain = per_unit * begin; chain < last; chain++) {
-                take_sample(job, chain, job->state + chain * job->program->n_sites, (s + 1) / job->output->every - 1);
-            }
+        if (job->output->every == 0 || (s + 1) % job->output->every != 0) {
+            continue;
+        }
+        int64_t sample = (s + 1) / job->output->every - 1;
+        if (form != GLB_POTTS_SITES) {
+            exchange_spins(job, first, last, TO_SAMPLE, sample);
+            continue;
+        }
+        for (int64_t chain = first; chain < last; chain++) {
+            int32_t n = job->program->n_sites;
+            take_sample(job, chain, job->state + chain * n, 0, n, sample);
         }
     }
-    if (!data.by_sites) {
-        exchange_spins(job, V, job->state, data.spins, V * begin, V * end, 0);
+    if (form != GLB_POTTS_SITES) {
+        exchange_spins(job, first, last, TO_STATE, 0);
     }
 }
 
@@ -376,10 +313,40 @@ static void work(void *argument, glb_team *team, int thread) {
                 }
             }
             if (job->output->every > 0 && (s + 1) % job->output->every == 0) {
-                take_sample(job, chain, spin, (s + 1) / job->output->every - 1);
+                take_sample(job, chain, spin, 0, program->n_sites, (s + 1) / job->output->every - 1);
             }
         }
     }
+}
+
+/* What the kernel sees. Its lanes that are nobody's hold zeros. */
+static void prepare(struct job *job) {
+    const glb_kernels *kernels = glb_kernels_of(job->run->isa);
+    const glb_potts_plan *plan = &job->plan;
+    int in_bytes = plan->form == GLB_POTTS_SITE_BYTES || plan->form == GLB_POTTS_CHAIN_BYTES;
+    uint8_t *scratch = job->scratch;
+    memset(scratch, 0, (size_t)plan->groups);
+    memset(scratch + plan->spins, 0, (size_t)(plan->size - plan->spins));
+    job->kernel = in_bytes ? kernels->potts_bytes : kernels->potts;
+    job->weights = (uint32_t *)(void *)scratch;
+    job->spins = scratch + plan->spins;
+    job->open = in_bytes && job->run->potts_clamp != NULL ? scratch + plan->open : NULL;
+    job->data = (glb_potts_data){.program = job->program,
+                                 .run = job->run,
+                                 .form = plan->form,
+                                 .weights = job->weights,
+                                 .n_weights = plan->n_weights,
+                                 .spins = job->spins,
+                                 .open = job->open,
+                                 .state = job->state,
+                                 .groups = (const void *)(scratch + plan->groups),
+                                 .entries = (const void *)(scratch + plan->entries),
+                                 .n_groups = plan->n_groups,
+                                 .byte_groups = (const void *)(scratch + plan->groups),
+                                 .distances = (const void *)(scratch + plan->entries),
+                                 .rows = scratch + plan->rows,
+                                 .row = plan->row,
+                                 .fields = (const void *)(scratch + plan->fields)};
 }
 
 int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state, uint8_t *scratch,
@@ -399,28 +366,13 @@ int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state
         glb_dits_job dits = {program, run, output, state, scratch, samples, first_sweep, n_sweeps};
         return glb_dits_sweep(&dits);
     }
-    struct vector_plan plan = plan_vectors(program, run);
-    if (plan.kernel != NULL) {
-        job.kernel = plan.kernel;
-        job.weights = (uint32_t *)(void *)scratch;
-        memset(scratch, 0, (size_t)plan.groups);
-        if (!plan.by_sites) {
-            memset(scratch + plan.spins, 0, (size_t)(plan.size - plan.spins)); /* lanes that are nobody's */
-        }
-        job.data = (glb_potts_data){.program = program,
-                                    .run = run,
-                                    .weights = job.weights,
-                                    .n_weights = plan.n_weights,
-                                    .by_sites = plan.by_sites,
-                                    .spins = scratch + plan.spins,
-                                    .state = state,
-                                    .groups = (const void *)(scratch + plan.groups),
-                                    .entries = (const void *)(scratch + plan.entries),
-                                    .n_groups = plan.n_groups};
-        if (plan.by_sites) {
-            fill_groups(program, &plan, (glb_potts_group *)(void *)(scratch + plan.groups),
-                        (uint32_t *)(void *)(scratch + plan.entries));
-        }
+    job.plan = glb_potts_plan_run(program, run, 0);
+    if (!glb_potts_fill(program, &job.plan, scratch)) {
+        job.plan = glb_potts_plan_run(program, run, 1);
+        glb_potts_fill(program, &job.plan, scratch);
+    }
+    if (job.plan.form != GLB_POTTS_ONE_BY_ONE) {
+        prepare(&job);
     }
     return glb_parallel(run->n_threads, work, &job);
 }

@@ -1,11 +1,22 @@
-/* What a Potts run (potts.c) and its kernel (kernel_potts.h, once per instruction set) share. */
+/* What a Potts run (potts.c), its plan (potts_plan.c) and its kernels (kernel_potts*.h, once per instruction set) share. */
 #ifndef GLAUBER_POTTS_H
 #define GLAUBER_POTTS_H
 
 #include "glauber/contract.h"
 #include "glauber/core.h"
 
-enum { GLB_POTTS_STATES = 16 }; /* of the vector kernel */
+enum {
+    GLB_POTTS_STATES = 16, /* of the vector kernels, at most */
+    GLB_POTTS_PAD = 64     /* bytes before and behind the spins of a chain by sites: a vector's other positions */
+};
+
+enum glb_potts_form {
+    GLB_POTTS_ONE_BY_ONE,
+    GLB_POTTS_SITES,      /* a chain, V positions of a colour at once */
+    GLB_POTTS_CHAINS,     /* V chains of a position at once */
+    GLB_POTTS_SITE_BYTES, /* a chain, 4 V positions at once, of which those of one colour count */
+    GLB_POTTS_CHAIN_BYTES /* 4 V chains of a position at once */
+};
 
 /* Positions of one colour that a vector takes together, for one chain. */
 typedef struct {
@@ -16,20 +27,58 @@ typedef struct {
                     * neighbours and one of weights or of where their tables begin */
 } glb_potts_group;
 
+/* 4 V positions from a multiple of four on, for one chain, with bytes for every one. */
+typedef struct {
+    int32_t start;
+    int32_t n_distances; /* at which neighbours lie */
+    int64_t distance;    /* the first of them */
+    int64_t row;         /* the first of its vectors: all ones where the position is of this colour, fields below the
+                          * position's largest for each state, and for each distance weights, 0 where there is no edge */
+} glb_potts_byte_group;
+
+typedef struct {
+    int form;
+    int V;
+    int64_t n_weights;
+    int64_t n_groups;      /* of the form, where it is by sites */
+    int64_t n_entries;     /* words of the groups */
+    int64_t n_distances;   /* bytes: as many as pay, at most */
+    int64_t row;           /* bytes: from one chain's spins to the next one's */
+    int64_t groups;        /* where in the scratch, in bytes; the weights come first */
+    int64_t entries;       /* or distances */
+    int64_t rows;
+    int64_t fields;
+    int64_t spins;
+    int64_t open;
+    int64_t size;
+} glb_potts_plan;
+
 typedef struct {
     const glb_potts *program;
     const glb_run *run;
-    const uint32_t *weights; /* of a state by its gap to the best, for this sweep's b */
+    int form;
+    const uint32_t *weights; /* of a state by its gap to the best, for this sweep's b; padded to a vector */
     int64_t n_weights;
-    int by_sites;
-    uint8_t *spins; /* by chains */
+    uint8_t *spins; /* but by sites */
     int32_t *state; /* by sites */
     const glb_potts_group *groups;
     const uint32_t *entries;
     int64_t n_groups;
+    const glb_potts_byte_group *byte_groups; /* site bytes */
+    const int32_t *distances;
+    const uint8_t *rows;
+    int64_t row;
+    const int8_t *fields; /* chain bytes: below the position's largest, [position][state] */
+    const uint8_t *open;  /* bytes: as spins, all ones where nothing is clamped; NULL where nothing is anywhere */
     uint64_t sweep;
 } glb_potts_data;
 
 typedef void (*glb_potts_kernel)(const glb_potts_data *data, int64_t begin, int64_t end);
+
+/* How vectors compute a run; one by one where none does. without_site_bytes: where glb_potts_fill_bytes did not pay. */
+glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, int without_site_bytes);
+
+/* What the form reads about the program, in the scratch. Returns 0 where it would have more distances than pay. */
+int glb_potts_fill(const glb_potts *program, const glb_potts_plan *plan, uint8_t *scratch);
 
 #endif

@@ -192,6 +192,18 @@ static inline __m512i emulated_sra_epi32(__m512i a, __m128i by) {
     return a;
 }
 
+static inline __m512i emulated_mask_shuffle_epi32(__m512i src, uint16_t mask, __m512i a, int order) {
+    uint32_t s[16];
+    uint32_t x[16];
+    memcpy(s, &src, sizeof s);
+    memcpy(x, &a, sizeof x);
+    for (int i = 0; i < 16; i++) {
+        s[i] = (mask >> i) & 1 ? x[i / 4 * 4 + ((order >> (2 * (i % 4))) & 3)] : s[i];
+    }
+    memcpy(&src, s, sizeof s);
+    return src;
+}
+
 static inline __m512i emulated_shuffle_i64x2(__m512i a, __m512i b, int order) {
     char x[64];
     char y[64];
@@ -285,6 +297,8 @@ static inline int32_t emulated_reduce_max_epi32(__m512i a) {
 #define _mm512_cmpeq_epu8_mask _mm512_cmpeq_epi8_mask
 #undef _mm512_sra_epi32
 #define _mm512_sra_epi32 emulated_sra_epi32
+#undef _mm512_mask_shuffle_epi32
+#define _mm512_mask_shuffle_epi32 emulated_mask_shuffle_epi32
 #undef _mm512_shuffle_i64x2
 #define _mm512_shuffle_i64x2 emulated_shuffle_i64x2
 

@@ -1,8 +1,11 @@
 /* Potts runs against an oracle, written from docs/machine.md with one decision at a time and nothing taken from the
  * kernels: any difference, in any bit, is a failure. */
+#include "../src/dits.h"
+#include "../src/ising.h"
+#include "../src/potts.h"
 #include "testing.h"
 
-enum { POTTS_CHAINS = 21 };
+enum { POTTS_CHAINS = 21, MANY_CHAINS = 70 /* a block of bytes and some */ };
 
 struct potts_job {
     struct graph graph;
@@ -12,6 +15,7 @@ struct potts_job {
     uint8_t *allowed;
     uint64_t seed, first_sweep, *b;
     int64_t n_b;
+    int n_chains;
     int32_t *chain_field, *clamp, *initial; /* or NULL */
     int32_t *last;                          /* [chain][position] */
     int32_t *samples;                       /* [chain][sample][site] */
@@ -63,10 +67,10 @@ static void potts_oracle(struct potts_job *job) {
     int32_t q = job->program.n_states;
     int64_t *field = NEW(int64_t, q);
     uint64_t *sums = NEW(uint64_t, q);
-    job->last = NEW(int32_t, POTTS_CHAINS * g->n);
-    job->samples = NEW(int32_t, POTTS_CHAINS * SAMPLES * g->n);
-    job->counts = NEW(int64_t, POTTS_CHAINS * g->n * q);
-    for (int chain = 0; chain < POTTS_CHAINS; chain++) {
+    job->last = NEW(int32_t, job->n_chains * g->n);
+    job->samples = NEW(int32_t, job->n_chains * SAMPLES * g->n);
+    job->counts = NEW(int64_t, job->n_chains * g->n * q);
+    for (int chain = 0; chain < job->n_chains; chain++) {
         int32_t *s = job->last + (int64_t)chain * g->n;
         const int32_t *clamp = job->clamp == NULL ? NULL : job->clamp + (int64_t)chain * g->n;
         for (int32_t p = 0; p < g->n; p++) { /* the start: the k-th allowed state */
@@ -120,6 +124,20 @@ static void potts_oracle(struct potts_job *job) {
     free(sums);
 }
 
+static int forms_seen[GLB_N_ISA]; /* a bit each */
+
+/* The form that computes a run, noted. */
+static void see_form(const glb_potts *program, const glb_run *run, uint8_t *scratch) {
+    if (glb_dits_fit(program, run)) {
+        return;
+    }
+    glb_potts_plan plan = glb_potts_plan_run(program, run, 0);
+    if (!glb_potts_fill(program, &plan, scratch)) {
+        plan = glb_potts_plan_run(program, run, 1);
+    }
+    forms_seen[run->isa] |= 1 << plan.form;
+}
+
 static void potts_shard(const struct potts_job *job, int first, int n, int isa, int threads, int parts) {
     const struct graph *g = &job->graph;
     int32_t q = job->program.n_states;
@@ -141,6 +159,7 @@ static void potts_shard(const struct potts_job *job, int first, int n, int isa, 
     int64_t sum;
     int rc = glb_potts_check(&job->program, &sum);
     rc |= glb_potts_check_run(&job->program, &run);
+    see_form(&job->program, &run, scratch);
     rc |= glb_potts_start(&job->program, &run, job->initial == NULL ? NULL : job->initial + first * g->n, state);
     if (parts == 1) {
         rc |= glb_potts_sweep(&job->program, &run, state, scratch, job->first_sweep, SWEEPS, &output, samples);
@@ -208,21 +227,30 @@ static void free_potts(struct potts_job *job) {
 static void test_potts_runs(void) {
     static const struct {
         int32_t n, q, colours, edges, limit;
-        int tables, mask, fields, clamps, start, anneal;
+        int tables, mask, fields, clamps, start, anneal, near;
     } cases[] = {
-        {10, 3, 3, 18, 50, 0, 0, 0, 0, 0, 1}, {10, 3, 3, 18, 50, 1, 1, 0, 1, 1, 0}, {6, 70, 2, 8, 40, 0, 1, 1, 0, 0, 0},
-        {6, 70, 2, 8, 40, 1, 0, 0, 1, 1, 1},  {5, 64, 2, 5, 40, 0, 0, 0, 0, 0, 0},  {5, 65, 2, 5, 40, 0, 0, 0, 0, 0, 0},
-        {6, 2, 1, 0, 900, 0, 0, 1, 0, 0, 0},  {13, 70, 1, 0, 900, 0, 1, 0, 1, 0, 0},
-        {9, 5, 1, 0, 900, 0, 0, 0, 0, 1, 0},  {6, 300, 1, 0, 90, 0, 1, 0, 0, 0, 0},
-        {45, 4, 2, 90, 1, 0, 0, 0, 1, 0, 0}, /* few weights: a table in a register */
-        {45, 2, 3, 90, 3, 0, 1, 1, 1, 1, 1},  {45, 16, 2, 60, 20, 1, 1, 0, 0, 0, 1},
-        {33, 5, 3, 70, 10, 1, 0, 1, 1, 0, 0},
+        {10, 3, 3, 18, 50, 0, 0, 0, 0, 0, 1, 0}, {10, 3, 3, 18, 50, 1, 1, 0, 1, 1, 0, 0},
+        {6, 70, 2, 8, 40, 0, 1, 1, 0, 0, 0, 0},  {6, 70, 2, 8, 40, 1, 0, 0, 1, 1, 1, 0},
+        {5, 64, 2, 5, 40, 0, 0, 0, 0, 0, 0, 0},  {5, 65, 2, 5, 40, 0, 0, 0, 0, 0, 0, 0},
+        {6, 2, 1, 0, 900, 0, 0, 1, 0, 0, 0, 0},  {13, 70, 1, 0, 900, 0, 1, 0, 1, 0, 0, 0},
+        {9, 5, 1, 0, 900, 0, 0, 0, 0, 1, 0, 0},  {6, 300, 1, 0, 90, 0, 1, 0, 0, 0, 0, 0},
+        {45, 4, 2, 90, 1, 0, 0, 0, 1, 0, 0, 0}, /* few weights: a table in a register */
+        {45, 2, 3, 90, 3, 0, 1, 1, 1, 1, 1, 0},  {45, 16, 2, 60, 20, 1, 1, 0, 0, 0, 1, 0},
+        {33, 5, 3, 70, 10, 1, 0, 1, 1, 0, 0, 0},
+        /* bytes: starts of colours off multiples of four, one or several vectors of a colour, more gaps than AVX2 takes */
+        {149, 4, 2, 999, 1, 0, 0, 0, 0, 0, 0, 1}, {149, 4, 3, 999, 1, 0, 0, 0, 1, 1, 1, 1},
+        {61, 3, 2, 999, 2, 0, 0, 0, 1, 0, 0, 1},  {61, 5, 2, 999, 1, 0, 0, 0, 0, 1, 0, 1},
+        {45, 2, 3, 999, 1, 0, 0, 0, 1, 0, 1, 1},  {45, 16, 2, 999, 1, 0, 0, 0, 1, 0, 0, 1},
+        {45, 4, 2, 60, 1, 0, 0, 0, 0, 0, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int32_t n = cases[i].n;
         int32_t q = cases[i].q;
         int32_t limit = cases[i].limit;
-        struct potts_job job = {.graph = make_graph(n, cases[i].colours, cases[i].edges), .first_sweep = 1};
+        struct potts_job job = {
+            .graph = (cases[i].near ? make_near_graph : make_graph)(n, cases[i].colours, cases[i].edges),
+            .first_sweep = 1,
+            .n_chains = cases[i].near ? MANY_CHAINS : POTTS_CHAINS};
         int64_t entries = 2 * (int64_t)job.graph.n_edges;
         job.seed = random_u64();
         job.n_b = cases[i].anneal ? SWEEPS : 1;
@@ -256,13 +284,13 @@ static void test_potts_runs(void) {
                 job.allowed[k] = k % q == k / q % q || random_int(0, 1);
             }
         }
-        job.chain_field = cases[i].fields ? NEW(int32_t, POTTS_CHAINS * n * q) : NULL;
-        for (int32_t k = 0; job.chain_field != NULL && k < POTTS_CHAINS * n * q; k++) {
+        job.chain_field = cases[i].fields ? NEW(int32_t, job.n_chains * n * q) : NULL;
+        for (int32_t k = 0; job.chain_field != NULL && k < job.n_chains * n * q; k++) {
             job.chain_field[k] = random_int(-3 * limit, 3 * limit);
         }
-        job.clamp = cases[i].clamps ? NEW(int32_t, POTTS_CHAINS * n) : NULL;
-        job.initial = cases[i].start ? NEW(int32_t, POTTS_CHAINS * n) : NULL;
-        for (int32_t k = 0; k < POTTS_CHAINS * n; k++) {
+        job.clamp = cases[i].clamps ? NEW(int32_t, job.n_chains * n) : NULL;
+        job.initial = cases[i].start ? NEW(int32_t, job.n_chains * n) : NULL;
+        for (int32_t k = 0; k < job.n_chains * n; k++) {
             int32_t state = k % n % q; /* always allowed, see above */
             if (job.clamp != NULL) {
                 job.clamp[k] = random_int(0, 3) == 0 ? state : -1;
@@ -277,15 +305,24 @@ static void test_potts_runs(void) {
             for (int parts = 1; parts <= 2; parts++) {
                 for (int isa = 0; isa < GLB_N_ISA; isa++) {
                     if (glb_isa_available(isa)) {
-                        potts_shard(&job, 0, POTTS_CHAINS, isa, threads, parts);
+                        potts_shard(&job, 0, job.n_chains, isa, threads, parts);
                         potts_shard(&job, 2, 1, isa, threads, parts);
                         potts_shard(&job, 3, 5, isa, threads, parts);
                         potts_shard(&job, 1, 19, isa, threads, parts);
+                        if (cases[i].near) {
+                            potts_shard(&job, 5, 33, isa, threads, parts);
+                            potts_shard(&job, 3, 64, isa, threads, parts);
+                        }
                     }
                 }
             }
         }
         free_potts(&job);
+    }
+    for (int isa = 0; isa < GLB_N_ISA; isa++) {
+        const glb_kernels *kernels = glb_kernels_of(isa);
+        int wanted = kernels == NULL ? 0 : kernels->potts_bytes != NULL ? 0x1F : kernels->potts != NULL ? 7 : 1;
+        CHECK((forms_seen[isa] & wanted) == wanted, "of isa %d's forms only %x were tested", isa, forms_seen[isa]);
     }
 }
 
@@ -297,7 +334,8 @@ static void test_potts_ties(void) {
         enum { SITES = 40 };
         int32_t q = sizes[i];
         int exact = 0;
-        struct potts_job job = {.graph = make_graph(SITES, 1, 0), .seed = random_u64(), .first_sweep = 1, .n_b = 1};
+        struct potts_job job = {.graph = make_graph(SITES, 1, 0), .seed = random_u64(), .first_sweep = 1, .n_b = 1,
+                                .n_chains = POTTS_CHAINS};
         int64_t *field = NEW(int64_t, q);
         uint64_t *sums = NEW(uint64_t, q);
         job.b = NEW(uint64_t, 1);

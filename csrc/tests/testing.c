@@ -54,7 +54,43 @@ int32_t random_int(int32_t low, int32_t high) {
     return (int32_t)(low + (int64_t)(random_u64() % (uint64_t)((int64_t)high - low + 1)));
 }
 
-struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
+/* Edges between positions of one or two distances for each pair of colours, as a lattice in colour order has them. */
+static void choose_near(struct graph *g, const int32_t *colour) {
+    int32_t room = g->n_edges;
+    g->n_edges = 0;
+    for (int32_t a = 0; a < g->n; a++) {
+        for (int32_t c = colour[a] + 1; c < g->n_colours; c++) {
+            for (int32_t step = 0; step <= 1; step++) {
+                int32_t b = a - g->colour_start[colour[a]] + g->colour_start[c] + step * (1 + colour[a]);
+                if (b < g->colour_start[c + 1] && g->n_edges < room) {
+                    g->edge[2 * g->n_edges] = a;
+                    g->edge[2 * g->n_edges++ + 1] = b;
+                }
+            }
+        }
+    }
+}
+
+static void choose_anywhere(struct graph *g, const int32_t *colour) {
+    for (int32_t e = 0; e < g->n_edges; e++) {
+        int32_t a, b;
+        int twice;
+        do {
+            a = random_int(0, g->n - 1);
+            b = random_int(0, g->n - 1);
+            twice = 0;
+            for (int32_t k = 0; k < e; k++) {
+                twice |=
+                    (g->edge[2 * k] == a && g->edge[2 * k + 1] == b) || (g->edge[2 * k] == b && g->edge[2 * k + 1] == a);
+            }
+        } while (colour[a] == colour[b] || twice);
+        g->edge[2 * e] = a;
+        g->edge[2 * e + 1] = b;
+    }
+}
+
+static struct graph make(int32_t n, int32_t n_colours, int32_t n_edges,
+                         void (*choose)(struct graph *g, const int32_t *colour)) {
     struct graph g = {.n = n, .n_colours = n_colours, .n_edges = n_colours > 1 ? n_edges : 0};
     g.colour_start = NEW(int32_t, n_colours + 1);
     g.site = NEW(int32_t, n);
@@ -76,21 +112,9 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
         g.site[p] = (int32_t)((7 * (int64_t)p + 3) % n); /* a permutation while 7 does not divide n */
         g.position[g.site[p]] = p;
     }
-    for (int32_t e = 0; e < g.n_edges; e++) {
-        int32_t a, b;
-        int twice;
-        do {
-            a = random_int(0, n - 1);
-            b = random_int(0, n - 1);
-            twice = 0;
-            for (int32_t k = 0; k < e; k++) {
-                twice |= (g.edge[2 * k] == a && g.edge[2 * k + 1] == b) || (g.edge[2 * k] == b && g.edge[2 * k + 1] == a);
-            }
-        } while (colour[a] == colour[b] || twice);
-        g.edge[2 * e] = a;
-        g.edge[2 * e + 1] = b;
-        g.row_start[a + 1]++;
-        g.row_start[b + 1]++;
+    choose(&g, colour);
+    for (int32_t e = 0; e < 2 * g.n_edges; e++) {
+        g.row_start[g.edge[e] + 1]++;
     }
     for (int32_t p = 0; p < n; p++) {
         g.row_start[p + 1] += g.row_start[p];
@@ -108,6 +132,14 @@ struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
     free(colour);
     free(fill);
     return g;
+}
+
+struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
+    return make(n, n_colours, n_edges, choose_anywhere);
+}
+
+struct graph make_near_graph(int32_t n, int32_t n_colours, int32_t n_edges) {
+    return make(n, n_colours, n_edges, choose_near);
 }
 
 void free_graph(struct graph *g) {

@@ -40,6 +40,8 @@ struct graph {
 
 /* n positions in n_colours classes of unequal size, with random edges between different classes. */
 struct graph make_graph(int32_t n, int32_t n_colours, int32_t n_edges);
+/* The same, n_edges at most, between positions that lie at few distances. */
+struct graph make_near_graph(int32_t n, int32_t n_colours, int32_t n_edges);
 void free_graph(struct graph *g);
 
 /* One group of tests each, in the file of its name. */

@@ -83,8 +83,17 @@ def potts_cases() -> list[dict[str, Any]]:
     return pairwise(POTTS_FACTORS, seed=1)
 
 
+@lru_cache(maxsize=1)
+def lattice_cases() -> list[dict[str, Any]]:
+    return pairwise(LATTICE_FACTORS, seed=1)
+
+
 def test_the_pairwise_selection_holds_every_pair():
-    for factors, chosen in ((ISING_FACTORS, ising_cases()), (POTTS_FACTORS, potts_cases())):
+    for factors, chosen in (
+        (ISING_FACTORS, ising_cases()),
+        (POTTS_FACTORS, potts_cases()),
+        (LATTICE_FACTORS, lattice_cases()),
+    ):
         assert len(chosen) < np.prod([len(values) for values in factors.values()]) / 4
         for a, b in itertools.combinations(factors, 2):
             assert {(case[a], case[b]) for case in chosen} == set(itertools.product(factors[a], factors[b]))
@@ -337,8 +346,42 @@ POTTS_FACTORS: dict[str, tuple[Any, ...]] = {
 }
 
 
+# What is decided in bytes: equal-state weights with few gaps, of positions on a lattice or of many chains.
+LATTICE_FACTORS: dict[str, tuple[Any, ...]] = {
+    # colours that begin off multiples of four, of several vectors; three colours; more gaps than AVX2 takes; no lattice
+    "couplings": ("open 8 x 8", "open 5 x 31", "torus 7 x 9", "torus 6 x 8, steps", "random"),
+    "q": (2, 3, 4, 5, 16),
+    "chains": (1, 3, 33, 64, 70),
+    "allowed": (False,),
+    "schedule": ("thinned", "annealing"),
+    "clamp": ("none", "per chain"),
+    "fields": ("none",),
+    "initial": ("random", "given"),
+}
+
+
+def lattice_program(couplings: str, q: int) -> Any:
+    rng = np.random.default_rng([q, len(couplings)])
+    if couplings == "random":
+        n = 50
+        edges = np.stack([np.arange(n), np.roll(rng.permutation(n), 1)], axis=1)
+        edges = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
+    else:
+        form, rows, _, columns = couplings.removesuffix(", steps").split()
+        n = int(rows) * int(columns)
+        at = np.arange(n).reshape(int(rows), int(columns))
+        pairs = [(at, np.roll(at, -1, axis=axis)) for axis in (0, 1)]
+        if form == "open":
+            pairs = [(at[:-1], at[1:]), (at[:, :-1], at[:, 1:])]
+        edges = np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs])
+    weights = rng.choice([-1.0, 1.0, 2.0, 3.0] if couplings.endswith("steps") else [-1.0, 1.0], size=len(edges))
+    return compiled(PottsModel(rng.integers(3, size=(n, q)).astype(float), edges, weights))
+
+
 @lru_cache(maxsize=256)
 def potts_program(couplings: str, q: int, allowed: bool) -> Any:
+    if couplings in LATTICE_FACTORS["couplings"]:
+        return lattice_program(couplings, q)
     rng = np.random.default_rng([q, len(couplings), allowed])
     n = 6  # positions 4 and 5 take words 0 and 1 of a second counter
     # an odd cycle, and edges turned round, so that tables are read in both directions
@@ -421,6 +464,14 @@ def test_potts_pairs(couplings, monkeypatch):
     assert {case["q"] for case in cases} == set(POTTS_FACTORS["q"])
     for case in cases:
         check_potts(case, THREADS, monkeypatch)
+
+
+@pytest.mark.parametrize("couplings", LATTICE_FACTORS["couplings"])
+def test_potts_lattice_pairs(couplings, monkeypatch):
+    cases = [case for case in lattice_cases() if case["couplings"] == couplings]
+    assert {case["chains"] for case in cases} == set(LATTICE_FACTORS["chains"])
+    for turn, case in enumerate(cases):
+        check_potts(case, [1 + turn % 3], monkeypatch)
 
 
 @pytest.mark.slow
@@ -525,6 +576,16 @@ def test_planes_of_one_run_are_not_those_of_the_next():
         schedule, observe = SamplingSchedule(n_samples=4), {"samples", "moments"}
         run = make_run(program, schedule, seed=SEED, fields=fields, observe=observe)
         assert_same(joined(list(machine.run(run))), run_whole("reference", program, run), own)
+
+
+@pytest.mark.parametrize("couplings", ["open 5 x 31", "torus 7 x 9"])
+def test_a_shard_of_potts_lattices_is_a_slice_of_the_whole(couplings):
+    case = {**{name: values[0] for name, values in LATTICE_FACTORS.items()}, "clamp": "per chain"}
+    program, run = potts_run({**case, "couplings": couplings, "q": 4, "chains": 70})
+    whole = run_whole("reference", program, run)
+    for turn, (first, count) in enumerate([(0, 70), (1, 1), (66, 4), (7, 33), (3, 64)]):
+        got = run_whole("core", program, replace(shard(run, first, count), threads=1 + turn % 3))
+        assert_is_slice(got, whole, first, count, (couplings, first, count))
 
 
 # Kernels
