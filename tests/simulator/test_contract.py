@@ -342,6 +342,8 @@ def check_total_variation(q: int, field: NDArray[np.int64], allowed: NDArray[np.
     slack = q + Decimal("2.02") / 2**31 * exact_total
     bound = slack / (exact_total - slack) + Decimal(q) / 2**33
     assert distance / 2 <= bound, (q, b, float(distance / 2), float(bound))
+    reported = session._program.quantisation.draw_error  # whatever the fields: S = 2^L at least
+    assert float(bound) <= reported * (1 + 1e-12) < 1e-5
     # and the reference does draw by these borders: look at both sides of each
     u = np.array([v for border in borders[1:-1] for v in (border - 1, border)] + [0, 2**32 - 1], dtype=np.int64)
     u = np.unique(u[(u >= 0) & (u < 2**32)])

@@ -232,7 +232,8 @@ def compile_program(model: Model, step: Step) -> AnyProgram:
     order = order_of(model.graph_key, model.n_sites, model.edges)
     field = to_steps(model.fields, step.step, step.field_multiple, step.field_limit)
     couplings = to_steps(model.couplings, step.step, step.weight_multiple, step.weight_limit, sign_only=step.sign_only)
-    report = make_report([(model.couplings, couplings), (model.fields, field)], step)
+    n_states = model.n_states if isinstance(model, PottsModel) else None
+    report = make_report([(model.couplings, couplings), (model.fields, field)], step, n_states)
     if isinstance(model, PottsModel):
         return _potts(model, order, couplings, field, step, report)
     weight = couplings[order.row_edge]

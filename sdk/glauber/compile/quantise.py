@@ -38,6 +38,8 @@ class QuantisationReport:
         scale: what the coefficients were multiplied by to fit the device (beta is divided by it); 1 if nothing was.
         exact: every coefficient is represented without error.
         assumptions: what had to be assumed because the device's maker does not publish it.
+        draw_error: total variation, at most, between one draw of the integer machine (docs/machine.md) and the exact
+            law of the programmed coefficients given the neighbours; proven in docs/decisions/0012.
     """
 
     step: float
@@ -47,6 +49,7 @@ class QuantisationReport:
     scale: float
     exact: bool
     assumptions: tuple[str, ...]
+    draw_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,18 @@ def with_fields(
     return replace(report, largest_error=most, exact=exact)
 
 
-def make_report(parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int32]]], step: Step) -> QuantisationReport:
+def draw_error(n_states: int | None) -> float:
+    """The bound of docs/decisions/0012: of a threshold for p-bits (None), of sums of weights for p-dits."""
+    if n_states is None:
+        return 2.5 / 2**32
+    bits = (n_states - 1).bit_length()
+    weights = n_states / 2.0 ** (31 - bits if n_states <= 64 else 62 - bits) + 2.02 / 2**31
+    return weights / (1 - weights) + n_states / 2.0**33
+
+
+def make_report(
+    parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int32]]], step: Step, n_states: int | None = None
+) -> QuantisationReport:
     """Errors of the programmed coefficients, in steps, against the asked ones, in the model's units."""
     flat = [(asked.reshape(-1), steps.reshape(-1)) for asked, steps in parts]
     unit = max(largest(asked) for asked, _ in flat) or 1.0  # so that squares neither overflow nor vanish
@@ -258,4 +272,5 @@ def make_report(parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int32]]], 
         scale=step.scale,
         exact=exact,
         assumptions=step.assumptions,
+        draw_error=draw_error(n_states),
     )
