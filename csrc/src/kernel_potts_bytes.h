@@ -1,11 +1,11 @@
 /* Potts spins whose fields fit in bytes: equal-state weights and few gaps, four decisions in every lane of 32 bits.
  *
- * Fields of a vector of bytes are compared and added at once. What is left, weights by the gap to the best state and their
- * sums (machine.md, section 9), needs 32 bits: byte w of lane i is decision 4 i + w, and four passes take a byte each. A
- * weight is found by the lowest bits of a lane alone, so a pass shifts the gaps and needs no transposition.
+ * Fields of a vector of bytes are compared and added at once. What is left, weights by the gap to the best state and
+ * their sums (machine.md, section 9), needs 32 bits: byte w of lane i is decision 4 i + w, and four passes take a byte
+ * each. A weight is found by the lowest bits of a lane alone, so a pass shifts the gaps and needs no transposition.
  *
- * Positions of one chain: the words of the counters p / 4 + i belong to the positions p + 4 i + w, just so. Chains of one
- * position: a block has chain V w + i in byte 4 i + w.
+ * Positions of one chain: the words of the counters p / 4 + i belong to the positions p + 4 i + w, just so. Chains of
+ * one position: a block has chain V w + i in byte 4 i + w.
  */
 
 enum { BYTES = GLB_VECTOR_BYTES };

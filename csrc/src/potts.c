@@ -72,23 +72,6 @@ int glb_potts_start(const glb_potts *program, const glb_run *run, const int32_t 
     return GLB_OK;
 }
 
-struct job {
-    const glb_potts *program;
-    const glb_run *run;
-    const glb_output *output;
-    glb_potts_plan plan;
-    glb_potts_data data; /* for vectors, as is what follows */
-    glb_potts_kernel kernel;
-    uint32_t *weights;
-    uint8_t *spins;
-    uint8_t *open;
-    int32_t *state;
-    uint8_t *scratch;
-    int32_t *samples;
-    uint64_t first_sweep;
-    int64_t n_sweeps;
-};
-
 static int64_t thread_scratch(const glb_potts *program) {
     return (int64_t)program->n_states * (int64_t)(sizeof(int64_t) + sizeof(uint64_t));
 }
@@ -105,7 +88,8 @@ int64_t glb_potts_scratch(const glb_potts *program, const glb_run *run) {
     return size;
 }
 
-static void local_fields(const struct job *job, int64_t chain, int32_t position, const int32_t *spin, int64_t *field) {
+static void local_fields(const glb_potts_job *job, int64_t chain, int32_t position, const int32_t *spin,
+                         int64_t *field) {
     const glb_potts *program = job->program;
     int64_t q = program->n_states;
     const int32_t *own = job->run->chain_field != NULL
@@ -153,9 +137,8 @@ static int32_t categorical(const glb_potts *program, int32_t position, const int
     return state;
 }
 
-/* Counts and keeps the states of positions begin .. end - 1. */
-static void take_sample(const struct job *job, int64_t chain, const int32_t *spin, int32_t begin, int32_t end,
-                        int64_t sample) {
+void glb_potts_sample(const glb_potts_job *job, int64_t chain, const int32_t *spin, int32_t begin, int32_t end,
+                      int64_t sample) {
     const glb_potts *program = job->program;
     const glb_output *output = job->output;
     const int32_t *site = program->site + begin;
@@ -174,133 +157,23 @@ static void take_sample(const struct job *job, int64_t chain, const int32_t *spi
     }
 }
 
-/* Where a chain's first spin is among the kernel's bytes. */
-static int64_t byte_of(const struct job *job, int64_t chain) {
-    int64_t V = job->plan.V;
-    int64_t n = job->program->n_sites;
-    switch (job->plan.form) {
-    case GLB_POTTS_CHAINS: /* [block][position][chain] */
-        return V * n * (chain / V) + chain % V;
-    case GLB_POTTS_CHAIN_BYTES: /* the same, but chain V w + i is byte w of lane i */
-        return 4 * V * n * (chain / (4 * V)) + 4 * (chain % V) + chain / V % 4;
-    default: /* a row each */
-        return job->plan.row * chain + GLB_POTTS_PAD;
-    }
-}
-
-/* How far a chain's next spin is. */
-static int64_t bytes_apart(const struct job *job) {
-    return job->plan.form == GLB_POTTS_CHAINS ? job->plan.V
-           : job->plan.form == GLB_POTTS_CHAIN_BYTES ? 4 * job->plan.V
-                                                     : 1;
-}
-
-enum exchange { TO_BYTES, TO_STATE, TO_SAMPLE };
-
-/* Between the kernel's bytes and the caller's numbers: few positions at a time, whose bytes stay in the cache. */
-static void exchange_spins(const struct job *job, int64_t begin, int64_t end, enum exchange what, int64_t sample) {
-    enum { TILE = 64 };
-    int32_t n = job->program->n_sites;
-    int64_t step = bytes_apart(job);
-    for (int32_t first = 0; first < n; first += TILE) {
-        int32_t count = n - first < TILE ? n - first : TILE;
-        for (int64_t chain = begin; chain < end; chain++) {
-            int64_t at = byte_of(job, chain) + step * first;
-            int32_t *spin = job->state + chain * n + first;
-            int32_t tile[TILE];
-            if (what == TO_BYTES) {
-                for (int32_t i = 0; i < count; i++) {
-                    job->spins[at + step * i] = (uint8_t)spin[i];
-                }
-                if (job->open != NULL) {
-                    const int32_t *clamp = job->run->potts_clamp + chain * n + first;
-                    for (int32_t i = 0; i < count; i++) {
-                        job->open[at + step * i] = clamp[i] < 0 ? 0xFF : 0;
-                    }
-                }
-                continue;
-            }
-            spin = what == TO_STATE ? spin : tile;
-            for (int32_t i = 0; i < count; i++) {
-                spin[i] = job->spins[at + step * i];
-            }
-            if (what == TO_SAMPLE) {
-                take_sample(job, chain, spin, first, first + count, sample);
-            }
-        }
-    }
-}
-
-static uint64_t b_of(const glb_run *run, uint64_t sweep) {
+uint64_t glb_potts_b(const glb_run *run, uint64_t sweep) {
     uint64_t last = (uint64_t)run->n_b - 1;
     return run->b[sweep - 1 < last ? sweep - 1 : last];
 }
 
-static void fill_weights(const struct job *job, uint64_t b, int thread) {
-    int64_t n = job->data.n_weights;
-    uint32_t q = (uint32_t)job->program->n_states;
-    uint32_t bits = glb_ceil_log2(q);
-    int64_t end = n * (thread + 1) / job->run->n_threads;
-    for (int64_t gap = n * thread / job->run->n_threads; gap < end; gap++) {
-        job->weights[gap] = (uint32_t)glb_potts_weight(glb_scale((uint64_t)gap, b), q, bits);
-    }
-}
-
-static void work_in_vectors(const struct job *job, glb_team *team, int thread) {
-    const glb_run *run = job->run;
-    glb_potts_data data = job->data;
-    int form = job->plan.form;
-    int64_t per_unit = form == GLB_POTTS_CHAINS ? job->plan.V : form == GLB_POTTS_CHAIN_BYTES ? 4 * job->plan.V : 1;
-    int64_t units = (run->n_chains + per_unit - 1) / per_unit;
-    int64_t begin = units * thread / run->n_threads;
-    int64_t end = units * (thread + 1) / run->n_threads;
-    int64_t first = per_unit * begin < run->n_chains ? per_unit * begin : run->n_chains;
-    int64_t last = per_unit * end < run->n_chains ? per_unit * end : run->n_chains;
-    if (form != GLB_POTTS_SITES) {
-        exchange_spins(job, first, last, TO_BYTES, 0);
-    }
-    for (int64_t s = 0; s < job->n_sweeps; s++) {
-        data.sweep = job->first_sweep + (uint64_t)s;
-        uint64_t b = b_of(run, data.sweep);
-        if (s == 0 || b != b_of(run, data.sweep - 1)) {
-            glb_barrier(team); /* nobody may still be reading the old weights */
-            fill_weights(job, b, thread);
-            glb_barrier(team);
-        }
-        job->kernel(&data, begin, end);
-        if (job->output->every == 0 || (s + 1) % job->output->every != 0) {
-            continue;
-        }
-        int64_t sample = (s + 1) / job->output->every - 1;
-        if (form != GLB_POTTS_SITES) {
-            exchange_spins(job, first, last, TO_SAMPLE, sample);
-            continue;
-        }
-        for (int64_t chain = first; chain < last; chain++) {
-            int32_t n = job->program->n_sites;
-            take_sample(job, chain, job->state + chain * n, 0, n, sample);
-        }
-    }
-    if (form != GLB_POTTS_SITES) {
-        exchange_spins(job, first, last, TO_STATE, 0);
-    }
-}
-
 static void work(void *argument, glb_team *team, int thread) {
-    const struct job *job = argument;
+    const glb_potts_job *job = argument;
     const glb_potts *program = job->program;
     const glb_run *run = job->run;
-    int64_t *field = (int64_t *)(void *)(job->scratch + (job->kernel == NULL ? thread_scratch(program) * thread : 0));
+    int64_t *field = (int64_t *)(void *)(job->scratch + thread_scratch(program) * thread);
     uint64_t *sum = (uint64_t *)(field + program->n_states);
     int64_t begin = (int64_t)run->n_chains * thread / run->n_threads;
     int64_t end = (int64_t)run->n_chains * (thread + 1) / run->n_threads;
-    if (job->kernel != NULL) {
-        work_in_vectors(job, team, thread);
-        return;
-    }
+    (void)team;
     for (int64_t s = 0; s < job->n_sweeps; s++) { /* chains do not meet, so there is nothing to wait for */
         uint64_t sweep = job->first_sweep + (uint64_t)s;
-        uint64_t b = b_of(run, sweep);
+        uint64_t b = glb_potts_b(run, sweep);
         glb_key key = glb_make_key(run->seed, GLB_CATEGORICAL, 0, run->stream, sweep);
         for (int64_t chain = begin; chain < end; chain++) {
             int32_t *spin = job->state + chain * program->n_sites;
@@ -313,52 +186,14 @@ static void work(void *argument, glb_team *team, int thread) {
                 }
             }
             if (job->output->every > 0 && (s + 1) % job->output->every == 0) {
-                take_sample(job, chain, spin, 0, program->n_sites, (s + 1) / job->output->every - 1);
+                glb_potts_sample(job, chain, spin, 0, program->n_sites, (s + 1) / job->output->every - 1);
             }
         }
     }
 }
 
-/* What the kernel sees. Its lanes that are nobody's hold zeros. */
-static void prepare(struct job *job) {
-    const glb_kernels *kernels = glb_kernels_of(job->run->isa);
-    const glb_potts_plan *plan = &job->plan;
-    int in_bytes = plan->form == GLB_POTTS_SITE_BYTES || plan->form == GLB_POTTS_CHAIN_BYTES;
-    uint8_t *scratch = job->scratch;
-    memset(scratch, 0, (size_t)plan->groups);
-    memset(scratch + plan->spins, 0, (size_t)(plan->size - plan->spins));
-    job->kernel = in_bytes ? kernels->potts_bytes : kernels->potts;
-    job->weights = (uint32_t *)(void *)scratch;
-    job->spins = scratch + plan->spins;
-    job->open = in_bytes && job->run->potts_clamp != NULL ? scratch + plan->open : NULL;
-    job->data = (glb_potts_data){.program = job->program,
-                                 .run = job->run,
-                                 .form = plan->form,
-                                 .weights = job->weights,
-                                 .n_weights = plan->n_weights,
-                                 .spins = job->spins,
-                                 .open = job->open,
-                                 .state = job->state,
-                                 .groups = (const void *)(scratch + plan->groups),
-                                 .entries = (const void *)(scratch + plan->entries),
-                                 .n_groups = plan->n_groups,
-                                 .byte_groups = (const void *)(scratch + plan->groups),
-                                 .distances = (const void *)(scratch + plan->entries),
-                                 .rows = scratch + plan->rows,
-                                 .row = plan->row,
-                                 .fields = (const void *)(scratch + plan->fields)};
-}
-
 int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state, uint8_t *scratch,
                     uint64_t first_sweep, int64_t n_sweeps, const glb_output *output, int32_t *samples) {
-    struct job job = {.program = program,
-                      .run = run,
-                      .output = output,
-                      .state = state,
-                      .scratch = scratch,
-                      .samples = samples,
-                      .first_sweep = first_sweep,
-                      .n_sweeps = n_sweeps};
     if (n_sweeps < 0 || first_sweep < 1) {
         return GLB_E_SIZE;
     }
@@ -366,13 +201,14 @@ int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state
         glb_dits_job dits = {program, run, output, state, scratch, samples, first_sweep, n_sweeps};
         return glb_dits_sweep(&dits);
     }
-    job.plan = glb_potts_plan_run(program, run, 0);
+    glb_potts_job job = {program, run, output, state, scratch, samples, first_sweep, n_sweeps,
+                         glb_potts_plan_run(program, run, 0)};
     if (!glb_potts_fill(program, &job.plan, scratch)) {
         job.plan = glb_potts_plan_run(program, run, 1);
         glb_potts_fill(program, &job.plan, scratch);
     }
     if (job.plan.form != GLB_POTTS_ONE_BY_ONE) {
-        prepare(&job);
+        return glb_potts_sweep_in_vectors(&job);
     }
     return glb_parallel(run->n_threads, work, &job);
 }

@@ -1,4 +1,5 @@
-/* What a Potts run (potts.c), its plan (potts_plan.c) and its kernels (kernel_potts*.h, once per instruction set) share. */
+/* What a Potts run (potts.c), its plan (potts_plan.c), its vectors (potts_vectors.c) and its kernels (kernel_potts*.h,
+ * once per instruction set) share. */
 #ifndef GLAUBER_POTTS_H
 #define GLAUBER_POTTS_H
 
@@ -33,7 +34,7 @@ typedef struct {
     int32_t n_distances; /* at which neighbours lie */
     int64_t distance;    /* the first of them */
     int64_t row;         /* the first of its vectors: all ones where the position is of this colour, fields below the
-                          * position's largest for each state, and for each distance weights, 0 where there is no edge */
+                          * position's largest for each state, and for each distance weights, 0 without an edge */
 } glb_potts_byte_group;
 
 typedef struct {
@@ -53,6 +54,20 @@ typedef struct {
     int64_t size;
 } glb_potts_plan;
 
+/* What glb_potts_sweep was called with, and how it is computed. */
+typedef struct {
+    const glb_potts *program;
+    const glb_run *run;
+    const glb_output *output;
+    int32_t *state;
+    uint8_t *scratch;
+    int32_t *samples;
+    uint64_t first_sweep;
+    int64_t n_sweeps;
+    glb_potts_plan plan;
+} glb_potts_job;
+
+/* What a kernel reads and writes. */
 typedef struct {
     const glb_potts *program;
     const glb_run *run;
@@ -80,5 +95,14 @@ glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, 
 
 /* What the form reads about the program, in the scratch. Returns 0 where it would have more distances than pay. */
 int glb_potts_fill(const glb_potts *program, const glb_potts_plan *plan, uint8_t *scratch);
+
+/* b of a sweep. */
+uint64_t glb_potts_b(const glb_run *run, uint64_t sweep);
+
+/* Counts and keeps the states of a chain's positions begin .. end - 1; `spin` begins with the first of them. */
+void glb_potts_sample(const glb_potts_job *job, int64_t chain, const int32_t *spin, int32_t begin, int32_t end,
+                      int64_t sample);
+
+int glb_potts_sweep_in_vectors(const glb_potts_job *job);
 
 #endif

@@ -171,7 +171,8 @@ glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, 
         if (!without_site_bytes && byte_slots <= paying) {
             plan.form = GLB_POTTS_SITE_BYTES;
             plan.n_groups = n_byte_groups;
-            plan.n_distances = paying < 8 * byte_slots ? paying : 8 * byte_slots; /* far more are not worth the memory */
+            /* far more are not worth the memory */
+            plan.n_distances = paying < 8 * byte_slots ? paying : 8 * byte_slots;
         }
     }
     place(program, run, &plan);
@@ -210,7 +211,7 @@ static void fill_groups(const glb_potts *program, const glb_potts_plan *plan, gl
     }
 }
 
-/* A position's fields below their largest, `apart` bytes from each other. Gaps, which are what counts, stay as they are. */
+/* A position's fields below their largest, `apart` bytes from each other. Gaps, all that counts, stay as they are. */
 static void put_fields(const glb_potts *program, int64_t position, uint8_t *target, int64_t apart) {
     const int32_t *field = program->field + position * program->n_states;
     int32_t best = field[0];

@@ -237,7 +237,7 @@ static void test_potts_runs(void) {
         {45, 4, 2, 90, 1, 0, 0, 0, 1, 0, 0, 0}, /* few weights: a table in a register */
         {45, 2, 3, 90, 3, 0, 1, 1, 1, 1, 1, 0},  {45, 16, 2, 60, 20, 1, 1, 0, 0, 0, 1, 0},
         {33, 5, 3, 70, 10, 1, 0, 1, 1, 0, 0, 0},
-        /* bytes: starts of colours off multiples of four, one or several vectors of a colour, more gaps than AVX2 takes */
+        /* bytes: colours that start off multiples of four, of one or several vectors; more gaps than AVX2 takes */
         {149, 4, 2, 999, 1, 0, 0, 0, 0, 0, 0, 1}, {149, 4, 3, 999, 1, 0, 0, 0, 1, 1, 1, 1},
         {61, 3, 2, 999, 2, 0, 0, 0, 1, 0, 0, 1},  {61, 5, 2, 999, 1, 0, 0, 0, 0, 1, 0, 1},
         {45, 2, 3, 999, 1, 0, 0, 0, 1, 0, 1, 1},  {45, 16, 2, 999, 1, 0, 0, 0, 1, 0, 0, 1},

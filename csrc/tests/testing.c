@@ -80,8 +80,8 @@ static void choose_anywhere(struct graph *g, const int32_t *colour) {
             b = random_int(0, g->n - 1);
             twice = 0;
             for (int32_t k = 0; k < e; k++) {
-                twice |=
-                    (g->edge[2 * k] == a && g->edge[2 * k + 1] == b) || (g->edge[2 * k] == b && g->edge[2 * k + 1] == a);
+                const int32_t *edge = g->edge + 2 * k;
+                twice |= (edge[0] == a && edge[1] == b) || (edge[0] == b && edge[1] == a);
             }
         } while (colour[a] == colour[b] || twice);
         g->edge[2 * e] = a;
