@@ -277,3 +277,68 @@ ISING_MODELS: dict[str, Callable[[], IsingModel]] = {
 @lru_cache(maxsize=4096)
 def ising_program(name: str) -> Any:
     return compiled(ISING_MODELS[name]())
+
+
+# Cases
+
+
+def pairwise(factors: dict[str, tuple[Any, ...]], seed: int) -> list[dict[str, Any]]:
+    """Few combinations in which every pair of values of two factors occurs: greedy, best of 30 random ones each time.
+
+    Random offers alone may miss the last pairs for long, so each offer is built around a pair that is still missing.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(factors)
+    missing = {
+        ((a, i), (b, j))
+        for a, b in itertools.combinations(range(len(names)), 2)
+        for i in range(len(factors[names[a]]))
+        for j in range(len(factors[names[b]]))
+    }
+    chosen = []
+    while missing:
+        best: tuple[int, list[int]] = (-1, [])
+        wanted = sorted(missing)
+        for _ in range(30):
+            pick = [int(rng.integers(len(values))) for values in factors.values()]
+            for factor, value in wanted[int(rng.integers(len(wanted)))]:
+                pick[factor] = value
+            new = sum(((a, pick[a]), (b, pick[b])) in missing for a, b in itertools.combinations(range(len(names)), 2))
+            best = max(best, (new, pick))
+        pick = best[1]
+        missing -= {((a, pick[a]), (b, pick[b])) for a, b in itertools.combinations(range(len(names)), 2)}
+        chosen.append({name: factors[name][value] for name, value in zip(names, pick, strict=True)})
+    return chosen
+
+
+def assert_every_pair(factors: dict[str, tuple[Any, ...]], chosen: list[dict[str, Any]]) -> None:
+    assert len(chosen) < np.prod([len(values) for values in factors.values()]) / 4
+    for a, b in itertools.combinations(factors, 2):
+        assert {(case[a], case[b]) for case in chosen} == set(itertools.product(factors[a], factors[b]))
+
+
+# Shards
+
+
+def shard(run: Run, first: int, count: int) -> Run:
+    """The part of a run that a worker with `count` chains from `first` gets; the layout stays the whole job's."""
+
+    def rows(array: Any) -> Any:
+        return array if array is None or len(array) == 1 < run.n_chains else array[first : first + count]
+
+    return replace(
+        run,
+        first_chain=run.first_chain + first,
+        n_chains=count,
+        fields=rows(run.fields),
+        clamp=rows(run.clamp),
+        initial=rows(run.initial),
+    )
+
+
+def assert_is_slice(got: Outcome, whole: Outcome, first: int, count: int, context: object) -> None:
+    here = slice(first, first + count)
+    assert whole.moments is not None
+    edges = None if whole.moments.edges is None else whole.moments.edges[here]
+    sums = Moments(whole.moments.n_samples, whole.moments.sites[here], edges)
+    assert_same(got, Outcome(whole.samples[here], whole.last[here], sums, whole.n_batches), context)
