@@ -31,7 +31,11 @@ def provenance(packages: tuple[str, ...]) -> dict[str, Any]:
         ]
         model = names[0] if names else model
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    command = ["python", "-m", module.name if module is not None else sys.argv[0], *sys.argv[1:]]
+    given = sys.argv[1:]
+    if "--output" in given:  # where it was written is nobody else's concern
+        at = given.index("--output")
+        given = given[:at] + given[at + 2 :]
+    command = ["python", "-m", module.name if module is not None else sys.argv[0], *given]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": model,

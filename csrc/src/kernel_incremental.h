@@ -154,12 +154,13 @@ GLB_INLINE void spread(const glb_incremental_net *net, const uint8_t *bytes, voi
         }
         return;
     }
-    const uint8_t *row = bytes + net->terms + WIDTH * net->stride * position;
+    const int64_t stride = net->stride; /* of which the compiler may not think that the row's numbers change it */
+    const uint8_t *row = bytes + net->terms + WIDTH * stride * position;
 #define GLB_ADD_ROW(type, operator)                                                                                    \
     do {                                                                                                               \
         type *GLB_RESTRICT field = fields;                                                                             \
         const type *GLB_RESTRICT by = (const void *)row;                                                               \
-        for (int64_t i = 0; i < net->stride; i++) {                                                                    \
+        for (int64_t i = 0; i < stride; i++) {                                                                    \
             field[i] = (type)(field[i] operator by[i]);                                                                \
         }                                                                                                              \
     } while (0)
