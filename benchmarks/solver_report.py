@@ -18,6 +18,11 @@ def report_solvers(found: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / "solvers.json", table, plot]
 
 
+def escaped(name: str) -> str:
+    """For a cell of a table."""
+    return name.replace("|", "\\|")
+
+
 def solvers_table(found: dict[str, Any]) -> str:
     """One line a problem, a column a solver. Cuts are shown as cuts."""
     names = list(dict.fromkeys(name for problem in found["problems"] for name in problem["solvers"]))
@@ -45,7 +50,7 @@ def solvers_table(found: dict[str, Any]) -> str:
             values = f"{sign * row['mean']:.7g} ({sign * row['best']:.7g})"
             cells.append(f"{row['hits']}/{len(row['attempts'])}{time}, {values}")
         lines.append(
-            f"| {problem['name']} | {problem['n']:,} | {problem['edges']:,} | {sign * problem['target']:.7g},"
+            f"| {escaped(problem['name'])} | {problem['n']:,} | {problem['edges']:,} | {sign * problem['target']:.7g},"
             f" {problem['source']} | {' | '.join(cells)} |"
         )
     lines += [""] + [f"**Missing: {name.removesuffix('_peer')}** ({why})" for name, why in found["missing"].items()]

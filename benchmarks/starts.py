@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from benchmarks.workloads import CLUSTERS, Workload
+from benchmarks.workloads import Workload
 
 POOL = 64
 """Start states for each workload; each round draws as many as there are chains."""
-WARMUP = 5000
 
 
 def pool(workload: Workload) -> NDArray[Any]:
     """The start states, (POOL, n_sites)."""
-    if workload.start == CLUSTERS:
+    if workload.warmup is None:
         return swendsen_wang(workload.model, workload.beta, POOL)
-    schedule = gl.SamplingSchedule(n_samples=1, n_chains=POOL, n_warmup=WARMUP - 1, beta=workload.beta)
+    schedule = gl.SamplingSchedule(n_samples=1, n_chains=POOL, n_warmup=workload.warmup - 1, beta=workload.beta)
     with gl.open_device("sim://ideal?seed=1") as device:
         return np.asarray(device.submit(workload.model, schedule, observe={"last"}).result().last)
 
