@@ -96,7 +96,7 @@ def table(found: dict[str, Any]) -> str:
 
 def plot(found: dict[str, Any], path: Path) -> None:
     """A panel for each axis; another mark where another kernel takes over."""
-    figure, panels = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained")
+    figure, panels = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained", sharey=True)
     kernels = list(dict.fromkeys(point["kernel"] for point in found["points"]))
     for axes, (panel, label) in zip(panels.ravel(), AXES.items(), strict=False):
         points = [point for point in found["points"] if point["panel"] == panel]
@@ -110,7 +110,10 @@ def plot(found: dict[str, Any], path: Path) -> None:
         axes.set_xlabel(label)
         axes.set_ylabel("updates/ns")
         axes.set_yscale("log")
-        if panel != "threads":
+        axes.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
+        if panel == "threads":
+            axes.set_xticks(sorted({point["x"] for point in points}))
+        else:
             axes.set_xscale("log")
         axes.grid(which="major", color="0.9")
         axes.legend(frameon=False, fontsize=8)
