@@ -27,7 +27,7 @@ int64_t glb_dits_scratch(const glb_potts *program, const glb_run *run) {
 
 /* Draws V at a time: all kept sweeps of a chain, then those of the next, which may have other fields. */
 struct draws {
-    const glb_dits_job *job;
+    const glb_potts_job *job;
     int64_t n_kept;  /* sweeps with a sample */
     int64_t n_drawn; /* those, and the last sweep, whose state is asked for */
 };
@@ -42,13 +42,13 @@ struct draw {
 };
 
 static uint64_t sweep_of(const struct draws *draws, int64_t kept) {
-    const glb_dits_job *job = draws->job;
+    const glb_potts_job *job = draws->job;
     return kept < draws->n_kept ? job->first_sweep + (uint64_t)((kept + 1) * job->output->every) - 1
                                 : job->first_sweep + (uint64_t)job->n_sweeps - 1;
 }
 
 static struct draw draw_of(const struct draws *draws, int64_t chain, int64_t kept) {
-    const glb_dits_job *job = draws->job;
+    const glb_potts_job *job = draws->job;
     const glb_output *output = job->output;
     int64_t n = job->program->n_sites;
     int is_kept = kept < draws->n_kept;
@@ -71,7 +71,7 @@ struct group {
 };
 
 /* The sums of a group's sites in a chain. */
-static void fill_sums(const glb_dits_job *job, int64_t chain, struct group *group) {
+static void fill_sums(const glb_potts_job *job, int64_t chain, struct group *group) {
     const glb_potts *program = job->program;
     const glb_run *run = job->run;
     int64_t padded = padded_sums(program);
@@ -96,7 +96,7 @@ static void fill_sums(const glb_dits_job *job, int64_t chain, struct group *grou
 }
 
 /* Looks up what a group's sites become in some draws of which all have the sums that are there. */
-static void find_states(const glb_dits_job *job, const struct group *group, const uint32_t word[TOGETHER][MOST_LANES],
+static void find_states(const glb_potts_job *job, const struct group *group, const uint32_t word[TOGETHER][MOST_LANES],
                         const struct draw *draw, int begin, int end) {
     const glb_potts *program = job->program;
     const glb_kernels *kernels = glb_kernels_of(job->run->isa);
@@ -132,7 +132,7 @@ static void find_states(const glb_dits_job *job, const struct group *group, cons
 
 static void work(void *argument, glb_team *team, int thread) {
     const struct draws *draws = argument;
-    const glb_dits_job *job = draws->job;
+    const glb_potts_job *job = draws->job;
     const glb_potts *program = job->program;
     const glb_run *run = job->run;
     const glb_kernels *kernels = glb_kernels_of(run->isa);
@@ -187,7 +187,7 @@ static void work(void *argument, glb_team *team, int thread) {
     }
 }
 
-int glb_dits_sweep(const glb_dits_job *job) {
+int glb_dits_sweep(const glb_potts_job *job) {
     int64_t every = job->output->every;
     struct draws draws = {.job = job};
     if (job->n_sweeps < 1) {

@@ -280,25 +280,13 @@ GLB_INLINE void potts_sites_chain(const glb_potts_data *data, int64_t number, in
 static void potts_kernel(const glb_potts_data *data, int64_t begin, int64_t end) {
     int few = data->n_weights <= 16 && V == 16;
     for (int64_t number = begin; number < end; number++) {
-#define GLB_CASE(Q)                                                                                                    \
+#define GLB_DRAW(Q)                                                                                                    \
     if (data->form == GLB_POTTS_SITES) {                                                                               \
         few ? potts_sites_chain(data, number, Q, 1) : potts_sites_chain(data, number, Q, 0);                           \
     } else {                                                                                                           \
         few ? potts_chains_block(data, number, Q, 1) : potts_chains_block(data, number, Q, 0);                         \
     }
-        switch (data->program->n_states) {
-        case 2:
-            GLB_CASE(2)
-            break;
-        case 3:
-            GLB_CASE(3)
-            break;
-        case 4:
-            GLB_CASE(4)
-            break;
-        default:
-            GLB_CASE(data->program->n_states)
-        }
-#undef GLB_CASE
+        GLB_BY_STATES(data->program->n_states, GLB_DRAW)
+#undef GLB_DRAW
     }
 }

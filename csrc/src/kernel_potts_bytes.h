@@ -178,28 +178,13 @@ GLB_INLINE void potts_bytes_chain(const glb_potts_data *data, int64_t number, in
 /* Blocks of 4 V chains, or chains, begin .. end - 1. Two to five states have code of their own, where loops unroll. */
 static void potts_bytes_kernel(const glb_potts_data *data, int64_t begin, int64_t end) {
     for (int64_t number = begin; number < end; number++) {
-#define GLB_CASE(Q)                                                                                                    \
+#define GLB_DRAW(Q)                                                                                                    \
     if (data->form == GLB_POTTS_SITE_BYTES) {                                                                          \
         potts_bytes_chain(data, number, Q);                                                                            \
     } else {                                                                                                           \
         potts_bytes_block(data, number, Q);                                                                            \
     }
-        switch (data->program->n_states) {
-        case 2:
-            GLB_CASE(2)
-            break;
-        case 3:
-            GLB_CASE(3)
-            break;
-        case 4:
-            GLB_CASE(4)
-            break;
-        case 5:
-            GLB_CASE(5)
-            break;
-        default:
-            GLB_CASE(data->program->n_states)
-        }
-#undef GLB_CASE
+        GLB_BY_STATES(data->program->n_states, GLB_DRAW)
+#undef GLB_DRAW
     }
 }

@@ -197,12 +197,11 @@ int glb_potts_sweep(const glb_potts *program, const glb_run *run, int32_t *state
     if (n_sweeps < 0 || first_sweep < 1) {
         return GLB_E_SIZE;
     }
+    glb_potts_job job = {program, run, output, state, scratch, samples, first_sweep, n_sweeps, {0}};
     if (glb_dits_fit(program, run)) {
-        glb_dits_job dits = {program, run, output, state, scratch, samples, first_sweep, n_sweeps};
-        return glb_dits_sweep(&dits);
+        return glb_dits_sweep(&job);
     }
-    glb_potts_job job = {program, run, output, state, scratch, samples, first_sweep, n_sweeps,
-                         glb_potts_plan_run(program, run, 0)};
+    job.plan = glb_potts_plan_run(program, run, 0);
     if (!glb_potts_fill(program, &job.plan, scratch)) {
         job.plan = glb_potts_plan_run(program, run, 1);
         glb_potts_fill(program, &job.plan, scratch);

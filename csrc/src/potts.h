@@ -67,6 +67,25 @@ typedef struct {
     glb_potts_plan plan;
 } glb_potts_job;
 
+/* DRAW(q) with a constant for few states, so that loops over states unroll. */
+#define GLB_BY_STATES(n_states, DRAW)                                                                                  \
+    switch (n_states) {                                                                                                \
+    case 2:                                                                                                            \
+        DRAW(2)                                                                                                        \
+        break;                                                                                                         \
+    case 3:                                                                                                            \
+        DRAW(3)                                                                                                        \
+        break;                                                                                                         \
+    case 4:                                                                                                            \
+        DRAW(4)                                                                                                        \
+        break;                                                                                                         \
+    case 5:                                                                                                            \
+        DRAW(5)                                                                                                        \
+        break;                                                                                                         \
+    default:                                                                                                           \
+        DRAW(n_states)                                                                                                 \
+    }
+
 /* What a kernel reads and writes. */
 typedef struct {
     const glb_potts *program;
