@@ -101,6 +101,8 @@ def __getattr__(name: str) -> Any:
         return value
     if name in _SUBMODULES:
         return import_module(f"glauber.{name}")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("glauber")
     raise AttributeError(f"module 'glauber' has no attribute {name!r}")
 
 

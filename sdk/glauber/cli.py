@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -256,6 +257,23 @@ def _clamps(texts: list[str] | None) -> list[tuple[Any, int]]:
     return pairs
 
 
+@contextmanager
+def _first_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C is only noted, for who asks; a second one interrupts as ever."""
+    came = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @app.command()
 def solve(
     problem: Annotated[Path, typer.Argument(help="Problem: Gset (MaxCut), .qubo, .coo, .lp, .json or .npz.")],
@@ -297,7 +315,7 @@ def solve(
         budget = Budget(seconds=limit, sweeps=sweeps)
         total, by_sweeps = (float(sweeps), True) if sweeps is not None else (limit or 0.0, False)
         found = []
-        with open_device(device) as opened:
+        with open_device(device) as opened, _first_ctrl_c() as asked_to_stop:
             first = opened.derive_seed() if seed is None else seed
             for k in range(runs):
                 with solve_view(_err, _progress(not as_json), total, by_sweeps=by_sweeps) as show:
@@ -309,9 +327,12 @@ def solve(
                             target=target,
                             seed=(first + k) % 2**64,
                             penalty=penalty,
-                            on_progress=show,
+                            on_progress=lambda now, show=show: show(now) or asked_to_stop(),  # type: ignore[misc]
                         )
                     )
+                if asked_to_stop():
+                    _err.print("stopped; the best so far is kept")
+                    break
         best = min(found, key=lambda one: one.energy)
         reached = None
         if target is not None:

@@ -127,7 +127,7 @@ class _Search:
 
     problem: Problem
     target: float | None
-    on_progress: Callable[[SolveProgress], None] | None
+    on_progress: Callable[[SolveProgress], bool | None] | None
     began: float = field(default_factory=time.perf_counter)
     best: NDArray[np.int8] | None = None
     energy: float = math.inf
@@ -135,6 +135,7 @@ class _Search:
     reached: float | None = None
     trace: list[SolveProgress] = field(default_factory=list)
     last: Incumbent | None = None
+    stopped: bool = False
 
     @property
     def seconds(self) -> float:
@@ -155,8 +156,8 @@ class _Search:
             assert self.best is not None
             if self.target is not None and self.problem.reaches(self.best, self.target):
                 self.reached = now.seconds
-        if self.on_progress is not None:
-            self.on_progress(now)
+        if self.on_progress is not None and self.on_progress(now):
+            self.stopped = True
 
     def solutions(self, most: int) -> Aggregate:
         """Distinct states, best first; those that keep all constraints before those that do not."""
@@ -181,7 +182,7 @@ def solve(
     seed: int | None = None,
     n_solutions: int = 10,
     penalty: float | None = None,
-    on_progress: Callable[[SolveProgress], None] | None = None,
+    on_progress: Callable[[SolveProgress], bool | None] | None = None,
 ) -> Solution:
     """Search for a state of low energy.
 
@@ -193,12 +194,14 @@ def solve(
             objective the cut; an .lp file may have constraints. IsingModel.from_qubo takes QUBOs.
         device: an open device or an address.
         budget: seconds (20 by default) or sweeps over all chains; a budget in sweeps makes the result reproducible.
+            Seconds that are over before a large problem is set up still buy one short anneal.
         target: stop when the objective is as good as this: a cut at least, or an energy at most.
         seed: 0 .. 2^64 - 1; None derives one from the device's.
         n_solutions: distinct states to return.
         penalty: what a violation of 1 costs, of constraints, which become squared penalties; None takes ten times the
             objective's largest coefficient. `Solution.violations` says what was broken all the same.
-        on_progress: called with the best so far, every few hundredths of a second or after each round of anneals.
+        on_progress: called with the best so far, every few hundredths of a second or after each round of anneals;
+            returns True to stop, with the best so far as the result.
 
     Raises:
         ModelNotSupportedError: the device cannot run the model, or cannot anneal; constraints are not linear.
@@ -255,7 +258,7 @@ def _solve(search: _Search, device: Device, budget: Budget, seed: int | None, n_
             cold * unit,
             seed,
             budget.sweeps,
-            budget.seconds,
+            None if budget.seconds is None else max(0.0, budget.seconds - search.seconds),
             None,
         )
         incumbents, method = device.optimise(request), "presolve, tempering and crossover"
@@ -264,7 +267,8 @@ def _solve(search: _Search, device: Device, budget: Budget, seed: int | None, n_
     with closing(incumbents):  # type: ignore[type-var]  # both are generators
         for incumbent in incumbents:
             search.take(incumbent, lambda of=incumbent.temperatures: _in_units(of(), unit))  # type: ignore[misc]
-            if search.reached is not None or (budget.seconds is not None and search.seconds >= budget.seconds):
+            late = budget.seconds is not None and search.seconds >= budget.seconds and incumbent.sweeps > 0
+            if search.reached is not None or search.stopped or late:
                 break
         last = search.last
         assert last is not None

@@ -42,6 +42,9 @@ STALE_SWEEPS, STALE_SHARE, LOOK_SWEEPS = 2500, 2, 500
 """Tempering begins anew after so many sweeps without gain, times `luby`, or this many times as long as the last gain
 took. It is looked at every so many sweeps."""
 FRESH_SWEEPS = 1000
+LATE_SWEEPS = 10
+"""The first step where setting up took most of the time: a sweep that is timed, the shortest anneal, and one sweep
+more, so that the anneal is harvested."""
 DOWNHILL_SWEEPS = 3
 REHEAT_SWEEPS = (100, 180, 320, 560, 1000)
 REHEAT_FROM = (0.23, 0.5)
@@ -319,9 +322,12 @@ class _Problem:
 
 def optimise(request: OptimiseRequest) -> Iterator[Incumbent]:
     """See driver.Optimiser."""
+    began = time.perf_counter()
     problem = _Problem(request)
     done, step = 0, 1
     limit = math.inf if request.sweeps is None else request.sweeps // LANES
+    if request.seconds is not None and 2 * (time.perf_counter() - began) >= request.seconds:
+        step = LATE_SWEEPS
     if limit < 1 and problem.searches:
         raise InvalidModelError(
             f"a budget of {request.sweeps} sweeps allows no sweep at all; {LANES} are the least, one of each chain"

@@ -156,6 +156,34 @@ def test_ctrl_c_keeps_what_was_drawn(model_file, tmp_path):
     assert gl.SampleSet.load(out).provenance.stopped_by == "cancel"
 
 
+def test_ctrl_c_in_a_solve_keeps_the_best_so_far(tmp_path):
+    problem, out = tmp_path / "torus.txt", tmp_path / "s.npz"
+    n = 40
+    sites = [(i, j) for i in range(n) for j in range(n)]
+    edges = [(n * i + j, n * (a % n) + b % n) for i, j in sites for a, b in ((i + 1, j), (i, j + 1))]
+    problem.write_text("\n".join([f"{n * n} {len(edges)}", *(f"{a + 1} {b + 1} 1" for a, b in edges)]))
+    command = [sys.executable, "-m", "glauber.cli", "solve", str(problem), "-d", "sim://ideal", "--seconds", "600"]
+    process = subprocess.Popen(
+        [*command, "--runs", "3", "--target", "1e9", "-o", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert "the best so far is kept" in errors
+    assert process.returncode == 0
+    assert "cut: 3200" in printed  # bipartite: every edge
+    assert "target reached in 0 of 1 runs" in printed
+    assert out.exists()
+
+
+def test_the_package_tells_its_version():
+    assert invoke("version", "--json", code=0).output.find(f'"glauber": "{gl.__version__}"') > 0
+
+
 def test_import_is_quick_and_loads_no_extra():
     code = (
         "import sys, time; t = time.perf_counter(); import glauber; seconds = time.perf_counter() - t\n"

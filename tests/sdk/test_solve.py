@@ -205,6 +205,28 @@ def test_a_callback_that_raises_ends_the_solve_and_leaves_the_device_usable(devi
     assert device.submit(frustrated(16, 0), gl.SamplingSchedule(n_samples=2)).result(30).n_samples == 2
 
 
+def test_a_callback_that_returns_true_ends_the_solve_with_the_best_so_far(device):
+    model = frustrated(64, 0)
+    seen = []
+
+    def stop(now):
+        seen.append(now)
+        return True
+
+    found = gl.solve(model, device=device, budget=gl.Budget(seconds=600), on_progress=stop)
+    assert len(seen) == 1
+    assert found.seconds < 60
+    assert found.energy == model.energies(found.spins) == seen[-1].energy
+
+
+def test_time_that_is_over_after_setting_up_buys_an_anneal(device):
+    model = frustrated(1000, 5)
+    found = gl.solve(model, device=device, budget=gl.Budget(seconds=1e-6), seed=1)
+    random = model.energies(np.random.default_rng(1).choice(np.array([-1, 1], dtype=np.int8), (100, 1000)))
+    assert found.sweeps >= 640
+    assert found.energy < random.min() - 3 * random.std()
+
+
 def test_embedded_jobs_are_metered_by_the_pbits_they_use():
     model = complete(6)
     with gl.open_device("sim://pbit-king-64?seed=3") as chip:
