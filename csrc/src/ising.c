@@ -9,6 +9,8 @@
 #include "parallel.h"
 #include "state.h"
 
+enum { FEW_SWEEPS = 4 }; /* exact thresholds for all fields pay from here on */
+
 static int8_t lane_of(const glb_run *run, const glb_plan *plan, const int8_t *lanes, int64_t position, int64_t chain) {
     return is_replica(run) ? lanes[plan->lanes * position + lane_offset(run) + chain]
                            : lanes[plan->lanes * chain + position];
@@ -368,6 +370,10 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
         fill_bytes(program, plan, state, 0, plan->n_blocks, job.bytes);
         break;
     case GLB_KERNEL_INDEPENDENT:
+        if (run->chain_field != NULL && n_sweeps <= FEW_SWEEPS && kernels->fresh != NULL) {
+            job.kernel = kernels->fresh;
+            break;
+        }
         job.kernel = kernels->independent;
         job.one_set_of_planes = fields_are_shared(program, run, plan);
         job.planes = free + (plan->state_bytes / 4 + 15) / 16 * 16;

@@ -98,6 +98,7 @@ typedef struct {
     glb_ising_kernel sites;
     glb_ising_kernel diagonals; /* or NULL */
     glb_ising_kernel independent;
+    glb_ising_kernel fresh; /* or NULL; independent sites whose thresholds are used once */
     void (*thresholds)(const int32_t *field, int64_t n, uint64_t b, uint32_t *out);
     void (*planes_of)(const uint32_t *number, uint32_t *planes); /* 32 vector_words numbers */
     int64_t (*largest_magnitude)(const int32_t *number, int64_t n);

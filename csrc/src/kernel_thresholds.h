@@ -32,6 +32,16 @@ GLB_INLINE void fields_to_thresholds(__m512i field[], int many, __m512i b, __m51
         field[i] = _mm512_mask_sub_epi64(t, _mm512_movepi64_mask(field[i]), _mm512_set1_epi64(INT64_C(1) << 32), t);
     }
 }
+
+/* glb_threshold of 16 fields. */
+GLB_INLINE void sixteen_thresholds(__m512i field, uint64_t b, uint32_t out[16]) {
+    __m512i t[2] = {_mm512_cvtepi32_epi64(_mm512_castsi512_si256(field)),
+                    _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(field, 1))};
+    fields_to_thresholds(t, 2, _mm512_set1_epi64((long long)b), first_beyond(b));
+    for (int k = 0; k < 2; k++) {
+        _mm256_storeu_si256((void *)(out + 8 * k), _mm512_cvtepi64_epi32(t[k]));
+    }
+}
 #endif
 
 /* glb_threshold of n fields. */

@@ -30,6 +30,7 @@
 
 #include "kernel_dense.h"
 #include "kernel_diagonals.h"
+#include "kernel_fresh.h"
 #include "kernel_wide.h"
 #endif
 
@@ -64,5 +65,6 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .filter = filter_kernel,
                                  .dense = dense_kernel,
                                  .diagonals = diagonals_kernel,
+                                 .fresh = fresh_kernel,
 #endif
                                  .sites = sites_kernel};

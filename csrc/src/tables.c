@@ -98,6 +98,7 @@ void glb_ising_fill(const glb_plan *plan, const uint8_t *net, uint64_t b, glb_he
         break;
     case GLB_KERNEL_FILTER:
     case GLB_KERNEL_DENSE:
+    case GLB_KERNEL_INDEPENDENT: /* for new fields */
         fill_filter(plan->sum, b, &heat->filter);
         break;
     default:

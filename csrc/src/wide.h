@@ -20,10 +20,12 @@ typedef struct {
     int32_t field[TIE_ROOM]; /* or int16_t, or int8_t */
 } tie_list;
 
-GLB_INLINE int32_t tied_field(const tie_list *ties, int i, int WIDTH) {
-    return WIDTH == 1   ? ((const int8_t *)ties->field)[i]
-           : WIDTH == 2 ? ((const int16_t *)ties->field)[i]
-                        : ties->field[i];
+/* Sixteen fields of the list, from the i-th on. */
+GLB_INLINE __m512i tied_fields(const tie_list *ties, int i, int WIDTH) {
+    const uint8_t *from = (const uint8_t *)ties->field + WIDTH * i;
+    return WIDTH == 1   ? _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from))
+           : WIDTH == 2 ? _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)from))
+                        : _mm512_loadu_si512(from);
 }
 
 /* The last 16 bits of u, after `first`, of one on the list. */
@@ -48,6 +50,7 @@ static __attribute__((noinline)) void resolve_ties(const glb_sweep_data *data, c
         uint32_t third[V];
         uint32_t bit[V];
         uint32_t u[V];
+        uint32_t threshold[V];
         words unit = load(ties->unit + begin);
         words lane = (words)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(ties->lane + begin)));
         words second = (words)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(ties->first_byte + begin)));
@@ -75,12 +78,12 @@ static __attribute__((noinline)) void resolve_ties(const glb_sweep_data *data, c
             second = (second << 1) | ((y[w] >> (lane & 31u)) & 1u);
         }
         store(u, second);
+        sixteen_thresholds(tied_fields(ties, begin, WIDTH), ties->b, threshold);
         int n = ties->n - begin < V ? ties->n - begin : V;
         for (int i = 0; i < n; i++) {
-            uint32_t threshold = glb_threshold(tied_field(ties, begin + i, WIDTH), ties->b);
-            uint32_t below = u[i] < threshold >> 16;
-            if (__builtin_expect(u[i] == threshold >> 16, 0)) {
-                below = rest_of_u(key, counter[i], (uint32_t)data->sweep, third[i], bit[i], u[i]) < threshold;
+            uint32_t below = u[i] < threshold[i] >> 16;
+            if (__builtin_expect(u[i] == threshold[i] >> 16, 0)) {
+                below = rest_of_u(key, counter[i], (uint32_t)data->sweep, third[i], bit[i], u[i]) < threshold[i];
             }
             int64_t at = ties->W > 0 ? (int64_t)ties->W * counter[i] + (third[i] - ties->first) : counter[i];
             ties->words[at] |= below << bit[i];
