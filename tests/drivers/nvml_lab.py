@@ -106,6 +106,7 @@ def close_while_open() -> None:
     after = [each.name for each in threading.enumerate() if each.name.startswith("glauber meter")]
     assert len(during) == 1, during
     assert not after, after
+    assert FAKE.fake_users() == 0
     window.stop()
 
 

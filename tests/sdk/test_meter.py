@@ -184,6 +184,14 @@ def test_the_ends_of_runs_of_equal_readings_say_everything(seed):
     assert measured_energy(COUNTER, kept) == measured_energy(COUNTER, trace)
 
 
+def test_updates_that_a_late_reader_sees_together_are_no_peak():
+    """100 W and an update every 0.1 s; the reader slept, and saw two updates 0.01 s apart."""
+    times = np.array([0.0, 0.05, 0.15, 0.24, 0.285, 0.295, 0.31, 0.36])
+    trace = Trace(times, np.array([0.0, 10, 20, 20, 20, 30, 40, 40]))
+    (edges,) = (line for line in measured_energy(COUNTER, trace).budget if line.name == "window edges")
+    assert edges.source.startswith("+-100 W")
+
+
 @given(seconds=st.floats(0.001, 0.099))
 def test_a_window_shorter_than_a_period_is_refused(seconds):
     times = np.array([0.0, seconds / 3, seconds / 2, seconds])
