@@ -221,10 +221,12 @@ def execute(
                 break
     finally:
         close = getattr(batches, "close", None)
-        if close is not None:
-            close()
-        if window is not None:
-            window.stop()
+        try:
+            if close is not None:
+                close()
+        finally:
+            if window is not None:
+                window.stop()
     if collector.n_samples == 0:
         reason = {"cancel": "cancelled", None: "ended by the device"}.get(
             stopped_by, f"stopped by its {stopped_by} budget"

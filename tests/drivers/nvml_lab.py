@@ -19,7 +19,7 @@ from typing import Any
 
 import glauber as gl
 import numpy as np
-from glauber.errors import GlauberError, MeteringError
+from glauber.errors import DeviceIOError, GlauberError, MeteringError
 from glauber.meter import measured_energy
 from glauber_drivers.meters import nvml
 from glauber_drivers.meters.nvml import NvmlMeter
@@ -175,12 +175,23 @@ def jobs(seconds: list[float], idle: float = 0.0, path: str = "", metered: bool 
     return found
 
 
-def failing_job() -> dict[str, Any]:
+def failing_job(where: str) -> dict[str, Any]:
     """A job that breaks on the device ends its window's thread too."""
 
     class Broken(MeteredDriver):
+        def program(self, program: Any) -> None:
+            super().program(program)
+            if where == "program":
+                raise DeviceIOError("broken")
+
         def run(self, run: Any) -> Any:
-            raise gl.errors.DeviceIOError("broken")
+            if where == "run":
+                raise DeviceIOError("broken")
+            try:
+                yield from super().run(run)
+            finally:
+                if where == "close":
+                    raise DeviceIOError("broken")
 
     with gl.Device(Broken(NvmlMeter(0), 0.0), seed=1) as device:
         job = device.submit(MODEL, SCHEDULE)

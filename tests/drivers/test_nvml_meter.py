@@ -283,8 +283,9 @@ def test_a_gpu_lost_under_a_job_costs_the_figure_and_not_the_samples(lab):
     assert "fallen off the bus" in found["not_measured"]
 
 
-def test_a_job_that_breaks_ends_its_window(lab):
-    assert lab("failing_job", FAST) == {"status": "failed", "threads": []}
+@pytest.mark.parametrize("where", ["program", "run", "close"])
+def test_a_job_that_breaks_ends_its_window(lab, where):
+    assert lab("failing_job", FAST, where=where) == {"status": "failed", "threads": []}
 
 
 def test_a_driver_may_have_no_meter(lab):
