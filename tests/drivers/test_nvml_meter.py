@@ -57,7 +57,7 @@ def lab(environment):
 # What the meter is
 
 
-@pytest.mark.parametrize("period", [0.02, 0.1])
+@pytest.mark.parametrize("period", [0.02, 0.06])
 def test_the_update_period_is_measured(lab, period):
     found = lab("describe", {"PERIOD": period})
     assert found["period_seconds"] == pytest.approx(period, rel=0.3)
@@ -104,16 +104,17 @@ def test_the_entry_point_loads():
 
 
 def covered(found, value="joules", u="u", true=None):
+    """Whether |error| <= 2 u as often as 95 % of the time would have it; fewer than the 0.1 % quantile is no."""
     errors = [abs(each[value] - (each["true"] if true is None else true(each))) for each in found]
-    return sum(error <= 2 * each[u] for error, each in zip(errors, found, strict=True))
+    inside = sum(error <= 2 * each[u] for error, each in zip(errors, found, strict=True))
+    return inside >= binom.ppf(0.001, len(found), 0.95)
 
 
 def test_the_counters_joules_are_covered_by_their_uncertainty(lab):
-    """U = 2 u holds in 95 % of windows at least: fewer than the 0.1 % quantile fails. Load comes and goes with each
-    window, the GPU's own power swings, and the gain is another one within +-5 % each time."""
+    """Load comes and goes with each window, the GPU's own power swings, and the gain is new within +-5 % each time."""
     found = lab("windows", {**FAST, "SWING": 30, "SWING_HZ": 40}, count=40, seconds=[0.015, 0.03], load=150)
     assert len(found) == 40
-    assert covered(found) >= binom.ppf(0.001, 40, 0.95)
+    assert covered(found)
     assert 0.0288 < min(each["u"] / each["joules"] for each in found) < 0.3  # the gain alone is 2.89 %
 
 
@@ -125,19 +126,17 @@ def test_a_gain_beyond_the_stated_limit_is_not_covered(lab):
 
 def test_net_joules_are_covered(lab):
     """The idle baseline of 50 W is measured, and subtracted from each window's 200 W."""
-    found = lab("windows", FAST, count=20, seconds=[0.03, 0.06], load=150, idle=0.2)
-    assert len(found) == 20
-    assert covered(found, "net", "u_net", lambda each: each["true"] - 50 * each["seconds"]) >= binom.ppf(
-        0.001, 20, 0.95
-    )
+    found = lab("windows", FAST, count=14, seconds=[0.03, 0.05], load=150, idle=0.2)
+    assert len(found) == 14
+    assert covered(found, "net", "u_net", lambda each: each["true"] - 50 * each["seconds"])
 
 
 def test_integrated_power_is_covered(lab):
     settings = {**FAST, "COUNTER": 0, "SWING": 40, "SWING_HZ": 11}
-    found = lab("windows", settings, count=20, seconds=[0.03, 0.05], load=150)
-    assert len(found) == 20
+    found = lab("windows", settings, count=14, seconds=[0.03, 0.05], load=150)
+    assert len(found) == 14
     assert all("sampling gaps" in each["lines"] for each in found)
-    assert covered(found) >= binom.ppf(0.001, 20, 0.95)
+    assert covered(found)
 
 
 def test_power_averaged_over_a_second_is_covered_in_a_longer_window(lab):
@@ -150,10 +149,10 @@ def test_power_averaged_over_a_second_is_covered_in_a_longer_window(lab):
 
 def test_a_sensor_that_looks_a_quarter_of_the_time_is_covered_for_random_load(lab):
     settings = {**FAST, "CAPABILITY": 90, "SEEN": 0.25, "NOISE": 45, "SLOT": 0.00125}
-    found = lab("windows", settings, count=20, seconds=[0.03, 0.05], load=0, spread=0.0)
-    assert len(found) == 20
+    found = lab("windows", settings, count=14, seconds=[0.03, 0.05], load=0, spread=0.0)
+    assert len(found) == 14
     assert all(each["lines"]["unsampled time"] > 0 for each in found)
-    assert covered(found) >= binom.ppf(0.001, 20, 0.95)
+    assert covered(found)
 
 
 @pytest.mark.parametrize("reads", ["joules", "watts"])
@@ -168,14 +167,14 @@ def test_idle_power_with_its_standard_error(lab, reads):
 
 
 def test_short_windows_are_refused(lab):
-    kind, message = lab("one", {"PERIOD": 0.05}, seconds=0.02, load=150)
+    kind, message = lab("one", {"PERIOD": 0.03}, seconds=0.01, load=150)
     assert kind == "MeteringError"
     assert "cannot be measured by NVML energy counter" in message
     assert "updated every 0." in message
-    kind, message = lab("one", {"PERIOD": 0.05, "COUNTER": 0, "SWING": 40, "SWING_HZ": 3}, seconds=0.05)
+    kind, message = lab("one", {"PERIOD": 0.03, "COUNTER": 0, "SWING": 40, "SWING_HZ": 3}, seconds=0.03)
     assert kind == "MeteringError"
     assert "readings of at least 5" in message
-    kind, message = lab("idle", {"PERIOD": 0.05}, seconds=0.1)
+    kind, message = lab("idle", {"PERIOD": 0.03}, seconds=0.1)
     assert kind == "MeteringError"
 
 
@@ -263,12 +262,12 @@ def test_ctrl_c_ends_a_program_that_measures(environment):
 
 
 def test_jobs_are_measured_where_they_are_long_enough(lab, tmp_path):
-    short, long = lab("jobs", {"PERIOD": 0.02}, seconds=[0.0, 0.3], idle=0.4, path=str(tmp_path / "s.npz"))
+    short, long = lab("jobs", {"PERIOD": 0.02}, seconds=[0.0, 0.2], idle=0.3, path=str(tmp_path / "s.npz"))
     assert short["basis"] == "modelled"
     assert "cannot be measured by NVML energy counter" in short["not_measured"]
     assert f"not measured: {short['not_measured']}" in short["text"]
     assert (long["basis"], long["boundary"], long["not_measured"]) == ("measured", "board", None)
-    assert 200 * 0.3 - 2 * long["u"] <= long["joules"] <= long["most"] + 2 * long["u"]
+    assert 200 * 0.2 - 2 * long["u"] <= long["joules"] <= long["most"] + 2 * long["u"]
     assert long["net_joules"] + long["parts"]["idle"]["joules"] == pytest.approx(long["joules"])
     assert long["parts"]["idle"]["joules"] == pytest.approx(50 * long["parts"]["idle"]["count"], rel=0.1)
     assert long["joules_per_update"] == long["joules"] / long["updates"]
