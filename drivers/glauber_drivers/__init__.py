@@ -1,4 +1,4 @@
 """Drivers for real hardware and remote devices, one file per device family, found through entry points.
 
-None is here yet: README says what runs today.
+No device is here yet, and one meter is, in `meters`: README says what runs today.
 """

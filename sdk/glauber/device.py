@@ -18,7 +18,7 @@ import structlog
 from numpy.typing import ArrayLike
 
 from glauber.compile import derive_seed
-from glauber.driver import Driver, Incumbent, JobService, Optimiser, OptimiseRequest
+from glauber.driver import Driver, Incumbent, JobService, Metered, Optimiser, OptimiseRequest
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
 from glauber.errors import (
     DeviceClosedError,
@@ -89,6 +89,7 @@ class Device:
         self._service = driver if isinstance(driver, JobService) else None
         self._machine = None if isinstance(driver, JobService) else driver
         self._optimiser = driver if isinstance(driver, Optimiser) else None
+        self._meter = driver.meter if isinstance(driver, Metered) else None
         self._machine_lock = threading.Lock()  # held while a job or a search runs
         self.address = address or f"{driver.spec.name} (opened by hand)"
         checked = check_seed(seed)
@@ -282,6 +283,7 @@ class Device:
                     queue_seconds=queue_seconds,
                     report=job.advance,
                     stop_asked=lambda: job.cancel_asked,
+                    meter=self._meter,
                 )
                 self._loaded = key
         except Exception as error:

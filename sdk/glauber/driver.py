@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glauber.compile import AnyProgram, Run
+from glauber.meter import EnergyMeter
 from glauber.request import JobRequest
 from glauber.samples import Moments, SampleSet
 from glauber.spec import AnySpec
@@ -187,6 +188,21 @@ class Optimiser(Protocol):
 
     def optimise(self, request: OptimiseRequest) -> Iterator[Incumbent]:
         """Search, yielding every few hundredths of a second; ends at the request's sweeps or when proven."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """What a driver can be beside a sampler: a machine whose joules are measured.
+
+    `Device` asks once, when it is made, and opens a window of the meter around each job, from before `program` until
+    the run's iterator is closed. So all of a job's work must be done by then: nothing may be left in flight on the
+    machine. The driver owns the meter and closes it in its own `close`.
+    """
+
+    @property
+    def meter(self) -> EnergyMeter | None:
+        """The meter; None where this machine happens to have none."""
         ...
 
 

@@ -1,16 +1,18 @@
 """Joules, always with an uncertainty and a provenance.
 
-Here: what a job costs by the device's own figures (`basis="modelled"`): counts of operations times joules each. A part
-whose figure nobody published is missing from the sum, and the report says so instead of guessing.
+`EnergyReport` is what a job cost, whoever says so. Computed here: the cost by the device's own figures
+(`basis="modelled"`), counts of operations times joules each. A part whose figure nobody published is missing from the
+sum, and the report says so instead of guessing. What a meter read (`basis="measured"`) is computed in `glauber.meter`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
-from glauber.spec import Provenance, Quantity, SpecBase
+from glauber.spec import Boundary, Provenance, Quantity, SpecBase
 
 BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
 ROOM_TEMPERATURE_K = 300.0
@@ -38,35 +40,84 @@ class EnergyPart:
 
 
 @dataclass(frozen=True, slots=True)
+class UncertaintyPart:
+    """One line of a measurement's uncertainty budget (GUM, JCGM 100:2008, clause 5); lines are independent.
+
+    Attributes:
+        name: gain, resolution, window edges, sampling gaps, unsampled time, idle baseline.
+        joules: standard uncertainty that it adds to the joules of the whole window.
+        net_joules: that it adds to the joules above idle. A gain error enlarges window and baseline alike, so it counts
+            on their difference only; the baseline's own error counts here and not on the whole.
+        distribution: of the error, as assumed.
+        evaluation: "A" by statistics of this measurement, "B" by other knowledge (GUM 2.3.2, 2.3.3).
+        source: formula, and where its figures come from.
+    """
+
+    name: str
+    joules: float
+    net_joules: float
+    distribution: Literal["rectangular", "normal", "t"]
+    evaluation: Literal["A", "B"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class EnergyReport:
     """What a job cost.
 
     Attributes:
-        basis: "modelled": counts times the spec's figures. (Meters will add "measured".)
-        parts: by name: sample, program, read, idle.
+        basis: "modelled": counts times the spec's figures; "measured": a meter was read.
+        parts: by name. Modelled: sample, program, read, idle. Measured: "net" (above idle) and "idle" where the meter
+            knows its idle baseline, else "gross" alone. Either way they add up to `joules`.
         updates: p-bit updates done.
         samples: states kept, over all chains.
         landauer_joules: k T ln 2 per update at 300 K, the thermodynamic yardstick; not a cost of this device.
+        boundary: what is inside the meter; None for modelled ones, whose figures have one each.
+        budget: of a measurement's uncertainty; empty for modelled ones.
+        not_measured: why a meter that was there gave no figure, so that this report is a modelled one; else empty.
     """
 
-    basis: Literal["modelled"]
+    basis: Literal["modelled", "measured"]
     parts: dict[str, EnergyPart]
     updates: int
     samples: int
     landauer_joules: float
+    boundary: Boundary | None = None
+    budget: tuple[UncertaintyPart, ...] = ()
+    not_measured: str = ""
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The report whose `dataclasses.asdict` this is, lists in place of tuples allowed."""
+        parts = {name: EnergyPart(**part) for name, part in fields["parts"].items()}
+        budget = tuple(UncertaintyPart(**line) for line in fields.get("budget", ()))
+        return cls(**{**fields, "parts": parts, "budget": budget})
 
     @property
     def joules(self) -> float | None:
-        """Sum of the parts that are known; None if none is."""
+        """Sum of the parts that are known, None if none is; of a measurement all that the meter saw, idle included."""
         known = [part.joules for part in self.parts.values() if part.joules is not None]
         return sum(known) if known else None
 
     @property
     def standard_uncertainty(self) -> float | None:
-        """Root sum of squares over the parts, which rest on different figures."""
+        """Of `joules`: root sum of squares over the budget's lines, or over the parts, which rest on different figures.
+
+        The parts of a measurement share a meter and so their errors; the budget tells them apart.
+        """
         if self.joules is None:
             return None
+        if self.budget:
+            return math.sqrt(sum(line.joules**2 for line in self.budget))
         return math.sqrt(sum(part.standard_uncertainty**2 for part in self.parts.values()))
+
+    @property
+    def net_joules(self) -> float | None:
+        """Above idle; None where no idle power is known."""
+        if self.basis == "measured":
+            return self.parts["net"].joules if "net" in self.parts else None
+        idle = self.parts.get("idle")
+        return None if self.joules is None or idle is None or idle.joules is None else self.joules - idle.joules
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -92,7 +143,7 @@ class EnergyReport:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, the derived figures included."""
-        parts = {name: {key: getattr(part, key) for key in part.__slots__} for name, part in self.parts.items()}
+        parts = {name: asdict(part) for name, part in self.parts.items()}
         return {
             "basis": self.basis,
             "joules": self.joules,
@@ -104,15 +155,25 @@ class EnergyReport:
             "samples": self.samples,
             "missing": list(self.missing),
             "weakest_provenance": self.weakest_provenance,
+            "boundary": self.boundary,
+            "net_joules": self.net_joules,
+            "not_measured": self.not_measured or None,
             "parts": parts,
+            "budget": [asdict(line) for line in self.budget],
         }
 
     def __str__(self) -> str:
+        bound = f"Landauer bound {self.landauer_joules:.3g} J"
+        why = f"; not measured: {self.not_measured}" if self.not_measured else ""
         if self.joules is None:
-            return f"energy: not published for this device; Landauer bound {self.landauer_joules:.3g} J"
-        text = f"{self.joules:.4g} J +- {self.standard_uncertainty:.2g} J ({self.basis}, weakest figure:"
+            return f"energy: not published for this device; {bound}{why}"
+        text = f"{self.joules:.4g} J +- {self.standard_uncertainty:.2g} J"
+        if self.basis == "measured":
+            net, largest = self.parts.get("net"), max(self.budget, key=lambda line: line.joules)
+            above = "" if net is None else f", {net.joules:.4g} J +- {net.standard_uncertainty:.2g} J above idle"
+            return f"{text} (measured, {self.boundary}{above}; largest uncertainty: {largest.name}); {bound}"
         missing = f"; without {', '.join(self.missing)}: not published" if self.missing else ""
-        return f"{text} {self.weakest_provenance}{missing}); Landauer bound {self.landauer_joules:.3g} J"
+        return f"{text} (modelled, weakest figure: {self.weakest_provenance}{missing}); {bound}{why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +229,11 @@ def device_seconds(spec: SpecBase, operations: Operations) -> Quantity | None:
     )
 
 
+def landauer(updates: int) -> float:
+    """Joules of the Landauer bound, k T ln 2 per update at 300 K."""
+    return updates * BOLTZMANN_J_PER_K * ROOM_TEMPERATURE_K * math.log(2)
+
+
 def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
     """The energy of a job by the device's published figures."""
     costs = spec.costs
@@ -185,5 +251,4 @@ def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
             continue
         joules, uncertainty = count * quantity.best, count * quantity.uncertainty
         parts[name] = EnergyPart(joules, uncertainty, count, unit, quantity.provenance, quantity.source)
-    landauer = operations.updates * BOLTZMANN_J_PER_K * ROOM_TEMPERATURE_K * math.log(2)
-    return EnergyReport("modelled", parts, operations.updates, operations.samples, landauer)
+    return EnergyReport("modelled", parts, operations.updates, operations.samples, landauer(operations.updates))

@@ -8,6 +8,7 @@
     |-- DeviceIOError(OSError)               the link to the device failed
     |   `-- ProtocolError                    the device answered, but not what its protocol says
     |-- FileFormatError(ValueError)          a file that is truncated, malformed or of another version
+    |-- MeteringError                        a meter cannot say: window too short, uncertainty above the signal
     |-- CalibrationError                     a calibration that cannot be made or applied
     |-- JobFailedError(RuntimeError)         the job broke on the device; `__cause__` has the reason
     |-- JobCancelledError                    the result of a cancelled job was asked for, or it was cancelled twice
@@ -63,6 +64,10 @@ class ProtocolError(DeviceIOError):
 
 class FileFormatError(GlauberError, ValueError):
     """A file is truncated, malformed or of a version that is not understood."""
+
+
+class MeteringError(GlauberError):
+    """A meter works but cannot say how many joules: the window is too short, or its uncertainty exceeds the signal."""
 
 
 class CalibrationError(GlauberError):

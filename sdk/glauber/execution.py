@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from glauber.driver import Batch, Driver, Resamplings
 from glauber.energy import modelled_energy
 from glauber.errors import BudgetExceededError
 from glauber.findings import Exchanges, Population
+from glauber.meter import EnergyMeter, JobWindow
 from glauber.model import IsingModel, PottsModel
 from glauber.prepare import Prepared, prepared_operations
 from glauber.samples import Moments, Provenance, SampleSet, field_change
@@ -172,6 +173,7 @@ def execute(
     queue_seconds: float,
     report: Callable[[int, int], None],
     stop_asked: Callable[[], bool],
+    meter: EnergyMeter | None = None,
 ) -> SampleSet:
     """Run a prepared job to its end, its budget's, or until stop_asked() says so.
 
@@ -185,21 +187,24 @@ def execute(
         queue_seconds: how long the job waited.
         report: called with (sweeps done, samples done) after each batch.
         stop_asked: asked after each batch.
+        meter: its window is open from before the program is loaded until the run has ended.
 
     Raises:
         BudgetExceededError: the budget, or the cancellation, left no sample.
     """
     request, run, spec = prepared.request, prepared.run, driver.spec
-    began = time.perf_counter()
-    if load:
-        driver.program(prepared.program)
-    programmed = time.perf_counter()
     collector = _Collector(prepared)
     reading, sweeps = 0.0, run.first_sweep - 1
     stopped_by = prepared.stopped_by
     seconds = None if request.budget is None else request.budget.seconds
-    batches = driver.run(run)
+    batches: Iterator[Batch] | None = None
+    window = None if meter is None else JobWindow(meter)
+    began = time.perf_counter()
     try:
+        if load:
+            driver.program(prepared.program)
+        programmed = time.perf_counter()
+        batches = driver.run(run)
         for batch in batches:
             arrived = time.perf_counter()
             collector.take(batch)
@@ -216,8 +221,12 @@ def execute(
                 break
     finally:
         close = getattr(batches, "close", None)
-        if close is not None:
-            close()
+        try:
+            if close is not None:
+                close()
+        finally:
+            if window is not None:
+                window.stop()
     if collector.n_samples == 0:
         reason = {"cancel": "cancelled", None: "ended by the device"}.get(
             stopped_by, f"stopped by its {stopped_by} budget"
@@ -231,6 +240,9 @@ def execute(
     ended = time.perf_counter()
     reading += ended - finishing
     counted = prepared_operations(prepared, sweeps, collector.n_samples, loads=int(load))
+    energy = modelled_energy(spec, counted)
+    if window is not None:
+        energy = window.report(energy)
     clamped = None if request.clamp is None else request.clamp != request.free_value
     at_one = isinstance(request.schedule, SamplingSchedule | AsynchronousSchedule)
     beta = float(request.schedule.beta_table()[0]) if at_one else None
@@ -250,7 +262,7 @@ def execute(
             "read": reading,
             "total": queue_seconds + ended - began,
         },
-        energy_report=modelled_energy(spec, counted),
+        energy_report=energy,
         provenance=Provenance(
             address=address,
             device=spec.name,

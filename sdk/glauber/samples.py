@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glauber.checks import whole_number
 from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
 from glauber.diagnostics import Diagnostics, diagnose
-from glauber.energy import EnergyPart, EnergyReport
+from glauber.energy import EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.findings import Exchanges, Population
 from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
@@ -372,15 +372,13 @@ class SampleSet:
         if self.population is not None:
             optional |= {f"population.{name}": np.asarray(each) for name, each in asdict(self.population).items()}
         arrays.update({name: array for name, array in optional.items() if array is not None})
-        report = self.energy_report
-        parts = {name: asdict(part) for name, part in report.parts.items()}
         header |= {
             "n_chains": self.n_chains,
             "n_samples": self.n_samples,
             "n_moments": None if self.moments is None else self.moments.n_samples,
             "timing": dict(self.timing),
             "provenance": asdict(self.provenance),
-            "energy": {**asdict(report), "parts": parts},
+            "energy": asdict(self.energy_report),
         }
         write_archive(path, SAMPLES_FORMAT, SAMPLES_VERSION, header, arrays)
 
@@ -415,7 +413,6 @@ class SampleSet:
                 arrays[f"population.{name}"] for name in ("betas", "log_ratios", "log_states", "families")
             )
             population = Population(betas, ratios, float(states), families)
-        energy["parts"] = {name: EnergyPart(**part) for name, part in energy["parts"].items()}
         model = model_from_arrays(header, parts, path)
         chains, samples = header["n_chains"], header["n_samples"]
         row = (model.n_sites + 7) // 8 if isinstance(model, IsingModel) else model.n_sites
@@ -432,7 +429,7 @@ class SampleSet:
             fields=arrays.get("job_fields"),
             clamped=arrays.get("clamped"),
             timing=header["timing"],
-            energy_report=EnergyReport(**energy),
+            energy_report=EnergyReport.from_fields(energy),
             provenance=Provenance(**provenance, quantisation=QuantisationReport(**quantisation)),
             stored_energies=arrays.get("energies"),
             exchanges=exchanges,

@@ -15,7 +15,9 @@ import jsonschema
 import numpy as np
 import pytest
 from glauber.cli import app
+from glauber.meter import MeterSpec, Trace
 from glauber.solve_view import solve_view, temperature_table
+from glauber_simulator.driver import SimulatorDriver
 from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner
@@ -217,3 +219,32 @@ def test_the_view_of_a_search_shows_rate_and_temperatures():
     assert 2 <= len(lines) <= 16
     betas = [float(line.split()[0]) for line in lines]
     assert betas == sorted(betas)
+
+
+def test_run_prints_measured_joules_or_why_there_are_none(model_file, monkeypatch):
+    """A simulator with a counter that reads 100 W for two seconds, and one that saw too little."""
+    spec = MeterSpec("a bench meter", "wall", "joules", 0.1, 0.0, 1.0, "", 0.01, 1e-3, "its certificate")
+    times = np.arange(0, 2, 0.01)
+
+    class Meter:
+        idle = None
+
+        def __init__(self, seen):
+            self.spec, self._seen = spec, seen
+
+        def start(self):
+            return self
+
+        def stop(self):
+            return Trace(times[self._seen], np.floor(times[self._seen] * 10.001) * 10)
+
+    command = ("run", model_file, "-d", "sim://ideal", "--samples", 20, "--seed", 1)
+    monkeypatch.setattr(SimulatorDriver, "meter", Meter(slice(None)), raising=False)
+    text = invoke(*command).stdout
+    assert "device energy: 199 J +- " in text
+    assert "(measured, wall; largest uncertainty: window edges)" in text
+    report = json.loads(invoke(*command, "--json").stdout)["energy_report"]
+    assert (report["basis"], report["boundary"], report["not_measured"]) == ("measured", "wall", None)
+    assert [line["name"] for line in report["budget"]] == ["gain", "resolution", "window edges"]
+    monkeypatch.setattr(SimulatorDriver, "meter", Meter(slice(5)))
+    assert "not measured: a window of 0.04 s cannot be measured by a bench meter" in invoke(*command).stdout

@@ -1,0 +1,1 @@
+"""Instruments that measure joules, one file per kind, found through the entry points `glauber.meters`."""
