@@ -111,7 +111,7 @@ class SimulatorDriver:
         thin, done = run.sweeps_per_sample, run.first_sweep - 1
         limit = max(1, int(ASSUMED_UPDATES_PER_SECOND * BATCH_SECONDS / (program.n_sites * run.n_chains)))
         while done < run.n_sweeps:
-            sweeps, every = next_batch(done, run.n_warmup, run.n_sweeps, thin, limit)
+            sweeps, every = run.next_batch(done, limit)
             first_sample = max(0, done - run.n_warmup) // thin
             began = time.perf_counter()
             samples = session.advance(done + 1, sweeps, every)
@@ -145,20 +145,6 @@ class IdealDriver(SimulatorDriver):
     def optimise(self, request: OptimiseRequest) -> Iterator[Incumbent]:
         """See Optimiser."""
         return optimise(request)
-
-
-def next_batch(done: int, n_warmup: int, n_sweeps: int, thin: int, limit: int) -> tuple[int, int]:
-    """(sweeps, every) of the batch after `done` sweeps, at most about `limit` of them.
-
-    A batch lies in the warm-up, or between two samples, or holds whole samples, so `every` says all about it.
-    """
-    if done < n_warmup:
-        return min(limit, n_warmup - done), 0
-    into = (done - n_warmup) % thin
-    if into or thin > limit:
-        rest = thin - into
-        return (rest, rest) if rest <= limit else (limit, 0)
-    return thin * min(limit // thin, (n_sweeps - done) // thin), thin
 
 
 def with_parameters(spec: AnySpec, parameters: dict[str, str]) -> AnySpec:

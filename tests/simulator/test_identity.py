@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -65,6 +65,13 @@ ISING_FACTORS: dict[str, tuple[Any, ...]] = {
     "fields": ("none", "shared", "per chain"),
     "initial": ("random", "given"),
 }
+
+
+def ising_product(model: str, chains: Iterable[Any] = ISING_FACTORS["chains"]) -> Iterator[dict[str, Any]]:
+    """Every combination of one model."""
+    factors = {**ISING_FACTORS, "model": (model,), "chains": tuple(chains)}
+    for values in itertools.product(*factors.values()):
+        yield dict(zip(factors, values, strict=True))
 
 
 def ising_run(case: dict[str, Any]) -> Run:
@@ -123,9 +130,7 @@ def test_ising_pairs(isa, model, monkeypatch):
 def test_ising_product(model, chains, monkeypatch):
     """Every combination, on all instruction sets that are here; the thread counts take turns."""
     isas = core.AVAILABLE_ISA
-    rest = {name: values for name, values in ISING_FACTORS.items() if name not in ("model", "chains")}
-    for turn, values in enumerate(itertools.product(*rest.values())):
-        case = {"model": model, "chains": chains, **dict(zip(rest, values, strict=True))}
+    for turn, case in enumerate(ising_product(model, [chains])):
         check_ising(case, [(isa, 1 + (turn + k) % 3) for k, isa in enumerate(isas)], monkeypatch)
 
 

@@ -1,13 +1,33 @@
 /* The arithmetic that makes samples bit-identical everywhere: generator, threshold, Potts weights.
  *
  * Version 1 of docs/machine.md, sections 3 to 9, for every body that is written in C: the core, the controller
- * firmware, and later CUDA. Integers only; no libc, no state, no allocation. What is computed here must not depend
+ * firmware, and CUDA (csrc/cuda). Integers only; no libc, no state, no allocation. What is computed here must not depend
  * on the compiler, the word size or the instruction set.
  */
 #ifndef GLAUBER_CONTRACT_H
 #define GLAUBER_CONTRACT_H
 
+#if defined(__CUDACC_RTC__) /* NVRTC has no header files of its own */
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#define INT64_MIN (-9223372036854775807LL - 1)
+#define UINT32_C(x) x##u
+#define INT64_C(x) x##LL
+#define UINT64_C(x) x##ULL
+#else
 #include <stdint.h>
+#endif
+
+#if defined(__CUDACC__)
+#define GLB_FUNCTION static __device__ __forceinline__
+#else
+#define GLB_FUNCTION static inline
+#endif
 
 #define GLB_CONTRACT_VERSION 1
 
@@ -34,7 +54,7 @@ typedef struct {
     uint32_t k[5]; /* the four key words and their parity, Salmon et al. 2011 */
 } glb_key;
 
-static inline glb_key glb_make_key(uint64_t seed, uint32_t purpose, uint32_t layout, uint32_t stream,
+GLB_FUNCTION glb_key glb_make_key(uint64_t seed, uint32_t purpose, uint32_t layout, uint32_t stream,
                                    uint64_t sweep) {
     glb_key key;
     key.k[0] = (uint32_t)seed;
@@ -95,7 +115,7 @@ static inline glb_key glb_make_key(uint64_t seed, uint32_t purpose, uint32_t lay
         GLB_INJECT(x, key, 5u);                                                                                        \
     } while (0)
 
-static inline void glb_threefry(const glb_key *key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3,
+GLB_FUNCTION void glb_threefry(const glb_key *key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3,
                                 uint32_t out[4]) {
     uint32_t x[4];
     x[0] = c0;
@@ -109,8 +129,14 @@ static inline void glb_threefry(const glb_key *key, uint32_t c0, uint32_t c1, ui
     out[3] = x[3];
 }
 
-/* 2^31 * 2^(-j/256), rounded to the nearest integer (contract.c). */
-extern const uint32_t glb_exp2_table[256];
+/* 2^31 * 2^(-j/256), rounded to the nearest integer. */
+#if defined(__CUDACC__)
+static __device__ const uint32_t glb_exp2_table[256] = {
+#include "glauber/exp2_table.inc"
+};
+#else
+extern const uint32_t glb_exp2_table[256]; /* contract.c */
+#endif
 
 #define GLB_LN2_A UINT64_C(190530846196) /* round(2^38 ln 2) */
 #define GLB_LN2_B UINT64_C(257941248)    /* round(2^30 ln^2 2 / 2) */
@@ -118,12 +144,12 @@ extern const uint32_t glb_exp2_table[256];
 #define GLB_X_MAX (UINT64_C(63) << 32)   /* |x| saturates here: 2^-63 is far below every threshold's unit */
 
 /* |h| * b in units of 2^-32 log2, saturated before the product can overflow. */
-static inline uint64_t glb_scale(uint64_t magnitude, uint64_t b) {
+GLB_FUNCTION uint64_t glb_scale(uint64_t magnitude, uint64_t b) {
     return (b != 0 && magnitude > GLB_X_MAX / b) ? GLB_X_MAX : magnitude * b;
 }
 
 /* 2^62 * 2^(-x / 2^32) for 0 <= x <= GLB_X_MAX. */
-static inline uint64_t glb_exp2(uint64_t x) {
+GLB_FUNCTION uint64_t glb_exp2(uint64_t x) {
     uint32_t n = (uint32_t)(x >> 32);
     uint32_t f = (uint32_t)x;
     uint64_t q = f & 0xFFFFFFu;
@@ -134,7 +160,7 @@ static inline uint64_t glb_exp2(uint64_t x) {
 }
 
 /* The threshold of a p-bit: s = +1 iff a uniform 32-bit u < T, P(+1) = 1 / (1 + 2^(-field * b / 2^32)). */
-static inline uint32_t glb_threshold(int32_t field, uint64_t b) {
+GLB_FUNCTION uint32_t glb_threshold(int32_t field, uint64_t b) {
     uint64_t magnitude = field < 0 ? (uint64_t)(-(int64_t)field) : (uint64_t)field;
     uint64_t e = glb_exp2(glb_scale(magnitude, b));
     uint64_t t = (UINT64_C(1) << 63) / (((UINT64_C(1) << 62) + e + (UINT64_C(1) << 30)) >> 31);
@@ -146,13 +172,13 @@ static inline uint32_t glb_threshold(int32_t field, uint64_t b) {
 
 /* Metropolis' rule: a spin flips iff a uniform 32-bit u < this, where `held` is its field times its sign, so that flipping
  * costs 2 held: min(1, exp(-2 beta held step)). */
-static inline uint32_t glb_flip_threshold(int32_t held, uint64_t b) {
+GLB_FUNCTION uint32_t glb_flip_threshold(int32_t held, uint64_t b) {
     uint64_t t = glb_exp2(glb_scale(held > 0 ? (uint64_t)held : 0, b)) >> 30;
     return t > UINT64_C(0xFFFFFFFF) ? UINT32_C(0xFFFFFFFF) : (uint32_t)t;
 }
 
 /* ceil(log2 q) for q >= 1. */
-static inline uint32_t glb_ceil_log2(uint32_t q) {
+GLB_FUNCTION uint32_t glb_ceil_log2(uint32_t q) {
     uint32_t bits = 0;
     while (bits < 32 && (UINT64_C(1) << bits) < q) {
         bits++;
@@ -161,12 +187,12 @@ static inline uint32_t glb_ceil_log2(uint32_t q) {
 }
 
 /* The weight of a Potts state that lies x above the best allowed one; sums over q states cannot overflow. */
-static inline uint64_t glb_potts_weight(uint64_t x, uint32_t q, uint32_t ceil_log2_q) {
+GLB_FUNCTION uint64_t glb_potts_weight(uint64_t x, uint32_t q, uint32_t ceil_log2_q) {
     return q <= 64 ? glb_exp2(x) >> (31 + ceil_log2_q) : glb_exp2(x) >> ceil_log2_q;
 }
 
 /* floor(u * total / 2^32) without a 128-bit type. */
-static inline uint64_t glb_potts_target(uint32_t u, uint64_t total) {
+GLB_FUNCTION uint64_t glb_potts_target(uint32_t u, uint64_t total) {
     uint64_t low = (uint64_t)u * (uint32_t)total;
     uint64_t high = (uint64_t)u * (total >> 32);
     return high + (low >> 32);

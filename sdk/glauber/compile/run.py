@@ -116,6 +116,21 @@ class Run:
         """Sweeps of the whole run."""
         return self.n_warmup + self.n_samples * self.sweeps_per_sample
 
+    def next_batch(self, done: int, limit: int) -> tuple[int, int]:
+        """(sweeps, every) of the batch after `done` sweeps, at most about `limit` of them.
+
+        A batch lies in the warm-up, or between two samples, or holds whole samples, so `every`, 0 or sweeps from one of
+        them to the next, says all about it.
+        """
+        if done < self.n_warmup:
+            return min(limit, self.n_warmup - done), 0
+        thin = self.sweeps_per_sample
+        into = (done - self.n_warmup) % thin
+        if into or thin > limit:
+            rest = thin - into
+            return (rest, rest) if rest <= limit else (limit, 0)
+        return thin * min(limit // thin, (self.n_sweeps - done) // thin), thin
+
 
 def scaled_betas(betas: NDArray[np.float64], step: float, *, potts: bool) -> NDArray[np.uint64]:
     """B of each beta: round(2 beta step log2(e) 2^32), ties to even; without the factor 2 for Potts.
