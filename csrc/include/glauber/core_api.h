@@ -184,7 +184,7 @@ int glb_test_thresholds(int isa, const int32_t *field, int64_t n, uint64_t b, ui
 int glb_test_dit_sums(int isa, const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
                       uint64_t *out);
 void glb_test_cuts(int64_t sum, uint64_t b, int32_t cuts[512]);
-void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2]);
+void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, int coarse, uint32_t bracket[2]);
 
 /* Checks a program whole. */
 int glb_ising_check(const glb_ising *program, glb_traits *traits);
