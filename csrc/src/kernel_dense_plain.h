@@ -124,13 +124,12 @@ GLB_INLINE void plain_products(const uint8_t *bytes, const glb_dense_block *of, 
 }
 
 /* A position's new spins go into the bytes of its group and, where they changed, into the sums of those after it. */
-GLB_INLINE void spread_spins(uint8_t *group, const glb_dense_block *of, int which, const uint32_t *old, const uint32_t *now,
+GLB_INLINE void spread_spins(uint8_t *group, const glb_dense_block *of, int which, uint64_t old, uint64_t now,
                              int32_t sum[4][64], int CHAINS) {
     uint32_t place = 0xFFu << (8 * which);
     for (int chain = 0; chain < CHAINS; chain += V) {
-        int word = chain / 32;
-        words up = from_lanes((now[word] >> (chain % 32)) & ALL_LANES);
-        words was = from_lanes((old[word] >> (chain % 32)) & ALL_LANES);
+        words up = from_lanes((uint32_t)(now >> chain) & ALL_LANES);
+        words was = from_lanes((uint32_t)(old >> chain) & ALL_LANES);
         words bytes;
         memcpy(&bytes, group + 4 * chain, sizeof bytes);
         bytes = (bytes & ~splat(place)) | (up & splat(place & 0x01010101u));
@@ -146,8 +145,8 @@ GLB_INLINE void spread_spins(uint8_t *group, const glb_dense_block *of, int whic
 }
 
 GLB_INLINE void plain_dense_block(const glb_sweep_data *data, int32_t number, int W, int CHAINS) {
-    enum { MOST_ITEMS = V > 8 ? V : 8, CALLS = MOST_ITEMS / V }; /* of random words: of four positions or more */
-    const int SPAN = MOST_ITEMS / W;
+    enum { WORDS = V > 8 ? V : 8, CALLS = WORDS / V }; /* random words of four positions or more */
+    const int SPAN = WORDS / W;
     const glb_run *run = data->run;
     const glb_plan *plan = data->plan;
     const glb_dense_net *net = (const void *)data->net;
@@ -157,53 +156,53 @@ GLB_INLINE void plain_dense_block(const glb_sweep_data *data, int32_t number, in
     const uint32_t *open = data->free + (int64_t)number * plan->rows * W;
     uint8_t *bytes = data->bytes + (int64_t)number * plan->byte_stride;
     uint32_t first_word = (run->first_chain >> 5) + (uint32_t)(number * W);
-    int64_t heat = glb_heat_of(data, number);
+    int64_t lane = 32 * (int64_t)number * W;
     int32_t n = data->program->n_sites;
     glb_key key = glb_make_key(run->seed, GLB_DECISION, GLB_REPLICA_PLANES, run->stream, data->sweep);
+    const glb_heat *heat = data->heat + glb_heat_of(data, number);
+    constants k = constants_of(heat, 4);
+    tie_list ties;
+    ties.b = heat->b;
+    ties.words = block;
+    ties.first = first_word;
+    ties.W = W;
+    ties.n = 0;
     for (int32_t p = 0; p < n; p += SPAN) {
-        uint32_t a[MOST_ITEMS];
-        uint32_t c[MOST_ITEMS];
-        uint32_t random[CALLS][8][V];
-        for (int i = 0; i < MOST_ITEMS; i++) {
-            a[i] = (uint32_t)(p + i / W);
-            c[i] = first_word + (uint32_t)(i % W);
-        }
+        uint8_t u[32 * WORDS + 32]; /* a unit of one word is read as if it had two */
         for (int call = 0; call < CALLS; call++) {
-            first_planes(&key, a + V * call, c + V * call, (uint32_t)data->sweep, random[call]);
+            words random[8];
+            words item = counting(1) + (uint32_t)(V * call);
+            words a = (uint32_t)p + item / (uint32_t)W;
+            words c = first_word + item % (uint32_t)W;
+            random_planes(&key, a, (uint32_t)data->sweep, c, 0, random);
+            random_planes(&key, a, (uint32_t)data->sweep, c, 1, random + 4);
+            bytes_of(random, u + 32 * V * call);
         }
+        memset(u + 32 * WORDS, 0, 32);
         for (int32_t four = p; four < p + SPAN && four < n; four += 4) {
             const glb_dense_block *here = of + four / 4;
             int32_t sum[4][64];
             plain_products(bytes, here, data->net, net->passes, sum, CHAINS);
             for (int i = 0; i < 4 && four + i < n; i++) {
                 int32_t position = four + i;
-                uint32_t *target = block + (int64_t)W * position;
-                uint32_t old[2];
-                uint32_t now[2];
+                unit at = {.target = block + (int64_t)position * W,
+                           .unit = (uint32_t)position << PAIR_BITS,
+                           .open = mask_at(open + (int64_t)position * W, W)};
+                int32_t field[64];
                 int32_t start = base[position] + (run->chain_field == NULL ? data->program->field[position] : 0);
-                for (int word = 0; word < W; word++) {
-                    int item = W * (position - p) + word;
-                    uint32_t may = open[(int64_t)W * position + word];
-                    int64_t lane = 32 * ((int64_t)number * W + word);
-                    int32_t field[32];
-                    uint32_t threshold[32];
-                    for (int l = 0; l < 32; l++) {
-                        field[l] = start + 2 * sum[i][32 * word + l];
-                    }
-                    for (int l = 0; l < 32 && run->chain_field != NULL && lane < plan->lanes; l++) {
-                        field[l] += run->chain_field[plan->lanes * position + lane + l];
-                    }
-                    old[word] = target[word];
-                    now[word] = old[word];
-                    if (may != 0) {
-                        thresholds_of(data, heat, field, threshold);
-                        uint32_t below = decide(&key, a[item], c[item], (uint32_t)data->sweep, random[item / V], item % V,
-                                                threshold, may);
-                        now[word] = (old[word] & ~may) | below;
-                    }
-                    target[word] = now[word];
+                for (int l = 0; l < 64; l++) {
+                    field[l] = start + 2 * sum[i][l];
                 }
-                spread_spins(bytes + (int64_t)4 * CHAINS * (four / 4), here, i, old, now, sum, CHAINS);
+                int64_t own = run->chain_field == NULL ? 0 : plan->lanes - lane < 32 * W ? plan->lanes - lane : 32 * W;
+                for (int64_t l = 0; l < own; l++) {
+                    field[l] += run->chain_field[plan->lanes * position + lane + l];
+                }
+                uint64_t old = mask_at(at.target, W);
+                decide_unit(&k, &ties, &at, field, u + 32 * W * (position - p), W, 4);
+                if (ties.n > 0) {
+                    resolve_ties(data, &key, &ties, 4);
+                }
+                spread_spins(bytes + (int64_t)4 * CHAINS * (four / 4), here, i, old, mask_at(at.target, W), sum, CHAINS);
             }
         }
     }

@@ -40,6 +40,9 @@
 
 #include "kernel_wide.h"
 #endif
+#if !defined(GLB_AVX512) && !defined(GLB_AVX2)
+#include "wide_plain.h"
+#endif
 #if !defined(GLB_AVX512ICL)
 #include "kernel_dense_plain.h"
 #endif

@@ -11,10 +11,6 @@ typedef struct {
     __m128i right;
 } constants;
 
-typedef struct {
-    uint8_t bytes[V / 2][64]; /* of the random words, by unit */
-} unit_random;
-
 GLB_INLINE __m256i load32(const void *from) { return _mm256_loadu_si256((const __m256i *)from); }
 
 GLB_INLINE void store32(void *to, __m256i v) { _mm256_storeu_si256((__m256i *)to, v); }
@@ -45,8 +41,8 @@ GLB_INLINE __m256i transposed_bits(__m256i x) {
     return _mm256_xor_si256(x, _mm256_xor_si256(t, _mm256_slli_epi64(t, 28)));
 }
 
-/* Eight planes as a byte a chain, the first plane on top. */
-GLB_INLINE void random_of(const words random[8], unit_random *of) {
+/* Eight planes of V words as a byte a chain, the first plane on top. */
+GLB_INLINE void bytes_of(const words random[8], uint8_t *bytes) {
     for (int q = 0; q < V / 8; q++) { /* four units, two of them in a vector's lanes of 128 bits */
         __m256i plane[8];
         for (int k = 0; k < 8; k++) {
@@ -66,15 +62,15 @@ GLB_INLINE void random_of(const words random[8], unit_random *of) {
             for (int half = 0; half < 2; half++) {
                 __m256i first = transposed_bits(_mm256_unpacklo_epi32(four[2 * half], four[2 * half + 1]));
                 __m256i second = transposed_bits(_mm256_unpackhi_epi32(four[2 * half], four[2 * half + 1]));
-                store32(of->bytes[4 * q + odd] + 32 * half, _mm256_permute2x128_si256(first, second, 0x20));
-                store32(of->bytes[4 * q + 2 + odd] + 32 * half, _mm256_permute2x128_si256(first, second, 0x31));
+                store32(bytes + 64 * (4 * q + odd) + 32 * half, _mm256_permute2x128_si256(first, second, 0x20));
+                store32(bytes + 64 * (4 * q + 2 + odd) + 32 * half, _mm256_permute2x128_si256(first, second, 0x31));
             }
         }
     }
 }
 
-/* The top bytes of thresholds of fields up to 63. Those of negative fields are turned around, which takes 1 from a
- * threshold: where its other bits are 0 a byte that equals the top one less 1 waits for no need, and none is wrong. */
+/* The top bytes of thresholds of fields up to 63. A negative field has 255 less that of the other sign. Where the
+ * threshold's lower bits are 0 this is one too low: a byte equal to it waits without need, and no decision is wrong. */
 GLB_INLINE __m256i top_bytes(const constants *k, __m256i field) {
     __m256i size = _mm256_abs_epi8(field);
     __m256i top = _mm256_cmpgt_epi8(_mm256_setzero_si256(), field);

@@ -6,6 +6,10 @@ typedef struct {
     int32_t field[64]; /* or int16_t, or int8_t */
 } unit_fields;
 
+typedef struct {
+    uint8_t bytes[V / 2][64];
+} unit_random;
+
 /* Chain of the word that lane i of vector v keeps: byte i % 4 of a dword, or its half i % 2, or the dword. */
 GLB_INLINE int kept_bit(int i, int v, int WIDTH) {
     if (WIDTH == 1) {
@@ -118,6 +122,8 @@ GLB_INLINE void fields_of(const uint32_t *block, const row rows[2], const unit *
         }
     }
 }
+
+GLB_INLINE void random_of(const words random[8], unit_random *of) { bytes_of(random, of->bytes[0]); }
 
 GLB_INLINE void decide_fields(const constants *k, tie_list *ties, const unit *at, const unit_fields *fields,
                               const unit_random *random, int j, int W, int WIDTH) {

@@ -157,6 +157,11 @@ def fits_lattice(program: AnyProgram, run: Run) -> bool:
     return run.fields is None and levels(program) <= 32
 
 
+def fits_bytes(program: AnyProgram, run: Run) -> bool:
+    fields = program.field[None] if run.fields is None else run.fields
+    return int((program.weight_sum + np.abs(fields[:, program.order.site])).max()) < 64
+
+
 def assert_bodies_agree(
     program: AnyProgram,
     run: Run,
@@ -176,7 +181,8 @@ def assert_bodies_agree(
         whole = run_whole("core", program, here)
         assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
         if forced and whole.kernel.startswith("ising"):
-            replica = [kernel for kernel in ("exact", "filter", "dense") if has_kernel(isa, kernel)]
+            bytewise = ("bytes",) if fits_bytes(program, run) else ()
+            replica = [kernel for kernel in ("exact", "filter", "dense", *bytewise) if has_kernel(isa, kernel)]
             lattice = ("lattice",) if fits_lattice(program, run) else ()
             moves = run.exchange is not None or run.resample is not None
             sites = ("sites",) if moves else ("sites", "incremental", *lattice)
