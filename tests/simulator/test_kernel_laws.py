@@ -47,7 +47,9 @@ def test_a_kernel_draws_from_the_law(isa: str, kernel: str, model: str, layout: 
     program: Any = compiled(MODELS[model])
     schedule = gl.SamplingSchedule(n_samples=1, n_chains=CHAINS, n_warmup=WARMUP, beta=BETA)
     run = make_run(program, schedule, seed=7, observe={"last"})
-    found = run_whole("core", program, replace(run, isa=isa, layout=layout, kernel=kernel, observe=frozenset({"samples"})))
+    found = run_whole(
+        "core", program, replace(run, isa=isa, layout=layout, kernel=kernel, observe=frozenset({"samples"}))
+    )
     assert found.kernel == f"ising, {kernel}"
     law = ExactLaw(program.as_model(), BETA)
     assert invisible(swept(law, np.full(WARMUP, BETA), order_of(MODELS[model])), law.probabilities, CHAINS)
