@@ -61,7 +61,7 @@ GLB_INLINE void wide_block(const glb_sweep_data *data, const glb_part *part, int
                                 base[own_row] + (own == NULL ? field[own_row] : 0)};
             }
             unit_fields fields;
-            fields_of(block + word, rows, &at, W, WIDTH, &fields);
+            fields_of(&k, block + word, rows, &at, W, WIDTH, &fields);
             decide_fields(&k, &ties, &at, &fields, &bytes, j, two ? 2 : 1, WIDTH);
             if (ties.n >= TIES) {
                 resolve_ties(data, &key, &ties, WIDTH);

@@ -9,15 +9,42 @@ typedef struct {
     __m256i half;
     __m128i left;
     __m128i right;
+    __m256i bit[4];  /* of a word of spins, by vectors of fields: what a lane keeps */
+    __m256i sign[4]; /* 1 or, where that is the sign, -1 */
 } constants;
 
 GLB_INLINE __m256i load32(const void *from) { return _mm256_loadu_si256((const __m256i *)from); }
 
 GLB_INLINE void store32(void *to, __m256i v) { _mm256_storeu_si256((__m256i *)to, v); }
 
+/* Chain of the word that lane i of vector v keeps: byte i % 4 of a dword, or its half i % 2, or the dword. */
+GLB_INLINE int kept_bit(int i, int v, int WIDTH) {
+    if (WIDTH == 1) {
+        return i / 4;
+    }
+    return WIDTH == 2 ? (i < 8 ? 0 : 8) + 4 * v + i / 2 % 4 : 8 * v + i;
+}
+
+/* Masks of the bits kept, and 1 or, where that is the sign, -1. */
+GLB_INLINE void kept_bits(int WIDTH, __m256i bit[4], __m256i sign[4]) {
+    for (int v = 0; v < WIDTH; v++) {
+        uint8_t mask[32];
+        uint8_t one[32];
+        for (int i = 0; i < 32 / WIDTH; i++) {
+            uint32_t of = UINT32_C(1) << kept_bit(i, v, WIDTH);
+            uint32_t to = of >> (8 * WIDTH - 1) ? 0xFFFFFFFFu : 1;
+            memcpy(mask + WIDTH * i, &of, (size_t)WIDTH);
+            memcpy(one + WIDTH * i, &to, (size_t)WIDTH);
+        }
+        bit[v] = load32(mask);
+        sign[v] = load32(one);
+    }
+}
+
 GLB_INLINE constants constants_of(const glb_heat *heat, int WIDTH) {
     const glb_filter *filter = &heat->filter;
-    constants k;
+    constants k = {0};
+    kept_bits(WIDTH, k.bit, k.sign);
     for (int i = 0; i < 4; i++) {
         const uint8_t *from = WIDTH == 1 ? heat->top + 16 * i : filter->coarse[i];
         k.table[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)from));

@@ -76,8 +76,9 @@ typedef struct {
     __m512i planes[8];
 } unit_random;
 
-GLB_INLINE void fields_of(const uint32_t *block, const row rows[2], const unit *at, int W, int WIDTH,
-                          unit_fields *fields) {
+GLB_INLINE void fields_of(const constants *k, const uint32_t *block, const row rows[2], const unit *at, int W,
+                          int WIDTH, unit_fields *fields) {
+    (void)k;
     if (WIDTH == 1) {
         fields->total[0] = byte_fields(block, rows, at, W);
     } else if (WIDTH == 2) {

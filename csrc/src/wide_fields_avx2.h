@@ -10,30 +10,6 @@ typedef struct {
     uint8_t bytes[V / 2][64];
 } unit_random;
 
-/* Chain of the word that lane i of vector v keeps: byte i % 4 of a dword, or its half i % 2, or the dword. */
-GLB_INLINE int kept_bit(int i, int v, int WIDTH) {
-    if (WIDTH == 1) {
-        return i / 4;
-    }
-    return WIDTH == 2 ? (i < 8 ? 0 : 8) + 4 * v + i / 2 % 4 : 8 * v + i;
-}
-
-/* Masks of the bits kept, and 1 or, where that is the sign, -1. */
-GLB_INLINE void kept_bits(int WIDTH, __m256i bit[4], __m256i sign[4]) {
-    for (int v = 0; v < WIDTH; v++) {
-        uint8_t mask[32];
-        uint8_t one[32];
-        for (int i = 0; i < 32 / WIDTH; i++) {
-            uint32_t of = UINT32_C(1) << kept_bit(i, v, WIDTH);
-            uint32_t to = of >> (8 * WIDTH - 1) ? 0xFFFFFFFFu : 1;
-            memcpy(mask + WIDTH * i, &of, (size_t)WIDTH);
-            memcpy(one + WIDTH * i, &to, (size_t)WIDTH);
-        }
-        bit[v] = load32(mask);
-        sign[v] = load32(one);
-    }
-}
-
 GLB_INLINE __m256i signed_by(__m256i value, __m256i sign, int WIDTH) {
     return WIDTH == 1   ? _mm256_sign_epi8(value, sign)
            : WIDTH == 2 ? _mm256_sign_epi16(value, sign)
@@ -80,12 +56,9 @@ GLB_INLINE __m256i own_of(const unit *at, int v, int WIDTH) {
     return WIDTH == 2 ? both[0] : _mm256_permute4x64_epi64(_mm256_packs_epi16(both[0], both[1]), 0xD8);
 }
 
-GLB_INLINE void fields_of(const uint32_t *block, const row rows[2], const unit *at, int W, int WIDTH,
-                          unit_fields *fields) {
+GLB_INLINE void fields_of(const constants *k, const uint32_t *block, const row rows[2], const unit *at, int W,
+                          int WIDTH, unit_fields *fields) {
     __m256i total[2][4];
-    __m256i bit[4];
-    __m256i sign[4];
-    kept_bits(WIDTH, bit, sign);
     for (int v = 0; v < WIDTH; v++) {
         total[0][v] = _mm256_setzero_si256();
         total[1][v] = _mm256_setzero_si256();
@@ -98,7 +71,7 @@ GLB_INLINE void fields_of(const uint32_t *block, const row rows[2], const unit *
             for (int word = 0; word < (W == 1 ? 1 : 2); word++) {
                 __m256i spins = _mm256_set1_epi32((int)up[word]);
                 for (int v = 0; v < WIDTH; v++) {
-                    __m256i some = signed_by(twice, _mm256_and_si256(spins, bit[v]), WIDTH);
+                    __m256i some = signed_by(twice, _mm256_and_si256(spins, k->bit[v]), WIDTH);
                     total[r + word][v] = added(total[r + word][v], some, WIDTH);
                 }
             }
@@ -107,7 +80,7 @@ GLB_INLINE void fields_of(const uint32_t *block, const row rows[2], const unit *
     for (int word = 0; word < 2; word++) {
         int32_t start = rows[W == 1 ? word : 0].start;
         for (int v = 0; v < WIDTH; v++) {
-            total[word][v] = signed_by(total[word][v], sign[v], WIDTH);
+            total[word][v] = signed_by(total[word][v], k->sign[v], WIDTH);
         }
         in_order(total[word], WIDTH);
         for (int v = 0; v < WIDTH; v++) {
