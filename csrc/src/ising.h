@@ -22,13 +22,14 @@ typedef struct {
     int16_t unused;
     int32_t right;      /* 32-bit fields: bits to the right, rounded */
     int32_t half;
+    uint8_t coarse[4][16]; /* sixteen pieces for y from 0 on, by y / 512: starts and rises, lower and upper bytes */
 } glb_filter;
 
 /* Words in a line of the cache, and in a row of those that are turned (kernel_moments.h). */
 enum { GLB_LINE_WORDS = 16 };
 
 /* The upper half of a threshold is within this of the filter's: docs/decisions/0007. */
-enum { GLB_FILTER_BOUND = 44 };
+enum { GLB_FILTER_BOUND = 44, GLB_COARSE_BOUND = 100 };
 
 /* What the kernels look up at one temperature (tables.c). */
 typedef struct {

@@ -25,7 +25,7 @@ GLB_INLINE void add_row(uint8_t *GLB_RESTRICT field, const uint8_t *GLB_RESTRICT
 /* The lanes of `flips` turn at one site; those of `up` were up before. */
 GLB_INLINE void turn_lanes(uint8_t *fields, const uint8_t *row, int64_t stride, uint64_t flips, uint64_t up, int WIDTH) {
     for (; flips != 0; flips &= flips - 1) {
-        int l = (uint32_t)flips != 0 ? glb_lowest_bit((uint32_t)flips) : 32 + glb_lowest_bit((uint32_t)(flips >> 32));
+        int l = glb_lowest_bit64(flips);
         uint8_t *field = fields + (int64_t)WIDTH * stride * l;
         if ((up >> l) & 1) {
             add_row(field, row, stride, 0, WIDTH);

@@ -25,13 +25,26 @@
 #if defined(GLB_AVX512) || defined(GLB_AVX2)
 #include "kernel_potts_bytes.h"
 #endif
+#include "units.h"
 #if defined(GLB_AVX512ICL)
 #include "wide.h"
+#include "wide_fields.h"
 
 #include "kernel_dense.h"
 #include "kernel_diagonals.h"
 #include "kernel_fresh.h"
 #include "kernel_wide.h"
+#elif defined(GLB_AVX512) || defined(GLB_AVX2)
+#include "wide_avx2.h"
+#include "wide_fields_avx2.h"
+
+#include "kernel_wide.h"
+#endif
+#if !defined(GLB_AVX512) && !defined(GLB_AVX2)
+#include "wide_plain.h"
+#endif
+#if !defined(GLB_AVX512ICL)
+#include "kernel_dense_plain.h"
 #endif
 
 const glb_kernels GLB_KERNELS = {.vector_words = V,
@@ -60,11 +73,15 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
 #if defined(GLB_AVX512) || defined(GLB_AVX2)
                                  .potts_bytes = potts_bytes_kernel,
 #endif
-#if defined(GLB_AVX512ICL)
+#if defined(GLB_AVX512) || defined(GLB_AVX2)
                                  .bytes = bytes_kernel,
                                  .filter = filter_kernel,
+#endif
+#if defined(GLB_AVX512ICL)
                                  .dense = dense_kernel,
                                  .diagonals = diagonals_kernel,
                                  .fresh = fresh_kernel,
+#elif defined(GLB_DENSE_PLAIN)
+                                 .dense = plain_dense_kernel,
 #endif
                                  .sites = sites_kernel};

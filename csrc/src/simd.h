@@ -12,9 +12,11 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define GLB_INLINE static inline __attribute__((always_inline))
+#define GLB_APART static __attribute__((noinline))
 #define GLB_RESTRICT __restrict__
 #else
 #define GLB_INLINE static inline
+#define GLB_APART static
 #define GLB_RESTRICT restrict
 #endif
 
@@ -127,6 +129,14 @@ GLB_INLINE int glb_lowest_bit(uint32_t x) {
         i++;
     }
     return i;
+#endif
+}
+
+GLB_INLINE int glb_lowest_bit64(uint64_t x) {
+#if defined(__GNUC__) || defined(__clang__)
+    return __builtin_ctzll(x);
+#else
+    return (uint32_t)x != 0 ? glb_lowest_bit((uint32_t)x) : 32 + glb_lowest_bit((uint32_t)(x >> 32));
 #endif
 }
 

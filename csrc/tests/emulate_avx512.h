@@ -39,6 +39,18 @@ EMULATE(emulated_cvttpd_epu64, __m512i, uint64_t, __m512d, double, 8, x[i])
 /* A processor's own is off by up to 2^-14; so is this. */
 EMULATE(emulated_rcp14_pd, __m512d, double, __m512d, double, 8, (i % 2 ? 1 - 0x1p-14 : 1 + 0x1p-14) / x[i])
 
+static inline __m512i emulated_maskz_loadu_epi32(uint16_t mask, const void *from) {
+    __m512i r;
+    int32_t x[16] = {0};
+    for (int i = 0; i < 16; i++) { /* lanes outside the mask may not be readable */
+        if ((mask >> i) & 1) {
+            memcpy(x + i, (const uint8_t *)from + 4 * i, 4);
+        }
+    }
+    memcpy(&r, x, sizeof r);
+    return r;
+}
+
 static inline __m512i emulated_mulhi_epu16(__m512i a, __m512i b) {
     uint16_t x[32];
     uint16_t y[32];
@@ -241,6 +253,7 @@ static inline int32_t emulated_reduce_max_epi32(__m512i a) {
 }
 
 #undef _mm512_cvtepi32_epi64
+#define _mm512_maskz_loadu_epi32 emulated_maskz_loadu_epi32
 #define _mm512_cvtepi32_epi64 emulated_cvtepi32_epi64
 #undef _mm512_cvtepu32_epi64
 #define _mm512_cvtepu32_epi64 emulated_cvtepu32_epi64

@@ -78,10 +78,12 @@ static void test_bracket(void) {
                     field = i % 2 ? random_int(-(int32_t)sums[s], (int32_t)sums[s])
                                   : (int32_t)(edge > sums[s] ? sums[s] : edge < -sums[s] ? -sums[s] : edge);
                 }
-                uint32_t bracket[2];
-                glb_test_bracket(sums[s], field, b, bracket);
-                uint32_t top = glb_test_threshold(field, b) >> 24; /* what the kernel compares */
-                wrong += top < bracket[0] >> 8 || top > bracket[1] >> 8;
+                uint32_t top = glb_test_threshold(field, b) >> 24; /* what the kernels compare */
+                for (int coarse = 0; coarse < 2; coarse++) {
+                    uint32_t bracket[2];
+                    glb_test_bracket(sums[s], field, b, coarse, bracket);
+                    wrong += top < bracket[0] >> 8 || top > bracket[1] >> 8;
+                }
             }
             CHECK(wrong == 0, "%d of %d thresholds outside the filter's bracket, sum %d, b %llu", (int)wrong, (int)n,
                   (int)sums[s], (unsigned long long)b);

@@ -291,8 +291,10 @@ static void ising_everywhere(const struct ising_job *job) {
                 if (job->layout == GLB_SITE_PLANES && isa == GLB_ISA_AVX512ICL) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_DIAGONALS, threads, parts);
                 }
-                if (job->layout == GLB_REPLICA_PLANES && isa == GLB_ISA_AVX512ICL) {
+                if (job->layout == GLB_REPLICA_PLANES && isa >= GLB_ISA_AVX2 && isa <= GLB_ISA_AVX512ICL) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_FILTER, threads, parts);
+                }
+                if (job->layout == GLB_REPLICA_PLANES) {
                     ising_shard(job, shards[i][0], shards[i][1], isa, GLB_KERNEL_DENSE, threads, parts);
                 }
             }

@@ -38,6 +38,13 @@ def _needs(isa: str) -> Any:
 every_isa = pytest.mark.parametrize("isa", [pytest.param(isa, marks=_needs(isa)) for isa in core.ISA_LEVELS])
 
 
+def has_kernel(isa: str, kernel: str) -> bool:
+    """Whether an instruction set has a kernel."""
+    if kernel in ("bytes", "filter"):
+        return isa in ("avx2", "avx512", "avx512icl")
+    return kernel != "diagonals" or isa == "avx512icl"
+
+
 def compiled(model: Model) -> AnyProgram:
     return compile_program(model, step_of(model, load_spec("ideal")))
 
@@ -150,6 +157,11 @@ def fits_lattice(program: AnyProgram, run: Run) -> bool:
     return run.fields is None and levels(program) <= 32
 
 
+def fits_bytes(program: AnyProgram, run: Run) -> bool:
+    fields = program.field[None] if run.fields is None else run.fields
+    return int((program.weight_sum + np.abs(fields[:, program.order.site])).max()) < 64
+
+
 def assert_bodies_agree(
     program: AnyProgram,
     run: Run,
@@ -169,7 +181,8 @@ def assert_bodies_agree(
         whole = run_whole("core", program, here)
         assert_same(whole, wanted, (context, isa, threads, whole.kernel, "whole"))
         if forced and whole.kernel.startswith("ising"):
-            replica = ("exact", "filter", "dense") if isa == "avx512icl" else ("exact",)
+            bytewise = ("bytes",) if fits_bytes(program, run) else ()
+            replica = [kernel for kernel in ("exact", "filter", "dense", *bytewise) if has_kernel(isa, kernel)]
             lattice = ("lattice",) if fits_lattice(program, run) else ()
             moves = run.exchange is not None or run.resample is not None
             sites = ("sites",) if moves else ("sites", "incremental", *lattice)

@@ -12,16 +12,14 @@ from typing import Any
 import glauber as gl
 import numpy as np
 import pytest
-from bodies import compiled, run_whole
+from bodies import compiled, every_isa, has_kernel, run_whole
 from glauber.compile import make_run, unpack_spins
 from glauber.testing import ExactLaw
-from glauber_simulator import core
 from laws import POWER, assert_draws, invisible, ising_model, named_faults, order_of, power_against, swept
 
 CHAINS = 100_000
 WARMUP = 60
 BETA = 0.45
-NEEDS_ICL = ("bytes", "filter", "dense", "diagonals")
 
 
 def signs() -> gl.IsingModel:
@@ -42,13 +40,16 @@ BY_LAYOUT = {0: "replica planes", 1: "site planes"}
 
 
 @pytest.mark.parametrize(("kernel", "model", "layout"), KERNELS, ids=[f"{k} in {BY_LAYOUT[w]}" for k, _, w in KERNELS])
-def test_a_kernel_draws_from_the_law(kernel: str, model: str, layout: int) -> None:
-    if kernel in NEEDS_ICL and core.BEST_ISA != "avx512icl":
-        pytest.skip(f"needs AVX-512 with VBMI, VNNI, GFNI and BITALG; the best instruction set here is {core.BEST_ISA}")
+@every_isa
+def test_a_kernel_draws_from_the_law(isa: str, kernel: str, model: str, layout: int) -> None:
+    if not has_kernel(isa, kernel):
+        pytest.skip(f"{isa} has no kernel of this name")
     program: Any = compiled(MODELS[model])
     schedule = gl.SamplingSchedule(n_samples=1, n_chains=CHAINS, n_warmup=WARMUP, beta=BETA)
     run = make_run(program, schedule, seed=7, observe={"last"})
-    found = run_whole("core", program, replace(run, layout=layout, kernel=kernel, observe=frozenset({"samples"})))
+    found = run_whole(
+        "core", program, replace(run, isa=isa, layout=layout, kernel=kernel, observe=frozenset({"samples"}))
+    )
     assert found.kernel == f"ising, {kernel}"
     law = ExactLaw(program.as_model(), BETA)
     assert invisible(swept(law, np.full(WARMUP, BETA), order_of(MODELS[model])), law.probabilities, CHAINS)

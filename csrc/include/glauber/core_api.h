@@ -37,9 +37,9 @@ enum glb_kernel {
     GLB_KERNEL_EXACT = 1,  /* replica planes: a threshold for each decision; fits every run */
     GLB_KERNEL_BITS = 2,   /* replica planes: bit-sliced, fields of at most 32 levels, no fields per chain */
     GLB_KERNEL_SITES = 3,  /* site planes */
-    GLB_KERNEL_BYTES = 4,  /* replica planes: fields in a byte, sums up to 63; AVX512ICL */
-    GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; AVX512ICL */
-    GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits; AVX512ICL */
+    GLB_KERNEL_BYTES = 4,  /* replica planes: fields in a byte, sums up to 63; from AVX2 on */
+    GLB_KERNEL_FILTER = 5, /* replica planes: 16 or 32 bits, thresholds bracketed first; from AVX2 on */
+    GLB_KERNEL_DENSE = 6,  /* replica planes: products of matrices, weights up to 16 bits */
     GLB_KERNEL_DIAGONALS = 7,  /* site planes: 64 positions at once; AVX512ICL */
     GLB_KERNEL_INDEPENDENT = 8,  /* site planes: no edges, the program's fields at one temperature */
     GLB_KERNEL_EVENTS = 9,       /* site planes: asynchronous p-bits, and nothing else for them */
@@ -184,7 +184,7 @@ int glb_test_thresholds(int isa, const int32_t *field, int64_t n, uint64_t b, ui
 int glb_test_dit_sums(int isa, const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
                       uint64_t *out);
 void glb_test_cuts(int64_t sum, uint64_t b, int32_t cuts[512]);
-void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, uint32_t bracket[2]);
+void glb_test_bracket(int64_t sum, int32_t field, uint64_t b, int coarse, uint32_t bracket[2]);
 
 /* Checks a program whole. */
 int glb_ising_check(const glb_ising *program, glb_traits *traits);
