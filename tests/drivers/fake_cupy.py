@@ -31,9 +31,10 @@ def build_shim(folder: Path, *flags: str) -> Path:
     library = folder / f"shim{abs(hash(flags))}.so"
     sources = [str(ROOT / "csrc/tests/cuda_shim.c"), str(ROOT / "csrc/src/contract.c")]
     include = [f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc/cuda'}"]
-    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-clobbered"]  # getcontext returns once here
     compiler = os.environ.get("CC", "cc")
-    flags = (*flags, *os.environ.get("SHIM_FLAGS", "").split())  # sanitizers, in CI
+    if not flags:  # a planted fault computes with rubbish, at which sanitizers stop
+        flags = tuple(os.environ.get("SHIM_FLAGS", "").split())
     command = [compiler, "-std=gnu11", "-O2", "-g", *warnings, "-shared", "-fPIC", *flags, *include, *sources]
     subprocess.run([*command, "-o", str(library)], check=True, capture_output=True, text=True)
     return library
