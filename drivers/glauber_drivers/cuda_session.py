@@ -123,11 +123,12 @@ def host_bytes(program: AnyProgram, run: Run) -> int:
     return 2 * (run.n_chains * sample_bytes(program) * (_room(program, run) + 1) + moments)
 
 
-def device_bytes(program: AnyProgram, run: Run, form: Form) -> int:
+def device_bytes(program: AnyProgram, run: Run, form: Form, *, resident: bool) -> int:
     """GPU memory of a program and a run."""
     n, entries, order = program.n_sites, len(program.order.neighbour), program.order
     needed = 4 * (3 * n + len(order.colour_start)) + 8 * (n + 1) + 8 * entries + 8 * program.n_edges + 8 * len(run.b)
     needed += host_bytes(program, run)
+    needed += run.n_chains * run.n_samples * sample_bytes(program) if resident and "samples" in run.observe else 0
     if isinstance(program, PottsProgram):
         q = program.n_states
         needed += 5 * n * q + 8 * entries + (0 if program.table is None else 4 * len(program.table))
@@ -172,9 +173,12 @@ class Session:
         fixed: its arrays on the GPU.
         run: the run.
         form: its kernel.
+        resident: samples stay on the GPU too.
     """
 
-    def __init__(self, gpu: Gpu, program: AnyProgram, fixed: Mapping[str, Any], run: Run, form: Form) -> None:
+    def __init__(
+        self, gpu: Gpu, program: AnyProgram, fixed: Mapping[str, Any], run: Run, form: Form, *, resident: bool
+    ) -> None:
         self._gpu, self._program, self._run, self._form = gpu, program, run, form
         self._potts = isinstance(program, PottsProgram)
         self._each = run.n_chains * sample_bytes(program)
@@ -191,6 +195,8 @@ class Session:
             self._arrays = {**fixed, **self._allocate()}
             self._fill_job()
             self._buffers = [self._buffer(), self._buffer()]
+            keep = resident and "samples" in run.observe
+            self._resident = gpu.cupy.zeros(self._each * run.n_samples, dtype=np.uint8) if keep else None
             self._start()
 
     def _allocate(self) -> dict[str, Any]:
@@ -298,12 +304,15 @@ class Session:
         run, stream, copies = self._run, self._gpu.stream, self._gpu.copies
         count = sweeps // every if every else 0
         samples = "samples" in run.observe and count > 0
+        first_sample = max(0, done - run.n_warmup) // run.sweeps_per_sample
         if not count:
             self._sweeps(sweeps)
         for number in range(count):
             self._sweeps(every)
             if samples:
                 self._sample(buffer.device, number, count)
+                if self._resident is not None:
+                    self._sample(self._resident, first_sample + number, run.n_samples)
             if "moments" in run.observe:
                 cells = self._program.n_sites + (0 if self._potts else self._program.n_edges)
                 self._launch("glb_potts_sums" if self._potts else "glb_sums", run.n_chains * cells)
@@ -317,7 +326,6 @@ class Session:
         buffer.last.get(stream=stream, out=buffer.host_last, blocking=False)
         for name, host in zip(("site_sum", "edge_sum"), buffer.host_sums, strict=False):
             self._arrays[name].get(stream=stream, out=host, blocking=False)
-        first_sample = max(0, done - run.n_warmup) // run.sweeps_per_sample
         events = (stream.record(), copies.record())
         return _Submitted(done + sweeps + 1, first_sample, count, sweeps, self._kept, buffer, events)
 
@@ -347,7 +355,16 @@ class Session:
             state=states(buffer.host_last),
             moments=moments,
             facts=facts,
+            resident=self._on_gpu(batch.first_sample + batch.n_samples),
         )
+
+    def _on_gpu(self, n_samples: int) -> Any:
+        """All samples so far, where they stay."""
+        if self._resident is None:
+            return None
+        run, potts = self._run, self._potts
+        dtype = state_dtype(self._program.n_states) if potts else np.dtype(np.uint8)
+        return self._resident.view(dtype).reshape(run.n_chains, run.n_samples, -1)[:, :n_samples]
 
     def batches(self, facts: Mapping[str, str]) -> Iterator[Batch]:
         """The run. While a batch's samples travel, the next one is computed; closing waits for what was launched."""

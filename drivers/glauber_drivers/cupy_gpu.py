@@ -99,12 +99,14 @@ class CupyDriver:
         cupy: the package.
         number: of the GPU.
         meter: of the GPU's joules; closed with the driver.
+        resident: samples stay on the GPU too, for `SampleSet.to_dlpack`.
     """
 
-    def __init__(self, cupy: Any, number: int, meter: EnergyMeter | None = None) -> None:
+    def __init__(self, cupy: Any, number: int, meter: EnergyMeter | None = None, *, resident: bool = False) -> None:
         self.spec: AnySpec = gpu_spec(cupy, number)
         self.contract_version = 1
         self.meter = meter
+        self._resident = resident
         self._gpu = Gpu(cupy, number, source_folder())
         self._program: AnyProgram | None = None
         self._fixed: dict[str, Any] = {}
@@ -123,7 +125,7 @@ class CupyDriver:
                 f"{self.spec.name} samples and anneals by the heat bath; tempering, populations, Metropolis and"
                 " asynchronous p-bits run on sim://ideal"
             )
-        needed = device_bytes(program, run, choose_form(program, run))
+        needed = device_bytes(program, run, choose_form(program, run), resident=self._resident)
         there = int(self.spec.facts["memory"].best)
         if needed > MEMORY_SHARE * there:
             raise ModelNotSupportedError(
@@ -138,7 +140,7 @@ class CupyDriver:
         if program is None:
             raise ModelNotSupportedError("nothing is programmed; call program() before run()")
         form = choose_form(program, run)
-        needed = device_bytes(program, run, form)
+        needed = device_bytes(program, run, form, resident=self._resident)
         free = self._gpu.free_bytes()
         if needed > MEMORY_SHARE * free:
             raise DeviceIOError(
@@ -146,7 +148,8 @@ class CupyDriver:
                 f" {self.spec.name}: something else holds the rest (nvidia-smi says what)"
             )
         facts = {"kernel": f"cuda, {form.kernel}", "body": self.spec.title}
-        yield from Session(self._gpu, program, self._fixed, run, form).batches(facts)
+        session = Session(self._gpu, program, self._fixed, run, form, resident=self._resident)
+        yield from session.batches(facts)
 
     def close(self) -> None:
         """See Driver.close."""
@@ -167,21 +170,27 @@ def _nvml_meter(cupy: Any, number: int) -> EnergyMeter:
 
 
 class CupyFactory:
-    """Opens `cupy://NUMBER`, 0 being the first GPU; `?meter=nvml` measures the joules of its jobs."""
+    """Opens `cupy://NUMBER`, 0 being the first GPU.
+
+    `?meter=nvml` measures the joules of its jobs; `?results=gpu` keeps samples on the GPU too, for
+    `SampleSet.to_dlpack`.
+    """
 
     def open(self, address: Address) -> CupyDriver:
         """See DriverFactory.open."""
         cupy = _cupy()
         there = _count(cupy)
-        meter = address.parameters.get("meter")
-        if set(address.parameters) - {"meter"} or meter not in (None, "nvml"):
-            raise DeviceNotFoundError(f"{address.text}: a GPU takes seed=... and meter=nvml, and nothing else")
+        meter, results = address.parameters.get("meter"), address.parameters.get("results")
+        unknown = set(address.parameters) - {"meter", "results"}
+        if unknown or meter not in (None, "nvml") or results not in (None, "gpu"):
+            raise DeviceNotFoundError(f"{address.text}: a GPU takes seed=..., meter=nvml and results=gpu, nothing else")
         if not (address.name.isascii() and address.name.isdigit() and int(address.name) < there):
             listed = ", ".join(f"cupy://{k}" for k in range(there)) or "none: the driver sees no GPU"
             raise DeviceNotFoundError(f"there is no GPU {address.text}; there are {listed}")
         with gpu_errors(cupy):
             number = int(address.name)
-            return CupyDriver(cupy, number, None if meter is None else _nvml_meter(cupy, number))
+            measured = None if meter is None else _nvml_meter(cupy, number)
+            return CupyDriver(cupy, number, measured, resident=results == "gpu")
 
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """See DriverFactory.devices."""

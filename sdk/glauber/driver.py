@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,8 @@ class Batch:
             shape (n_temperatures - 1, 2).
         resamplings: of population annealing.
         events: of asynchronous p-bits.
+        resident: all samples so far, in the same form as `samples`, where they also stay on the device: an array of
+            whatever package, with DLPack.
     """
 
     next_sweep: int
@@ -78,6 +80,7 @@ class Batch:
     exchanges: NDArray[np.int64] | None = None
     resamplings: Resamplings | None = None
     events: Events | None = None
+    resident: Any = None
 
 
 class Driver(Protocol):

@@ -43,6 +43,7 @@ class _Collector:
         self.moments: Moments | None = None
         self.n_samples = 0
         self.facts: dict[str, str] = {}
+        self.resident: Any = None
 
     def _read(self, packed: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         """States of the device as states of the model."""
@@ -60,6 +61,7 @@ class _Collector:
         self.moments = batch.moments if batch.moments is not None else self._counted
         self.n_samples += batch.n_samples
         self.last = batch.state
+        self.resident = batch.resident if self._prepared.embedding is None else None
         if batch.exchanges is not None:
             self._exchanges = batch.exchanges + (0 if self._exchanges is None else self._exchanges)
         if batch.resamplings is not None:
@@ -263,6 +265,7 @@ def execute(
             "total": queue_seconds + ended - began,
         },
         energy_report=energy,
+        resident=collector.resident,
         provenance=Provenance(
             address=address,
             device=spec.name,

@@ -175,6 +175,7 @@ class SampleSet:
         exchanges: of a tempered job; None for others.
         population: of population annealing; None for others.
         updates: of asynchronous p-bits, how often each was updated in all chains, int64 (n_sites,); None for others.
+        resident: `packed` where it also stays on the device, such as a GPU's array; None elsewhere.
     """
 
     model: Model
@@ -194,6 +195,22 @@ class SampleSet:
     exchanges: Exchanges | None = None
     population: Population | None = None
     updates: NDArray[np.int64] | None = None
+    resident: Any = field(default=None, repr=False)
+
+    def to_dlpack(self) -> Any:
+        """The packed states for another package without a copy, as in torch.from_dlpack(samples.to_dlpack()).
+
+        An array with DLPack in the form of `packed`: on the GPU where the device keeps results there (cupy://0 with
+        ?results=gpu), else in host memory.
+
+        Raises:
+            InvalidModelError: the job was not asked to keep samples.
+        """
+        if self.resident is not None:
+            return self.resident
+        if self.packed is None:
+            raise InvalidModelError('the samples were not kept; submit with observe={"samples"}')
+        return self.packed
 
     def _unpacked(self, packed: NDArray[np.unsignedinteger]) -> NDArray[Any]:
         if isinstance(self.model, IsingModel):

@@ -89,6 +89,9 @@ class FakeArray:
     def __getitem__(self, part: slice) -> FakeArray:
         return FakeArray(self._cupy, self._data[part], self)
 
+    def view(self, dtype: Any) -> Any:
+        return self._data.view(dtype)  # NumPy from here on: it has DLPack too
+
     def get(self, stream: FakeStream, out: np.ndarray[Any, Any], blocking: bool = True) -> None:
         stream.do(lambda: np.copyto(out, self._data))
 

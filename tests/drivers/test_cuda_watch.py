@@ -37,7 +37,7 @@ def session(shim: Shim, program: Any, *, chains: int = 40, kernel: str | None = 
     gpu = Gpu(FakeCupy(shim), 0, source_folder())
     with gpu.in_use():
         fixed = {name: gpu.upload(array) for name, array in program_arrays(program).items()}
-    return Session(gpu, program, fixed, run, choose_form(program, run))
+    return Session(gpu, program, fixed, run, choose_form(program, run), resident=False)
 
 
 def launch(shim: Shim, of: Session, name: str, first: int, second: int, threads: int = 64) -> tuple[int, str]:

@@ -176,3 +176,23 @@ def test_large_colours_are_launched_as_graphs(cupy, monkeypatch):
             found.append(device.submit(RING, schedule, seed=3).result(60).spins)
     np.testing.assert_array_equal(*found)
     assert cupy.graphs == 1
+
+
+@pytest.mark.parametrize("model", [RING, POTTS], ids=["ising", "potts"])
+def test_samples_can_stay_on_the_gpu_and_go_elsewhere_without_a_copy(cupy, model):
+    schedule = gl.SamplingSchedule(n_samples=5, n_chains=3, n_warmup=2)
+    with gl.open_device("cupy://0?results=gpu") as device:
+        result = device.submit(model, schedule, seed=5).result(60)
+        nothing = device.submit(model, schedule, observe="moments").result(60)
+    shared = np.from_dlpack(result.to_dlpack())
+    np.testing.assert_array_equal(shared, result.packed)
+    assert np.shares_memory(shared, result.resident)
+    with pytest.raises(gl.errors.InvalidModelError):
+        nothing.to_dlpack()
+
+
+def test_other_devices_give_host_memory_to_dlpack():
+    with gl.open_device("sim://ideal") as device:
+        result = device.submit(RING, gl.SamplingSchedule(n_samples=5), seed=5).result(60)
+    assert result.resident is None
+    assert np.shares_memory(np.from_dlpack(result.to_dlpack()), result.packed)
