@@ -1,4 +1,4 @@
-/* What every kernel is given: sizes and device addresses of a program and a run. The driver fills it (cupy_gpu.py, with the
+/* What every kernel is given: sizes and device addresses of a program and a run. The driver fills it (cuda_job.py, with the
  * same names in the same order); each member is eight bytes.
  *
  * Positions, lanes, layouts and counters are those of docs/machine.md. A row of the state has `row_words` words of 32 lanes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,16 @@ takes longer than a block takes for so few. Larger ones are spread over the GPU,
 GRAPH_SWEEPS = 32
 """Launches of so many sweeps are recorded once, and launched together from then on."""
 BATCH_SECONDS = 0.1
-FIRST_UPDATES = 2e8
-"""Updates of the first batch; later ones go by the measured rate."""
+FIRST_UPDATES, FIRST_SWEEPS = 2e8, 64
+"""The first batches have at most so many updates and sweeps; later ones go by the measured rate."""
+MOST_SWEEPS = 20_000
+"""In one launch, at most: a display's GPU ends what takes seconds."""
 SAMPLE_BYTES = 1 << 26
 """Bytes of samples in a batch, at most, unless one sample has more."""
+
+
+STICKY = ("IllegalAddress", "LaunchFailure", "LaunchTimeout", "IllegalInstruction", "MisalignedAddress", "Assert")
+"""Parts of the names of errors after which CUDA refuses everything."""
 
 
 @contextmanager
@@ -44,11 +53,15 @@ def gpu_errors(cupy: Any) -> Iterator[None]:
         cupy.cuda.driver.CUDADriverError,
         cupy.cuda.memory.OutOfMemoryError,
         cupy.cuda.compiler.CompileException,
+        RuntimeError,  # NVRTC is missing; a stream of another device
     )
     try:
         yield
     except kinds as error:
-        raise DeviceIOError(f"the GPU failed: {error}") from error
+        hint = ""
+        if any(name in str(error) for name in STICKY):
+            hint = "; nothing more runs on this GPU in this process: start Python again"
+        raise DeviceIOError(f"the GPU failed: {error}{hint}") from error
 
 
 class Gpu:
@@ -70,16 +83,27 @@ class Gpu:
         with self._device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
             self.copies = cupy.cuda.Stream(non_blocking=True)
-            self._module = cupy.RawModule(
-                code=(sources / "glauber.cu").read_text(), options=(f"-I{sources}", "-std=c++17")
-            )
-        self._kernels: dict[str, Any] = {}
+            # CuPy keeps compiled modules by text and options, and looks into no header of ours
+            options = (f"-I{sources}", "-std=c++17", f"-DGLB_SOURCES={digest_of(sources)}")
+            self._module = cupy.RawModule(code=(sources / "glauber.cu").read_text(), options=options)
+            self._kernels: dict[str, Any] = {}
+            self.kernel("glb_tick")  # compiles all of them now, or says why not
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """What follows happens on this GPU and its stream."""
         with gpu_errors(self.cupy), self._device, self.stream:
             yield
+
+    def wait(self) -> None:
+        """Until nothing runs on the GPU, other packages' work included."""
+        self._device.synchronize()
+
+    def give_back(self) -> None:
+        """Memory that CuPy keeps for later goes back to the system."""
+        with self.in_use():
+            self.cupy.get_default_memory_pool().free_all_blocks()
+            self.cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def free_bytes(self) -> int:
         """Free memory, what CuPy keeps for later included."""
@@ -101,6 +125,15 @@ class Gpu:
     def pinned(self, n_bytes: int) -> NDArray[np.uint8]:
         """Host memory that a GPU can copy to while both go on."""
         return np.frombuffer(self.cupy.cuda.alloc_pinned_memory(n_bytes), dtype=np.uint8, count=n_bytes)
+
+
+def digest_of(sources: Path) -> str:
+    """Of all that the kernels are made of."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted((*sources.glob("*"), *sources.glob("glauber/*"))):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return f"0x{digest.hexdigest()}"
 
 
 def sample_bytes(program: AnyProgram) -> int:
@@ -140,7 +173,7 @@ def device_bytes(program: AnyProgram, run: Run, form: Form, *, resident: bool) -
     return needed + (4 * (2 * form.sum + 1) if form.tabulated else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Buffer:
     """Room for what a batch brings: on the GPU, and in pinned host memory."""
 
@@ -191,7 +224,10 @@ class Session:
         self._graph: Any = None
         self._kept = 0 if run.initial_moments is None else run.initial_moments[0]
         self._job = np.zeros((), dtype=JOB)
+        self._buffers: list[_Buffer] = []
         with gpu.in_use():
+            if resident:  # others may still read samples of an earlier job, whose memory is free for us
+                gpu.wait()
             self._arrays = {**fixed, **self._allocate()}
             self._fill_job()
             self._buffers = [self._buffer(), self._buffer()]
@@ -213,13 +249,12 @@ class Session:
             arrays["table"] = gpu.cupy.zeros(4 * (2 * form.sum + 1), dtype=np.uint8)
         if "moments" in run.observe:
             chains, n = run.n_chains, program.n_sites
-            sites = np.zeros((chains, n, program.n_states) if self._potts else (chains, n), dtype=np.int64)
-            edges = np.zeros((chains, 0 if self._potts else program.n_edges), dtype=np.int64)
-            if run.initial_moments is not None:
-                sites += run.initial_moments[1]
-                edges += 0 if run.initial_moments[2] is None else run.initial_moments[2]
-            self._shapes = (sites.shape, edges.shape)
-            arrays["site_sum"], arrays["edge_sum"] = gpu.upload(sites), gpu.upload(edges)
+            sites = (chains, n, program.n_states) if self._potts else (chains, n)
+            self._shapes = (sites, (chains, 0 if self._potts else program.n_edges))
+            given = (None, None) if run.initial_moments is None else run.initial_moments[1:]
+            for name, shape, before in zip(("site_sum", "edge_sum"), self._shapes, given, strict=True):
+                n_bytes = max(8, 8 * math.prod(shape))
+                arrays[name] = gpu.cupy.zeros(n_bytes, dtype=np.uint8) if before is None else gpu.upload(before)
         return arrays
 
     def _fill_job(self) -> None:
@@ -265,10 +300,11 @@ class Session:
             return
         name, block = f"glb_{self._form.kernel}_sweeps", DENSE_BLOCK if self._form.kernel == "dense" else BLOCK
         anew = self._form.tabulated and len(self._run.b) > 1
-        for ahead in range(count if anew else 1):
+        each = 1 if anew else MOST_SWEEPS
+        for ahead in range(0, count, each):
             if anew:
                 self._launch("glb_thresholds", 2 * self._form.sum + 1, ahead)
-            arguments = (self._job, np.uint64(ahead), np.uint64(1 if anew else count))
+            arguments = (self._job, np.uint64(ahead), np.uint64(min(each, count - ahead)))
             self._gpu.kernel(name)((self._units,), (block,), arguments)
         self._launch("glb_tick", 1, count)
 
@@ -290,13 +326,19 @@ class Session:
             for name in ("glb_thresholds", "glb_tick", f"glb_{self._form.kernel}_colour"):
                 self._gpu.kernel(name)  # loading is no part of a graph
             self._gpu.stream.begin_capture()
-            self._colour_by_colour(GRAPH_SWEEPS)
+            try:
+                self._colour_by_colour(GRAPH_SWEEPS)
+            except BaseException:
+                with suppress(Exception):  # else the stream would go on recording
+                    self._gpu.stream.end_capture()
+                raise
             self._graph = self._gpu.stream.end_capture()
         return self._graph
 
-    def _sample(self, to: Any, number: int, room: int) -> None:
+    def _sample(self, to: int, number: int, room: int) -> None:
+        """The present state as sample so and so of an array with that address and room."""
         job = self._job.copy()
-        job["samples"], job["n_samples"] = to.data.ptr, room
+        job["samples"], job["n_samples"] = to, room
         cells = self._program.n_sites * self._run.n_chains if self._potts else self._each
         self._launch("glb_potts_sample" if self._potts else "glb_sample", cells, number, job=job)
 
@@ -310,14 +352,14 @@ class Session:
         for number in range(count):
             self._sweeps(every)
             if samples:
-                self._sample(buffer.device, number, count)
+                self._sample(buffer.device.data.ptr, number, count)
                 if self._resident is not None:
-                    self._sample(self._resident, first_sample + number, run.n_samples)
+                    self._sample(self._resident.data.ptr, first_sample + number, run.n_samples)
             if "moments" in run.observe:
                 cells = self._program.n_sites + (0 if self._potts else self._program.n_edges)
                 self._launch("glb_potts_sums" if self._potts else "glb_sums", run.n_chains * cells)
         self._kept += count
-        self._sample(buffer.last, 0, 1)
+        self._sample(buffer.last.data.ptr, 0, 1)
         computed = stream.record()
         if samples:
             copies.wait_event(computed)
@@ -370,14 +412,16 @@ class Session:
         """The run. While a batch's samples travel, the next one is computed; closing waits for what was launched."""
         run = self._run
         done, number = run.first_sweep - 1, 0
-        limit = max(1, int(FIRST_UPDATES / (self._program.n_sites * run.n_chains)))
+        limit = max(1, min(FIRST_SWEEPS, int(FIRST_UPDATES / (self._program.n_sites * run.n_chains))))
         pending: _Submitted | None = None
         began = time.perf_counter()
         try:
             while done < run.n_sweeps or pending is not None:
                 submitted = None
                 if done < run.n_sweeps:
-                    sweeps, every = run.next_batch(done, min(limit, self._room * run.sweeps_per_sample))
+                    keeps = done >= run.n_warmup and "samples" in run.observe
+                    most = self._room * run.sweeps_per_sample if keeps else limit
+                    sweeps, every = run.next_batch(done, min(limit, most))
                     with self._gpu.in_use():
                         submitted = self._submit(done, sweeps, every, self._buffers[number % 2])
                     done, number = done + sweeps, number + 1
@@ -389,6 +433,19 @@ class Session:
                     yield batch
                 pending = submitted
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Wait, and let go of the memory even where a traceback keeps the session alive; never hides another error."""
+        failed = sys.exc_info()[0] not in (None, GeneratorExit)
+        try:
             with self._gpu.in_use():
                 self._gpu.stream.synchronize()
                 self._gpu.copies.synchronize()
+        except DeviceIOError:
+            if not failed:
+                raise
+        finally:
+            for buffer in self._buffers:
+                buffer.device = buffer.last = None
+            self._arrays, self._buffers, self._graph = {}, [], None

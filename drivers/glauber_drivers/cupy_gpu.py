@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ IDLE_SECONDS = 2.0
 """How long a metered GPU is watched at rest when it is opened."""
 MEMORY_SHARE = 0.9
 """Of the free memory, at most."""
-INSTALL = "pip install 'glauber[cupy]' installs CuPy for CUDA 13 (for CUDA 12: pip install cupy-cuda12x)"
+INSTALL = "pip install 'glauber[cupy]' installs CuPy for CUDA 13 (for CUDA 12: pip install 'cupy-cuda12x[ctk]')"
 
 
 def _cupy() -> Any:
@@ -46,10 +47,12 @@ def _count(cupy: Any) -> int:
     try:
         return int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError as error:
+        if "NoDevice" in str(error):
+            return 0
         raise DeviceNotFoundError(
             f"CuPy {cupy.__version__} is installed, but finds no NVIDIA driver that it can use ({error}). Install a"
             " driver for CUDA 13 or later (nvidia-smi shows the installed one), or the CuPy that fits the one you have:"
-            " pip install cupy-cuda12x"
+            " pip install 'cupy-cuda12x[ctk]'"
         ) from error
 
 
@@ -98,14 +101,17 @@ class CupyDriver:
     Args:
         cupy: the package.
         number: of the GPU.
-        meter: of the GPU's joules; closed with the driver.
         resident: samples stay on the GPU too, for `SampleSet.to_dlpack`.
+
+    Attributes:
+        spec: the GPU as it describes itself.
+        meter: of the GPU's joules, or None; closed with the driver.
     """
 
-    def __init__(self, cupy: Any, number: int, meter: EnergyMeter | None = None, *, resident: bool = False) -> None:
+    def __init__(self, cupy: Any, number: int, *, resident: bool = False) -> None:
         self.spec: AnySpec = gpu_spec(cupy, number)
         self.contract_version = 1
-        self.meter = meter
+        self.meter: EnergyMeter | None = None
         self._resident = resident
         self._gpu = Gpu(cupy, number, source_folder())
         self._program: AnyProgram | None = None
@@ -154,6 +160,8 @@ class CupyDriver:
     def close(self) -> None:
         """See Driver.close."""
         self._program, self._fixed = None, {}
+        with suppress(DeviceIOError):
+            self._gpu.give_back()
         if self.meter is not None:
             self.meter.close()
 
@@ -189,8 +197,10 @@ class CupyFactory:
             raise DeviceNotFoundError(f"there is no GPU {address.text}; there are {listed}")
         with gpu_errors(cupy):
             number = int(address.name)
-            measured = None if meter is None else _nvml_meter(cupy, number)
-            return CupyDriver(cupy, number, measured, resident=results == "gpu")
+            driver = CupyDriver(cupy, number, resident=results == "gpu")
+            if meter is not None:  # at rest is a GPU that is ready for jobs
+                driver.meter = _nvml_meter(cupy, number)
+            return driver
 
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """See DriverFactory.devices."""
@@ -200,4 +210,9 @@ class CupyFactory:
         except DeviceNotFoundError:
             return
         for number in range(there):
-            yield f"cupy://{number}", gpu_spec(cupy, number)
+            try:
+                with gpu_errors(cupy):
+                    spec = gpu_spec(cupy, number)
+            except DeviceIOError:  # held by someone else alone, or broken
+                continue
+            yield f"cupy://{number}", spec

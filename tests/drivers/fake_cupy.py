@@ -144,7 +144,8 @@ class FakeStream:
         pass
 
     def synchronize(self) -> None:
-        pass
+        if self._cupy.dead:
+            raise FakeCudaError("cudaErrorLaunchFailure: unspecified launch failure")
 
 
 class FakeModule:
@@ -163,7 +164,8 @@ class FakeModule:
         return launch
 
     def _run(self, name: str, blocks: int, threads: int, job: Any, first: int, second: int) -> None:
-        if self._cupy.fail_at == name:
+        if self._cupy.fail_at == name or self._cupy.dead:
+            self._cupy.dead = self._cupy.sticky
             raise FakeCudaError("cudaErrorLaunchFailure: unspecified launch failure")
         error, report = self._cupy.shim.launch(name, blocks, threads, job, first, second)
         assert not error, f"{name}: {report}"
@@ -176,6 +178,7 @@ class FakeCupy(types.ModuleType):
         shim: the kernels.
         fail_at: a kernel at which the GPU fails.
         graphs: how many were recorded.
+        sticky: a failure is for good, as CUDA's are that a kernel causes.
         memory: bytes of the "GPU".
     """
 
@@ -186,6 +189,7 @@ class FakeCupy(types.ModuleType):
         self.no_driver = False
         self.fail_at = ""
         self.graphs = 0
+        self.sticky = self.dead = False
         self.streams: list[FakeStream] = []
         runtime = types.SimpleNamespace(
             CUDARuntimeError=FakeCudaError,
@@ -234,4 +238,7 @@ class FakeCupy(types.ModuleType):
         return FakeArray(self, np.zeros(size, dtype=dtype))
 
     def get_default_memory_pool(self) -> Any:
-        return types.SimpleNamespace(free_bytes=lambda: 0)
+        return types.SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
+
+    def get_default_pinned_memory_pool(self) -> Any:
+        return types.SimpleNamespace(free_all_blocks=lambda: None)

@@ -37,6 +37,7 @@ def test_every_kernel_compiles_without_spills(generation):
     program = nvrtc.createProgram((folder / "glauber.cu").read_text(), "glauber.cu", [], [])
     try:
         options = [f"-I{folder}", f"-arch={generation}", "-std=c++17", "--ptxas-options=-v"]
+        options += ["-ftz=true", "--device-as-default-execution-space"]  # as CuPy does
         try:
             nvrtc.compileProgram(program, options)
         except nvrtc.NVRTCError as error:

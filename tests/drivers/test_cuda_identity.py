@@ -41,6 +41,7 @@ def set_up(shim: Shim, turn: int, fused: bool, updates: int, monkeypatch: Any) -
     monkeypatch.setattr(cuda_session, "BLOCKS_EACH", 1)
     monkeypatch.setattr(cuda_session, "BLOCK", (32, 64, 256)[turn // 3 % 3])
     monkeypatch.setattr(cuda_session, "GRAPH_SWEEPS", 2)
+    monkeypatch.setattr(cuda_session, "MOST_SWEEPS", 2)
     monkeypatch.setattr(cuda_session, "FIRST_UPDATES", (1 if turn % 2 else 5) * updates)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
 import sys
 
 import glauber as gl
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from fake_cupy import FORWARD, FakeCupy
 from glauber.cli import app
-from glauber_drivers import cupy_gpu
+from glauber_drivers import cuda_session, cupy_gpu
+from glauber_drivers.cuda_session import digest_of
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.cuda
@@ -136,9 +139,41 @@ def test_a_gpu_that_fails_fails_the_job_and_the_next_one_runs(cupy, kernel):
         assert device.submit(RING, gl.SamplingSchedule(n_samples=2, n_chains=64)).result(30).n_samples == 2
 
 
-def test_a_cancelled_job_stops_between_launches_and_keeps_what_was_drawn(cupy, monkeypatch):
-    from glauber_drivers import cuda_session
+def test_a_failure_that_is_for_good_says_so(cupy):
+    """After a fault in a kernel CUDA refuses everything in this process."""
+    with gl.open_device("cupy://0") as device:
+        cupy.fail_at, cupy.sticky = "glb_sample", True
+        for _ in range(2):
+            with pytest.raises(gl.errors.GlauberError, match="start Python again"):
+                device.submit(RING, gl.SamplingSchedule(n_samples=2, n_chains=64)).result(30)
+            cupy.fail_at = ""
 
+
+def test_a_failed_job_keeps_no_memory(cupy):
+    with gl.open_device("cupy://0") as device:
+        device.submit(RING, gl.SamplingSchedule(n_samples=2)).result(30)
+        before = cupy.used
+        cupy.fail_at = "glb_sample"
+        job = device.submit(RING, gl.SamplingSchedule(n_samples=2, n_chains=64))
+        with pytest.raises(gl.errors.GlauberError):
+            job.result(30)
+        gc.collect()
+        assert cupy.used <= before
+
+
+def test_new_sources_are_compiled_anew(tmp_path):
+    """CuPy's cache goes by the text and the options: the options must tell one set of headers from another."""
+    folder = shutil.copytree(cupy_gpu.source_folder(), tmp_path / "cuda")
+    before = digest_of(folder)
+    for name in ("bits.h", "glauber/contract.h", "glauber/exp2_table.inc"):
+        path = folder / name
+        path.write_text(path.read_text() + "\n")
+        after = digest_of(folder)
+        assert after != before
+        before = after
+
+
+def test_a_cancelled_job_stops_between_launches_and_keeps_what_was_drawn(cupy, monkeypatch):
     monkeypatch.setattr(cuda_session, "FIRST_UPDATES", 1)
     monkeypatch.setattr(cuda_session, "BATCH_SECONDS", 1e-9)  # one sweep a batch
     with gl.open_device("cupy://0") as device:
@@ -158,16 +193,12 @@ def test_memory_goes_back_when_a_device_is_closed(cupy):
     with gl.open_device("cupy://0") as device:
         device.submit(RING, gl.SamplingSchedule(n_samples=3, n_chains=64), observe={"samples", "moments"}).result(30)
         assert cupy.used > 0
-    import gc
-
     gc.collect()
     assert cupy.used == 0
 
 
 def test_large_colours_are_launched_as_graphs(cupy, monkeypatch):
     """A graph that was recorded once is launched again and again: its sweeps count from the device's own clock."""
-    from glauber_drivers import cuda_session
-
     monkeypatch.setattr(cuda_session, "FUSED_POSITIONS", 0)
     schedule = gl.SamplingSchedule(n_samples=2, n_chains=33, n_warmup=70, sweeps_per_sample=40)
     found = []

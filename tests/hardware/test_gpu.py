@@ -11,6 +11,7 @@ import time
 import glauber as gl
 import numpy as np
 import pytest
+from glauber_drivers import cuda_session
 
 pytestmark = [pytest.mark.hardware, pytest.mark.timeout(600)]
 
@@ -57,6 +58,62 @@ def test_samples_and_moments_are_those_of_the_simulator(gpu, name, chains):
         )
     np.testing.assert_array_equal(ours.packed, wanted.packed)
     np.testing.assert_array_equal(ours.moments.sites, wanted.moments.sites)
+
+
+@pytest.mark.parametrize("name", ["signs", "potts"])
+def test_many_batches_through_both_buffers(gpu, name, monkeypatch):
+    """Buffers are used again and again while earlier samples still travel."""
+    monkeypatch.setattr(cuda_session, "SAMPLE_BYTES", 1 << 19)
+    schedule = gl.SamplingSchedule(n_samples=400, n_chains=40, beta=0.6)
+    with gl.open_device("sim://ideal") as simulator:
+        ours, wanted = (
+            device.submit(models()[name], schedule, seed=4, observe={"samples", "moments"}).result(300)
+            for device in (gpu, simulator)
+        )
+    np.testing.assert_array_equal(ours.packed, wanted.packed)
+    np.testing.assert_array_equal(ours.moments.sites, wanted.moments.sites)
+
+
+def test_graphs_that_are_launched_again(gpu):
+    """A lattice whose colours are launched one by one, through many recorded sweeps."""
+    schedule = gl.SamplingSchedule(n_samples=2, n_chains=64, n_warmup=1000, sweeps_per_sample=70, beta=0.4)
+    with gl.open_device("sim://ideal") as simulator:
+        ours, wanted = (device.submit(torus(64, np.ones), schedule, seed=6).result(300) for device in (gpu, simulator))
+    np.testing.assert_array_equal(ours.packed, wanted.packed)
+
+
+def test_clamps_and_own_fields(gpu):
+    rng = np.random.default_rng(3)
+    model, schedule = models()["dense"], gl.SamplingSchedule(n_samples=20, n_chains=40)
+    clamp = rng.choice(np.array([-1, 0, 0, 1], np.int8), (40, model.n_sites))
+    fields = rng.normal(size=(40, model.n_sites))
+    with gl.open_device("sim://ideal") as simulator:
+        ours, wanted = (
+            device.submit(model, schedule, seed=8, clamp=clamp, fields=fields).result(300)
+            for device in (gpu, simulator)
+        )
+    np.testing.assert_array_equal(ours.packed, wanted.packed)
+
+
+def test_a_job_is_cancelled_within_a_second(gpu):
+    job = gpu.submit(
+        torus(64, np.ones), gl.SamplingSchedule(n_samples=10**9, n_chains=64), partial=True, observe="moments"
+    )
+    for progress in job.watch():
+        if progress.sweeps_done > 1000:
+            break
+    began = time.perf_counter()
+    job.cancel()
+    assert job.result(30).n_samples > 0
+    assert time.perf_counter() - began < 1
+
+
+def test_samples_stay_on_the_gpu(gpu):
+    model, schedule = models()["signs"], gl.SamplingSchedule(n_samples=50, n_chains=40)
+    with gl.open_device("cupy://0?results=gpu") as device:
+        first = device.submit(model, schedule, seed=1).result(300)
+        device.submit(model, schedule, seed=2).result(300)  # must not touch the first one's memory
+        np.testing.assert_array_equal(first.to_dlpack().get(), first.packed)
 
 
 def test_anneals_are_those_of_the_simulator(gpu):
