@@ -143,7 +143,7 @@ def sample_bytes(program: AnyProgram) -> int:
     return -(-program.n_sites // 8)
 
 
-def _room(program: AnyProgram, run: Run) -> int:
+def room_for(program: AnyProgram, run: Run) -> int:
     """Samples in a batch, at most."""
     wanted = SAMPLE_BYTES // (run.n_chains * sample_bytes(program)) if "samples" in run.observe else 1
     return max(1, min(wanted, run.n_samples))
@@ -153,7 +153,7 @@ def host_bytes(program: AnyProgram, run: Run) -> int:
     """Host memory of a run beside its results."""
     cells = run.n_chains * (program.n_sites * (program.n_states if isinstance(program, PottsProgram) else 1))
     moments = 8 * (cells + run.n_chains * program.n_edges) if "moments" in run.observe else 0
-    return 2 * (run.n_chains * sample_bytes(program) * (_room(program, run) + 1) + moments)
+    return 2 * (run.n_chains * sample_bytes(program) * (room_for(program, run) + 1) + moments)
 
 
 def device_bytes(program: AnyProgram, run: Run, form: Form, *, resident: bool) -> int:
@@ -215,7 +215,7 @@ class Session:
         self._gpu, self._program, self._run, self._form = gpu, program, run, form
         self._potts = isinstance(program, PottsProgram)
         self._each = run.n_chains * sample_bytes(program)
-        self._room = _room(program, run)
+        self._room = room_for(program, run)
         self._colours = [int(k) for k in program.order.colour_start]
         self._units = row_words(program, run) if form.kernel.startswith(("bits", "fields", "dense")) else run.n_chains
         largest = max(b - a for a, b in zip(self._colours[:-1], self._colours[1:], strict=True))
@@ -432,6 +432,14 @@ class Session:
                     limit = max(1, min(4 * limit, int(pending.sweeps * BATCH_SECONDS / seconds)))
                     yield batch
                 pending = submitted
+        finally:
+            self._end()
+
+    def only(self, done: int, sweeps: int, every: int, facts: Mapping[str, str]) -> Batch:
+        """One batch and no more."""
+        try:
+            with self._gpu.in_use():
+                return self._finished(self._submit(done, sweeps, every, self._buffers[0]), facts)
         finally:
             self._end()
 

@@ -21,6 +21,7 @@ from glauber.meter import EnergyMeter
 from glauber.spec import AnySpec, Capabilities, GpuSpec, Quantity
 
 import glauber_drivers
+from glauber_drivers.cuda_groups import group_of, in_turn
 from glauber_drivers.cuda_job import choose_form, program_arrays
 from glauber_drivers.cuda_session import Gpu, Session, device_bytes, gpu_errors, host_bytes
 from glauber_drivers.meters.nvml import NvmlMeter
@@ -131,14 +132,21 @@ class CupyDriver:
                 f"{self.spec.name} samples and anneals by the heat bath; tempering, populations, Metropolis and"
                 " asynchronous p-bits run on sim://ideal"
             )
-        needed = device_bytes(program, run, choose_form(program, run), resident=self._resident)
-        there = int(self.spec.facts["memory"].best)
-        if needed > MEMORY_SHARE * there:
+        there = self.spec.facts["memory"].best
+        if self._chains_at_a_time(program, run, there) is None:
+            needed = device_bytes(program, run, choose_form(program, run), resident=self._resident)
             raise ModelNotSupportedError(
-                f"the run needs {needed / 1e9:.3g} GB of GPU memory, {self.spec.title} has {there / 1e9:.3g} GB; take"
-                " fewer chains at a time, or leave out moments"
+                f"the run needs {needed / 1e9:.3g} GB of GPU memory, {self.spec.title} has {there / 1e9:.3g} GB, and"
+                f" {'results=gpu wants all chains at once' if self._resident else 'not even its fewest chains fit'}"
             )
         return host_bytes(program, run)
+
+    def _chains_at_a_time(self, program: AnyProgram, run: Run, memory: float) -> int | None:
+        """As many as fit; groups of chains take turns where it is not all of them."""
+        if self._resident:
+            needed = device_bytes(program, run, choose_form(program, run), resident=True)
+            return run.n_chains if needed <= MEMORY_SHARE * memory else None
+        return group_of(program, run, MEMORY_SHARE * memory)
 
     def run(self, run: Run) -> Iterator[Batch]:
         """See Driver.run. While a batch's samples travel to the host, the next one is computed."""
@@ -146,14 +154,18 @@ class CupyDriver:
         if program is None:
             raise ModelNotSupportedError("nothing is programmed; call program() before run()")
         form = choose_form(program, run)
-        needed = device_bytes(program, run, form, resident=self._resident)
         free = self._gpu.free_bytes()
-        if needed > MEMORY_SHARE * free:
+        count = self._chains_at_a_time(program, run, free)
+        if count is None:
+            needed = device_bytes(program, run, form, resident=self._resident)
             raise DeviceIOError(
                 f"the run needs {needed / 1e9:.3g} GB of GPU memory and {free / 1e9:.3g} GB are free on"
                 f" {self.spec.name}: something else holds the rest (nvidia-smi says what)"
             )
         facts = {"kernel": f"cuda, {form.kernel}", "body": self.spec.title}
+        if count < run.n_chains:
+            yield from in_turn(self._gpu, program, self._fixed, run, count, {**facts, "chains at a time": str(count)})
+            return
         session = Session(self._gpu, program, self._fixed, run, form, resident=self._resident)
         yield from session.batches(facts)
 

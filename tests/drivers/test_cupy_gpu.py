@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_cupy import FORWARD, FakeCupy
 from glauber.cli import app
-from glauber_drivers import cuda_session, cupy_gpu
+from glauber_drivers import cuda_groups, cuda_session, cupy_gpu
 from glauber_drivers.cuda_session import digest_of
 from typer.testing import CliRunner
 
@@ -113,10 +113,33 @@ def test_what_it_cannot_do_is_refused_at_once(cupy, schedule):
 
 def test_a_run_that_no_memory_holds_is_refused_with_the_figures(cupy):
     cupy.memory = 100_000
-    with gl.open_device("cupy://0") as device:
-        with pytest.raises(gl.errors.ModelNotSupportedError, match=r"needs .* GB of GPU memory"):
-            device.submit(RING, gl.SamplingSchedule(n_samples=2, n_chains=100_000))
-        assert device.submit(RING, gl.SamplingSchedule(n_samples=2)).result(30).n_samples == 2
+    large = gl.IsingModel(np.zeros(20_000), [(k, k + 1) for k in range(19_999)], np.ones(19_999))
+    for address, model, chains in (("cupy://0", large, 4), ("cupy://0?results=gpu", RING, 100_000)):
+        with gl.open_device(address) as device:
+            with pytest.raises(gl.errors.ModelNotSupportedError, match=r"needs .* GB of GPU memory"):
+                device.submit(model, gl.SamplingSchedule(n_samples=2, n_chains=chains))
+            assert device.submit(RING, gl.SamplingSchedule(n_samples=2)).result(30).n_samples == 2
+
+
+@pytest.mark.parametrize("model", [RING, POTTS], ids=["ising", "potts"])
+def test_groups_of_chains_take_turns_where_memory_is_short(cupy, model, monkeypatch):
+    rng = np.random.default_rng(1)
+    shape = (200, model.n_sites) if model is RING else (200, model.n_sites, 3)
+    own = {"fields": rng.normal(size=shape), "clamp": {0: 1}}
+    schedule = gl.SamplingSchedule(n_samples=6, n_chains=200, n_warmup=3, sweeps_per_sample=2)
+    monkeypatch.setattr(cuda_groups, "FIRST_SWEEPS", 4)
+    monkeypatch.setattr(cuda_groups, "TURN_SECONDS", 1e-9)
+    cupy.memory = 40_000
+    found = []
+    for address in ("cupy://0", "sim://ideal"):
+        with gl.open_device(address) as device:
+            found.append(device.submit(model, schedule, seed=5, observe={"samples", "moments"}, **own).result(60))
+    assert int(found[0].provenance.kernel["chains at a time"]) < 200
+    np.testing.assert_array_equal(found[0].packed, found[1].packed)
+    np.testing.assert_array_equal(found[0].last, found[1].last)
+    np.testing.assert_array_equal(found[0].moments.sites, found[1].moments.sites)
+    if model is RING:
+        np.testing.assert_array_equal(found[0].moments.edges, found[1].moments.edges)
 
 
 def test_memory_that_others_hold_fails_the_job_and_says_so(cupy):
