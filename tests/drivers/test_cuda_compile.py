@@ -28,11 +28,10 @@ def kernels() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_every_kernel_compiles_without_spills(generation):
-    nvrtc = pytest.importorskip(
-        "cupy.cuda.nvrtc",
-        reason="needs NVRTC: pip install cupy-cuda13x nvidia-cuda-nvrtc nvidia-cuda-runtime",
-        exc_type=ImportError,
+    cupy = pytest.importorskip(
+        "cupy", reason="needs CuPy and NVRTC: pip install cupy-cuda13x nvidia-cuda-nvrtc nvidia-cuda-runtime"
     )
+    nvrtc = cupy.cuda.nvrtc
     folder = source_folder()
     program = nvrtc.createProgram((folder / "glauber.cu").read_text(), "glauber.cu", [], [])
     try:
