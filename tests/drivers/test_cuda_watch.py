@@ -22,6 +22,12 @@ pytestmark = pytest.mark.cuda
 ORDERS = (FORWARD, REVERSE, RANDOM)
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """The kernels without their barriers."""
+    return Shim(build_shim(tmp_path_factory.mktemp("broken"), "-DSHIM_WITHOUT_BARRIERS"))
+
+
 def program_of(name: str) -> Any:
     """A model by name; the cubic one has colours of several words of positions."""
     if name != "cubic":
@@ -78,14 +84,12 @@ def test_two_colours_of_potts_spins_in_one_launch_are_a_race(shim, order):
         ("cubic", 3, "glb_sites_sweeps"),
     ],
 )
-def test_a_missing_barrier_is_found(tmp_path, name, chains, kernel, order):
-    broken = Shim(build_shim(tmp_path, "-DSHIM_WITHOUT_BARRIERS"))
-    good = Shim(build_shim(tmp_path))
-    for shim, wanted in ((good, 0), (broken, RACE)):
-        shim.order = order
+def test_a_missing_barrier_is_found(shim, broken, name, chains, kernel, order):
+    for which, wanted in ((shim, 0), (broken, RACE)):
+        which.order = order
         dense = "dense" in kernel
-        of = session(shim, program_of(name), chains=chains, kernel="dense" if dense else None)
-        error, report = launch(shim, of, kernel, 0, 2, 512 if dense else 64)
+        of = session(which, program_of(name), chains=chains, kernel="dense" if dense else None)
+        error, report = launch(which, of, kernel, 0, 2, 512 if dense else 64)
         assert error == wanted, report
 
 
