@@ -47,52 +47,50 @@ def models() -> dict[str, gl.IsingModel | gl.PottsModel]:
     }
 
 
+def assert_as_the_simulator(gpu, model, schedule, **arguments) -> None:
+    """The same samples, last states and moments."""
+    with gl.open_device("sim://ideal") as simulator:
+        ours, wanted = (
+            device.submit(model, schedule, seed=11, observe={"samples", "moments"}, **arguments).result(300)
+            for device in (gpu, simulator)
+        )
+    np.testing.assert_array_equal(ours.packed, wanted.packed)
+    np.testing.assert_array_equal(ours.last, wanted.last)
+    np.testing.assert_array_equal(ours.moments.sites, wanted.moments.sites)
+
+
 @pytest.mark.parametrize("chains", [1, 4, 33, 256])
 @pytest.mark.parametrize("name", models())
 def test_samples_and_moments_are_those_of_the_simulator(gpu, name, chains):
     schedule = gl.SamplingSchedule(n_samples=20, n_chains=chains, n_warmup=45, sweeps_per_sample=3, beta=0.6)
-    with gl.open_device("sim://ideal") as simulator:
-        ours, wanted = (
-            device.submit(models()[name], schedule, seed=11, observe={"samples", "moments"}).result(300)
-            for device in (gpu, simulator)
-        )
-    np.testing.assert_array_equal(ours.packed, wanted.packed)
-    np.testing.assert_array_equal(ours.moments.sites, wanted.moments.sites)
+    assert_as_the_simulator(gpu, models()[name], schedule)
 
 
 @pytest.mark.parametrize("name", ["signs", "potts"])
 def test_many_batches_through_both_buffers(gpu, name, monkeypatch):
     """Buffers are used again and again while earlier samples still travel."""
     monkeypatch.setattr(cuda_session, "SAMPLE_BYTES", 1 << 19)
-    schedule = gl.SamplingSchedule(n_samples=400, n_chains=40, beta=0.6)
-    with gl.open_device("sim://ideal") as simulator:
-        ours, wanted = (
-            device.submit(models()[name], schedule, seed=4, observe={"samples", "moments"}).result(300)
-            for device in (gpu, simulator)
-        )
-    np.testing.assert_array_equal(ours.packed, wanted.packed)
-    np.testing.assert_array_equal(ours.moments.sites, wanted.moments.sites)
+    assert_as_the_simulator(gpu, models()[name], gl.SamplingSchedule(n_samples=400, n_chains=40, beta=0.6))
 
 
 def test_graphs_that_are_launched_again(gpu):
     """A lattice whose colours are launched one by one, through many recorded sweeps."""
     schedule = gl.SamplingSchedule(n_samples=2, n_chains=64, n_warmup=1000, sweeps_per_sample=70, beta=0.4)
-    with gl.open_device("sim://ideal") as simulator:
-        ours, wanted = (device.submit(torus(64, np.ones), schedule, seed=6).result(300) for device in (gpu, simulator))
-    np.testing.assert_array_equal(ours.packed, wanted.packed)
+    assert_as_the_simulator(gpu, torus(64, np.ones), schedule)
 
 
 def test_clamps_and_own_fields(gpu):
     rng = np.random.default_rng(3)
-    model, schedule = models()["dense"], gl.SamplingSchedule(n_samples=20, n_chains=40)
+    model = models()["dense"]
     clamp = rng.choice(np.array([-1, 0, 0, 1], np.int8), (40, model.n_sites))
     fields = rng.normal(size=(40, model.n_sites))
-    with gl.open_device("sim://ideal") as simulator:
-        ours, wanted = (
-            device.submit(model, schedule, seed=8, clamp=clamp, fields=fields).result(300)
-            for device in (gpu, simulator)
-        )
-    np.testing.assert_array_equal(ours.packed, wanted.packed)
+    schedule = gl.SamplingSchedule(n_samples=20, n_chains=40)
+    assert_as_the_simulator(gpu, model, schedule, clamp=clamp, fields=fields)
+
+
+def test_anneals_are_those_of_the_simulator(gpu):
+    schedule = gl.AnnealingSchedule(table=tuple(np.linspace(0.1, 2.0, 100)), n_chains=64)
+    assert_as_the_simulator(gpu, models()["normal"], schedule)
 
 
 def test_a_job_is_cancelled_within_a_second(gpu):
@@ -114,13 +112,6 @@ def test_samples_stay_on_the_gpu(gpu):
         first = device.submit(model, schedule, seed=1).result(300)
         device.submit(model, schedule, seed=2).result(300)  # must not touch the first one's memory
         np.testing.assert_array_equal(first.to_dlpack().get(), first.packed)
-
-
-def test_anneals_are_those_of_the_simulator(gpu):
-    schedule = gl.AnnealingSchedule(table=tuple(np.linspace(0.1, 2.0, 100)), n_chains=64)
-    with gl.open_device("sim://ideal") as simulator:
-        ours, wanted = (device.submit(models()["normal"], schedule, seed=2).result(300) for device in (gpu, simulator))
-    np.testing.assert_array_equal(ours.last, wanted.last)
 
 
 def test_a_large_lattice_is_faster_than_the_simulator(gpu):
