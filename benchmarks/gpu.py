@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--device cupy://0] [--seconds 5] [--output benchmarks/results]
 
 Each workload runs as a job whose states stay on the device but the last; the rate is updates over the job's wall-clock
-time, after one job that compiles. The last states must be those of the simulator for the same seed. docs/gpu.md has the
-rates that arithmetic expects. Writes gpu.json. It has not been run on a GPU yet.
+time, after one job that compiles. The last states must be those of the simulator for the same seed. Writes
+gpu.json; docs/gpu.md has its figures beside those that arithmetic expects.
 """
 
 from __future__ import annotations

@@ -67,6 +67,24 @@ def solver_rows(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def gpu_rows(found: dict[str, Any]) -> list[str]:
+    """One line a workload and number of chains: the GPU's rate, one core's beside it, joules where NVML saw them."""
+    lines = [
+        f"| updates/ns | chains | {found['gpu']} | one core | nJ for an update, whole board |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        energy = row["energy"]
+        joules = "not above its noise"
+        if energy["basis"] == "measured":
+            each = 1e9 / energy["updates"]
+            joules = f"{energy['joules'] * each:.3g} +- {energy['standard_uncertainty'] * each:.1g}"
+        lines.append(
+            f"| {row['key']} {row['title']} | {row['chains']:,} | {row['gpu']:.3g} | {row['one core']:.2g} | {joules} |"
+        )
+    return lines
+
+
 def machine(found: dict[str, Any]) -> str:
     """Where, when, how."""
     return f"{found['cpu']}, {found['cores']} cores (shared), {found['date'][:10]}, `{found['command']}`."
@@ -76,6 +94,7 @@ def section() -> str:
     """What stands between README's markers."""
     samplers = json.loads((RESULTS / "samplers.json").read_text())
     solvers = json.loads((RESULTS / "solvers.json").read_text())
+    gpu = json.loads((RESULTS / "gpu.json").read_text())
     lines = [
         f"Sampling: {machine(samplers)} Ratios are medians of {samplers['rounds']} interleaved rounds in one run;"
         " glauber draws with Threefry4x32-20 and 32-bit thresholds.",
@@ -86,6 +105,11 @@ def section() -> str:
         " peers restart until time is up.",
         "",
         *solver_rows(solvers),
+        "",
+        f"A GPU beside one core of its host: {machine(gpu)} The states are the simulator's, bit for bit; joules by NVML,"
+        " with a standard uncertainty. More on it: docs/gpu.md.",
+        "",
+        *gpu_rows(gpu),
     ]
     return "\n".join(lines)
 

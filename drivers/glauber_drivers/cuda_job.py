@@ -6,6 +6,7 @@ Host arrays only: the driver brings them into a GPU's memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,15 +119,13 @@ def _replica_forms(program: Program, run: Run) -> list[Form]:
     """Fastest first."""
     total = _sum(program, run)
     forms = []
+    figures = _figures(program)
     if run.fields is None:
-        parity = (_weight_sums(program) + program.field[program.order.site]) % 2
-        step = 2 if (parity == parity[0]).all() and (total - int(parity[0])) % 2 == 0 else 1
-        levels = 2 * total // step + 1
+        levels = 2 * total // figures.step + 1
         if levels <= MOST_LEVELS:
-            forms.append(Form(f"bits{max(3, (levels - 1).bit_length())}", total, level_step=step))
-    largest = int(np.abs(program.weight.astype(np.int64)).max(initial=0))
-    if largest < 2**15:
-        passes = 1 if largest < 2**7 else 2
+            forms.append(Form(f"bits{max(3, (levels - 1).bit_length())}", total, level_step=figures.step))
+    if figures.largest_weight < 2**15:
+        passes = 1 if figures.largest_weight < 2**7 else 2
         dense = Form("dense", total, passes=passes)
         if run.kernel == "dense" or 0 < passes * program.n_sites**2 <= 4 * len(program.weight):
             forms.append(dense)
@@ -143,16 +142,37 @@ def _tabulated(program: Program, run: Run, form: Form) -> Form:
     return Form(form.kernel, form.sum, tabulated=entries <= min(MOST_TABLE, program.n_sites * run.n_chains))
 
 
-def _weight_sums(program: Program) -> NDArray[np.int64]:
-    """Sum of |weight| over each row."""
-    running = np.concatenate([[0], np.cumsum(np.abs(program.weight.astype(np.int64)))])
-    return np.asarray(np.diff(running[program.order.row_start]))
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What the choice of a kernel asks of a program; of a million sites it takes a tenth of a second.
+
+    Attributes:
+        weight_sums: sum of |weight| over each row.
+        largest_sum: largest |field| + weight sum of a site.
+        step: between the values that fields of all sites can have: 2 where they all have largest_sum's parity.
+        largest_weight: by magnitude.
+    """
+
+    weight_sums: NDArray[np.int64]
+    largest_sum: int
+    step: int
+    largest_weight: int
+
+
+@lru_cache(maxsize=1)
+def _figures(program: Program) -> _Figures:
+    weight, field = np.abs(program.weight.astype(np.int64)), program.field.astype(np.int64)[program.order.site]
+    sums = np.asarray(np.diff(np.concatenate([[0], np.cumsum(weight)])[program.order.row_start]))
+    total = int((sums + np.abs(field)).max())
+    step = 2 if ((sums + field - total) % 2 == 0).all() else 1
+    return _Figures(sums, total, step, int(weight.max(initial=0)))
 
 
 def _sum(program: Program, run: Run) -> int:
-    fields = program.field[None] if run.fields is None else run.fields
-    largest = np.abs(fields.astype(np.int64)).max(axis=0)[program.order.site]
-    return int((_weight_sums(program) + largest).max())
+    if run.fields is None:
+        return _figures(program).largest_sum
+    largest = np.abs(run.fields.astype(np.int64)).max(axis=0)[program.order.site]
+    return int((_figures(program).weight_sums + largest).max())
 
 
 def row_words(program: AnyProgram, run: Run) -> int:
@@ -254,7 +274,7 @@ def _base(program: Program, run: Run, form: Form) -> Arrays:
         running = np.concatenate([[0], np.cumsum(program.weight.astype(np.int64))])
         base = own - np.diff(running[program.order.row_start])
     else:
-        base = own + form.sum - _weight_sums(program)
+        base = own + form.sum - _figures(program).weight_sums
     return {"base": np.asarray(base // form.level_step, dtype=np.int32)}
 
 
