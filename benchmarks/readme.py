@@ -106,8 +106,8 @@ def section() -> str:
         "",
         *solver_rows(solvers),
         "",
-        f"A GPU beside one core of its host: {machine(gpu)} The states are the simulator's, bit for bit; joules by NVML,"
-        " with a standard uncertainty. More on it: docs/gpu.md.",
+        f"A GPU beside one core of its host: {machine(gpu)} The states are the simulator's, bit for bit; joules are"
+        " NVML's, with a standard uncertainty. More on it: docs/gpu.md.",
         "",
         *gpu_rows(gpu),
     ]

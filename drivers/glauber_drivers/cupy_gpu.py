@@ -1,7 +1,8 @@
 """cupy://N, an NVIDIA GPU by number: the kernels of csrc/cuda through CuPy, bit-identical with the C core.
 
 Where there is no GPU everything but the GPU itself is tested: the kernels on the host under watch, and this file
-against a stand-in for CuPy (tests/drivers/fake_cupy.py). tests/hardware/test_gpu.py is what a GPU must show; an H200 did.
+against a stand-in for CuPy (tests/drivers/fake_cupy.py). tests/hardware/test_gpu.py is what a GPU must show: an
+H200 did.
 """
 
 from __future__ import annotations
