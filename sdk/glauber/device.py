@@ -18,7 +18,7 @@ import structlog
 from numpy.typing import ArrayLike
 
 from glauber.compile import derive_seed
-from glauber.driver import Driver, Incumbent, JobService, Metered, Optimiser, OptimiseRequest
+from glauber.driver import Driver, Incumbent, JobService, Metered, Optimiser, OptimiseRequest, Wrap
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
 from glauber.errors import (
     DeviceClosedError,
@@ -414,7 +414,7 @@ class Device:
         self.close(drain=error is None)
 
 
-def open_device(address: str, *, seed: int | None = None) -> Device:
+def open_device(address: str, *, seed: int | None = None, wrap: Wrap | None = None) -> Device:
     """Open a device by its address, such as `sim://pbit-king-64?seed=7`.
 
     Close it, or use it in a `with` block: its thread keeps it alive until then.
@@ -422,9 +422,10 @@ def open_device(address: str, *, seed: int | None = None) -> Device:
     Args:
         address: scheme://name?parameters; `seed` is understood by every scheme.
         seed: the device's seed; the same as in the address.
+        wrap: middleware around the board's transport, such as a recorder or a fault injector of `glauber.testing`.
 
     Raises:
-        DeviceNotFoundError: no such scheme or name; close ones are suggested.
+        DeviceNotFoundError: no such scheme or name; close ones are suggested; or it has no transport to wrap.
     """
     parsed = parse_address(address)
     parameters = dict(parsed.parameters)
@@ -435,5 +436,5 @@ def open_device(address: str, *, seed: int | None = None) -> Device:
         if not (text.isascii() and text.isdigit()) or int(text) >= 2**64:
             raise InvalidModelError(f"seed={text} in {address} is not an integer from 0 to 2^64 - 1")
         seed = int(text)
-    driver = open_driver(type(parsed)(parsed.scheme, parsed.name, parameters, address))
+    driver = open_driver(type(parsed)(parsed.scheme, parsed.name, parameters, address), wrap=wrap)
     return Device(driver, address=address, seed=seed)

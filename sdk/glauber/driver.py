@@ -277,3 +277,40 @@ class DriverFactory(Protocol):
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """(address, spec) of each device that can be opened now without guessing."""
         ...
+
+
+class Transport(Protocol):
+    """Bytes to and from a board. Every failure is a `DeviceIOError`; silence is not a failure."""
+
+    def read(self, timeout: float) -> bytes:
+        """What has arrived, as soon as there is a byte; empty after `timeout` seconds without any.
+
+        Raises:
+            DeviceIOError: the link is gone.
+        """
+        ...
+
+    def write(self, data: bytes, timeout: float) -> None:
+        """Send all of it.
+
+        Raises:
+            DeviceIOError: the link is gone, or took longer than `timeout` seconds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the link. Never raises; may be called twice."""
+        ...
+
+
+Wrap = Callable[[Transport], Transport]
+"""Middleware: a fault injector or a recorder around a transport."""
+
+
+@runtime_checkable
+class WiredFactory(Protocol):
+    """What a factory can be beside: one whose devices hang on a `Transport`, into which middleware can be put."""
+
+    def open_wired(self, address: Address, wrap: Wrap) -> Driver:
+        """As DriverFactory.open; `wrap` is called on every transport that the driver opens, again after a reconnect."""
+        ...

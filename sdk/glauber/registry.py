@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from glauber.driver import Address, Driver, DriverFactory, JobService
+from glauber.driver import Address, Driver, DriverFactory, JobService, WiredFactory, Wrap
 from glauber.errors import DeviceNotFoundError
 from glauber.spec import AnySpec
 
@@ -61,9 +61,14 @@ def factory(scheme: str) -> DriverFactory:
     return found
 
 
-def open_driver(address: Address) -> Driver | JobService:
-    """Open the driver of an address; see DriverFactory.open."""
-    return factory(address.scheme).open(address)
+def open_driver(address: Address, *, wrap: Wrap | None = None) -> Driver | JobService:
+    """Open the driver of an address; see DriverFactory.open, and WiredFactory for `wrap`."""
+    found = factory(address.scheme)
+    if wrap is None:
+        return found.open(address)
+    if not isinstance(found, WiredFactory):
+        raise DeviceNotFoundError(f"{address.scheme}:// has no transport that could be recorded or disturbed")
+    return found.open_wired(address, wrap)
 
 
 def available_devices() -> Iterator[tuple[str, AnySpec]]:
