@@ -152,7 +152,8 @@ static void exact_kernel(const glb_sweep_data *data, const glb_part *part) {
                     int64_t word = (int64_t)(c[i] - (run->first_chain >> 5));
                     thresholds_by_lane(data, data->heat_of_lane + 32 * word, field, threshold);
                 }
-                uint32_t below = decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i, threshold, open[at]);
+                uint32_t below =
+                    glb_decide_lanes(&key, a[i], c[i], (uint32_t)data->sweep, &random[0][i], V, threshold, open[at]);
                 block[at] = flips ? block[at] ^ below : (block[at] & ~open[at]) | below;
             }
         }

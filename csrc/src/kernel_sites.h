@@ -89,7 +89,8 @@ static void sites_kernel(const glb_sweep_data *data, const glb_part *part) {
                         held_fields(spin + position, mask, field);
                     }
                     thresholds_of(data, heat, field, threshold);
-                    uint32_t below = decide(&key, a[i], c[i], (uint32_t)data->sweep, random, i, threshold, mask);
+                    uint32_t below =
+                        glb_decide_lanes(&key, a[i], c[i], (uint32_t)data->sweep, &random[0][i], V, threshold, mask);
                     if (flips) {
                         flip_spins(spin + position, below);
                     } else {
