@@ -119,6 +119,11 @@ class Link:
                 self.close()
                 raise
 
+    def renew(self, seconds: float) -> wire.Hello:
+        """Begin a new session on the transport as it is; raises as `open` does."""
+        with self._lock:
+            return self._greet(seconds)
+
     def _greet(self, seconds: float) -> wire.Hello:
         self._session = secrets.randbelow(0xFFFF) + 1
         self._answers.clear()
@@ -218,9 +223,8 @@ class Link:
 
     def _measured(self, seconds: float, n_bytes: int) -> None:
         """An answer to a request that was sent once."""
-        if n_bytes > 512:
+        if n_bytes > 64:
             self._rate = max(SLOWEST_BYTES_PER_SECOND / 4, 0.7 * self._rate + 0.3 * n_bytes / max(seconds, 1e-6))
-            return
         if self._smooth is None:
             self._smooth, self._spread = seconds, seconds / 2
             return

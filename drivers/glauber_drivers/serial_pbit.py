@@ -53,7 +53,7 @@ def board_spec(hello: wire.Hello, edges: NDArray[np.int32] | None, name: str) ->
         description="A board that speaks glauber's wire protocol, version 1",
         units=reported(hello.sites, "p-bit"),
         any_graph=edges is None,
-        topology=None if edges is None else EdgeList(n=hello.sites, edge_list=tuple((int(a), int(b)) for a, b in edges)),
+        topology=None if edges is None else EdgeList(n=hello.sites, edge_list=tuple(map(_pair, edges))),
         coefficients=Coefficients(
             weight_bits=hello.weight_bits,
             field_bits=hello.field_bits,
@@ -74,6 +74,10 @@ def board_spec(hello: wire.Hello, edges: NDArray[np.int32] | None, name: str) ->
         },
         notes=("energy: the board's counter is " + _counter_note(hello),),
     )
+
+
+def _pair(edge: NDArray[np.int32]) -> tuple[int, int]:
+    return int(edge[0]), int(edge[1])
 
 
 def _plain(name: str) -> str:
@@ -171,6 +175,13 @@ class SerialPbitDriver:
         hello = self._hello
         if not isinstance(program, Program):
             raise ModelNotSupportedError(f"{self.spec.name} has p-bits, no p-dits; sim://ideal runs Potts models")
+        if run.exchange is not None or run.resample is not None or run.clock is not None or run.dynamics != "heat bath":
+            raise ModelNotSupportedError(
+                f"{self.spec.name} samples and anneals by the heat bath; tempering, populations, Metropolis and"
+                " asynchronous p-bits run on sim://ideal"
+            )
+        if run.fields is not None and len(run.fields) > 1:
+            raise ModelNotSupportedError(f"{self.spec.name} has one set of fields for all chains; submit several jobs")
         board_run = BoardRun(program, run)
         sums = board_run.n_sums if "moments" in run.observe else 0
         limits = (
@@ -235,7 +246,10 @@ class SerialPbitDriver:
         last: GlauberError = cause
         while not self._closed and (left := until - time.monotonic()) > 0:
             try:
-                self.link.open(min(left, 3.0))
+                if isinstance(last, BoardResetError) and self.link.is_open:  # opening a port anew can reset a board
+                    self.link.renew(min(left, 3.0))
+                else:
+                    self.link.open(min(left, 3.0))
                 if self.link.hello.name != self._hello.name or self.link.hello.edges != self._hello.edges:
                     raise ProtocolError(f"another board answers at {self.name} now; open the device again")
                 return

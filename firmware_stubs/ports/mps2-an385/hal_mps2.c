@@ -21,7 +21,6 @@ enum { RING = 16384, CLOCK_HZ = 25000000, TICKS_HZ = 1000, WATCHDOG_TICKS = 1000
 static uint8_t ring[RING];
 static volatile uint32_t ring_in;
 static volatile uint32_t ring_out;
-static volatile uint32_t overruns;
 static volatile uint64_t ticks;
 static volatile uint32_t fed; /* ticks until the watchdog bites */
 
@@ -30,6 +29,7 @@ static struct {
     uint32_t magic;
     uint32_t boots;
     uint32_t watchdogs;
+    uint32_t overruns;
 } kept __attribute__((section(".noinit")));
 
 void uart_receive(void);
@@ -43,12 +43,12 @@ void uart_receive(void) {
             ring[ring_in % RING] = byte;
             ring_in++;
         } else {
-            overruns++;
+            kept.overruns++;
         }
     }
     if (UART_STATE & 8u) {
         UART_STATE = 8;
-        overruns++;
+        kept.overruns++;
     }
 }
 
@@ -64,7 +64,7 @@ void hal_init(void) {
     if (kept.magic != 0x676C6175u) {
         kept.magic = 0x676C6175u;
         kept.boots = UINT32_MAX;
-        kept.watchdogs = 0;
+        kept.watchdogs = kept.overruns = 0;
     }
     kept.boots++;
     fed = WATCHDOG_TICKS;
@@ -110,7 +110,7 @@ void hal_idle(void) { __asm volatile("wfi"); /* the next tick comes within a mil
 
 uint32_t hal_room(void) { return RING; }
 
-uint32_t hal_overruns(void) { return overruns; }
+uint32_t hal_overruns(void) { return kept.overruns; }
 
 void hal_watchdog(void) { fed = WATCHDOG_TICKS; }
 

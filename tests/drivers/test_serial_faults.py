@@ -1,0 +1,222 @@
+"""Boards that are unplugged, frozen, reset or badly wired: the right samples, or an error that says what happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import glauber as gl
+import numpy as np
+import pytest
+from bodies import ISING_MODELS
+from firmware_lab import PtyBoard
+from glauber.errors import DeviceIOError, JobFailedError
+from glauber_drivers import serial_link, serial_pbit
+from glauber_drivers.firmware import ProcessTransport, host_program
+from glauber_drivers.serial_pbit import SerialPbitDriver
+from glauber_drivers.transport import SerialTransport
+from glauber_drivers.wire import Operation
+
+MODEL = ISING_MODELS["torus"]()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A second where a bench waits five or ten."""
+    monkeypatch.setattr(serial_link, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(serial_pbit, "RECONNECT_SECONDS", 1.0)
+
+
+@pytest.fixture
+def board() -> Iterator[PtyBoard]:
+    made = PtyBoard()
+    yield made
+    made.close()
+
+
+def schedule(n_samples: int = 30) -> gl.SamplingSchedule:
+    return gl.SamplingSchedule(n_samples=n_samples, n_chains=40, n_warmup=9, beta=0.6)
+
+
+def wanted(n_samples: int = 30) -> gl.SampleSet:
+    with gl.open_device("sim://ideal") as simulator:
+        return simulator.submit(MODEL, schedule(n_samples), seed=3, observe={"samples", "moments"}).result(60)
+
+
+def assert_right(result: gl.SampleSet, n_samples: int = 30) -> None:
+    right = wanted(n_samples)
+    np.testing.assert_array_equal(result.packed, right.packed)
+    np.testing.assert_array_equal(result.last, right.last)
+    if result.moments is not None:
+        np.testing.assert_array_equal(result.moments.edges, right.moments.edges)
+
+
+def running(device: gl.Device, n_samples: int = 20_000) -> gl.Job:
+    """A job that has begun to give samples, and is far from its end."""
+    job = device.submit(MODEL, schedule(n_samples), seed=3)
+    for progress in job.watch():
+        if progress.samples_done > 0:
+            assert progress.samples_done < n_samples / 2, "this machine is too fast for the test"
+            return job
+    raise AssertionError(f"the job ended: {job.status}")
+
+
+def test_a_real_terminal(board):
+    with gl.open_device(f"serial://{board.path}?baud=115200") as device:
+        assert_right(device.submit(MODEL, schedule(), seed=3, observe={"samples", "moments"}).result(60))
+
+
+def test_a_port_that_is_in_use_is_refused(board):
+    with gl.open_device(f"serial://{board.path}"), pytest.raises(gl.errors.DeviceNotFoundError, match="cannot open"):
+        gl.open_device(f"serial://{board.path}")
+
+
+def test_a_port_that_is_not_there():
+    with pytest.raises(gl.errors.DeviceNotFoundError, match="plugged in"):
+        gl.open_device("serial:///dev/ttyDoesNotExist7")
+
+
+def test_unplugged_in_the_middle(board, impatient):
+    with gl.open_device(f"serial://{board.path}") as device:
+        job = running(device)
+        board.unplug()
+        with pytest.raises(DeviceIOError) as caught:
+            job.result(30)
+        message = str(caught.value)
+        assert "broke and did not come back within 1 s" in message
+        assert "What happened" in message
+        assert "Plug the board in; the next job connects anew" in message
+
+
+def test_replugged_in_time_the_job_goes_on(impatient):
+    """Another port number, as USB gives; here the connection is asked for again, whatever lies behind."""
+    first, second = PtyBoard(), PtyBoard()
+    boards = [first, second]
+    driver = SerialPbitDriver(lambda: SerialTransport(boards[0].path), "board")
+    try:
+        with gl.Device(driver) as device:
+            job = running(device, 12_000)
+            boards.pop(0)
+            first.unplug()
+            result = job.result(60)
+            assert_right(result, 12_000)
+            assert result.provenance.kernel["resumed after a break"] == "1"
+            assert device.submit(MODEL, schedule(), seed=3).result(30).n_samples == 30
+    finally:
+        first.close()
+        second.close()
+
+
+def test_the_controller_dies_and_the_next_job_works(board, impatient):
+    with gl.open_device(f"serial://{board.path}") as device:
+        job = running(device)
+        board.kill()
+        with pytest.raises(DeviceIOError, match=r"frozen, unplugged or without power|did not answer"):
+            job.result(60)
+        board.revive()
+        assert_right(device.submit(MODEL, schedule(), seed=3, observe={"samples", "moments"}).result(60))
+
+
+def test_a_frozen_controller_that_recovers_loses_nothing(board):
+    with gl.open_device(f"serial://{board.path}") as device:
+        job = running(device, 12_000)
+        board.freeze()
+        time.sleep(0.5)
+        board.thaw()
+        assert_right(job.result(60), 12_000)
+
+
+def test_a_controller_that_stays_frozen(board, impatient):
+    with gl.open_device(f"serial://{board.path}") as device:
+        job = running(device)
+        board.freeze()
+        began = time.monotonic()
+        with pytest.raises(DeviceIOError, match="did not come back"):
+            job.result(30)
+        assert time.monotonic() - began < 10
+        board.thaw()
+        assert_right(device.submit(MODEL, schedule(), seed=3, observe={"samples", "moments"}).result(60))
+
+
+def test_brown_out_in_the_middle_of_a_job():
+    """The controller resets itself: it has lost program, run and session, and the samples are right all the same."""
+    with gl.open_device("firmware://host") as device:
+        driver = device._driver
+        assert isinstance(driver, SerialPbitDriver)
+        job = running(device, 12_000)
+        driver.link.request(Operation.RESET)
+        result = job.result(60)
+        assert_right(result, 12_000)
+        assert result.provenance.kernel["resumed after a break"] == "1"
+        assert driver.health().boots == 1
+
+
+def test_a_process_that_is_killed_is_started_again():
+    made: list[ProcessTransport] = []
+
+    def connect() -> ProcessTransport:
+        made.append(ProcessTransport(lambda descriptor: [str(host_program("any"))], "host"))
+        return made[-1]
+
+    with gl.Device(SerialPbitDriver(connect, "host")) as device:
+        job = running(device, 12_000)
+        os.kill(made[0].process.pid, signal.SIGKILL)
+        assert_right(job.result(60), 12_000)
+        assert len(made) == 2
+
+
+def test_a_board_that_breaks_again_and_again_is_given_up(monkeypatch):
+    monkeypatch.setattr(serial_pbit, "STUCK_SECONDS", 1.0)
+
+    class Short(ProcessTransport):
+        """Gives up after HELLO and a little more."""
+
+        count = 0
+
+        def read(self, timeout: float) -> bytes:
+            self.count += 1
+            if self.count > 30:
+                raise DeviceIOError("the cable is loose")
+            return super().read(timeout)
+
+    driver = SerialPbitDriver(lambda: Short(lambda descriptor: [str(host_program("any"))], "host"), "host")
+    with gl.Device(driver) as device:
+        job = device.submit(MODEL, schedule(200_000), seed=3)
+        with pytest.raises(DeviceIOError, match=r"again and again.*the cable is loose|cable is loose"):
+            job.result(60)
+
+
+def test_another_board_at_the_same_port_is_noticed():
+    kinds = ["any", "king", "king"]
+    driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program(kinds.pop(0)))], "port"), "port")
+    with gl.Device(driver) as device:
+        job = running(device)
+        driver.link._transport.process.kill()
+        with pytest.raises(DeviceIOError, match="another board answers"):
+            job.result(30)
+
+
+def test_closing_while_a_job_runs():
+    device = gl.open_device("firmware://host")
+    job = running(device)
+    began = time.monotonic()
+    device.close()
+    assert time.monotonic() - began < 5
+    with pytest.raises((gl.errors.JobCancelledError, JobFailedError, DeviceIOError)):
+        job.result(5)
+
+
+def test_health_and_energy_while_a_job_runs():
+    with gl.open_device("firmware://host") as device:
+        driver = device._driver
+        assert isinstance(driver, SerialPbitDriver)
+        job = running(device, 12_000)
+        joules: list[float] = []
+        thread = threading.Thread(target=lambda: joules.extend(driver.energy_counter_joules() for _ in range(50)))
+        thread.start()
+        assert_right(job.result(60), 12_000)
+        thread.join()
+        assert joules == sorted(joules)
