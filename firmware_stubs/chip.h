@@ -8,13 +8,17 @@
 #define CHIP_KING 0 /* above 0: a king's graph of so many rows and columns instead of any graph */
 #endif
 
+#ifndef CHIP_SCALE
+#define CHIP_SCALE 64 /* memory: 64 takes 1.2 MB */
+#endif
+
 enum {
-    CHIP_SITES = CHIP_KING ? CHIP_KING * CHIP_KING : 4096, /* p-bits */
-    CHIP_ENTRIES = 65536,                                  /* directed couplings */
-    CHIP_COLOURS = 4096,
-    CHIP_CELLS = 32768,  /* words of state: sites x words of 32 chains, or chains x words of 32 sites */
-    CHIP_TABLE = 4096,   /* temperatures in one run */
-    CHIP_SUMS = 131072,  /* sums of moments */
+    CHIP_SITES = CHIP_KING ? CHIP_KING * CHIP_KING : 64 * CHIP_SCALE, /* p-bits */
+    CHIP_ENTRIES = 1024 * CHIP_SCALE,                                 /* directed couplings */
+    CHIP_COLOURS = 64 * CHIP_SCALE,
+    CHIP_CELLS = 512 * CHIP_SCALE, /* words of state: sites x words of 32 chains, or chains x words of 32 sites */
+    CHIP_TABLE = 64 * CHIP_SCALE,  /* temperatures in one run */
+    CHIP_SUMS = 2048 * CHIP_SCALE, /* sums of moments */
     CHIP_WEIGHT_BITS = 16,
     CHIP_FIELD_BITS = 24,
     CHIP_CODE_BITS = 12 /* of the bias converter */

@@ -450,8 +450,8 @@ static void take_frame(size_t count) {
 }
 
 void device_bytes(const uint8_t *bytes, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        int32_t length = decoder_take(&input, bytes[i]);
+    while (count > 0) {
+        int32_t length = decoder_take(&input, &bytes, &count);
         if (length > 0) {
             take_frame((size_t)length);
         } else if (length < 0) {

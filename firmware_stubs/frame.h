@@ -14,7 +14,7 @@ uint32_t crc32_of(uint32_t crc, const uint8_t *bytes, size_t count);
 /* Encodes and closes with a zero; `to` has COBS_ROOM(count) bytes. Returns how many were written. */
 size_t cobs_encode(const uint8_t *from, size_t count, uint8_t *to);
 
-/* Takes the stream apart, byte by byte: COBS is undone as bytes come, so a frame needs no more room than its body. */
+/* Takes the stream apart: COBS is undone as bytes come, so a frame needs no more room than its body. */
 typedef struct {
     uint8_t *body;    /* room bytes of the caller's */
     size_t room;
@@ -26,8 +26,9 @@ typedef struct {
 
 void decoder_init(decoder *d, uint8_t *body, size_t room);
 
-/* Returns the length of a body that this byte completes, 0 if none, and -1 if what it ends is no frame. */
-int32_t decoder_take(decoder *d, uint8_t byte);
+/* Takes bytes up to the end of a frame, and moves on behind them. Returns the length of the body that was completed, -1 if
+ * what ended is no frame, and 0 if the bytes are used up before. */
+int32_t decoder_take(decoder *d, const uint8_t **bytes, size_t *count);
 
 /* Whether header and CRC of a body agree. */
 int body_is_whole(const uint8_t *body, size_t count);

@@ -3,7 +3,7 @@
 #include "hal.h"
 
 int main(void) {
-    static uint8_t bytes[512];
+    static uint8_t bytes[2048];
     hal_init();
     device_init();
     for (;;) {

@@ -6,7 +6,10 @@
 #include "glauber/decide.h"
 #include "memory.h"
 
-enum { SLICE = 1024, CACHED = 256 }; /* words of 32 decisions in a piece of work; thresholds that are kept */
+#ifndef SAMPLER_SLICE
+#define SAMPLER_SLICE 1024 /* words of 32 decisions in a piece of work */
+#endif
+enum { CACHED = 256 }; /* thresholds that are kept */
 
 byte_stream stream;
 
@@ -297,7 +300,7 @@ int sampler_step(void) {
     if (phase == NOTHING || phase == ENDING) {
         return phase == ENDING && pieces > 0 && emit();
     }
-    uint32_t budget = SLICE;
+    uint32_t budget = SAMPLER_SLICE;
     while (budget-- > 0) {
         if (pieces > 0 && !emit()) {
             return 0; /* the stream is full: the host has to fetch */

@@ -99,12 +99,17 @@ def _progress(enabled: bool) -> Progress:
 
 
 @app.command()
-def devices(as_json: AsJson = False) -> None:
+def devices(
+    scan: Annotated[
+        bool, typer.Option("--scan", help="Ask on every serial port who is there, and list the boards that answer.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List every device that can be opened, simulated ones included."""
-    from glauber.registry import available_devices
+    from glauber.registry import available_devices, scanned_devices
 
     with _errors(as_json):
-        listed = list(available_devices())
+        listed = list(scanned_devices() if scan else available_devices())
         if as_json:
             _print_json([{"address": address, **spec.model_dump(mode="json")} for address, spec in listed])
             return
@@ -115,7 +120,13 @@ def devices(as_json: AsJson = False) -> None:
             shape = spec.topology.describe() if spec.topology is not None else topology
             rows.append((address, spec.kind, spec.status, units, shape, spec.title))
         _table(f"{len(rows)} devices", ("address", "kind", "status", "p-bits", "graph", "title"), rows)
-        typer.echo("\nsim:// simulates the described device; none of these entries is a connection to real hardware.")
+        if scan and not rows:
+            typer.echo("\nno board answers: check cable, power and your right to use the ports (group dialout)")
+        elif not scan:
+            typer.echo(
+                "\nsim:// simulates the described device, and firmware:// runs a board's controller without the board;"
+                " --scan looks for boards on the serial ports"
+            )
 
 
 @app.command()

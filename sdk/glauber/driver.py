@@ -308,6 +308,15 @@ Wrap = Callable[[Transport], Transport]
 
 
 @runtime_checkable
+class ScanningFactory(Protocol):
+    """What a factory can be beside: one that finds boards by asking on every port."""
+
+    def scan(self) -> Iterable[tuple[str, AnySpec]]:
+        """(address, spec) of each board that answers. Disturbs what else hangs on the ports, so it is done on demand."""
+        ...
+
+
+@runtime_checkable
 class WiredFactory(Protocol):
     """What a factory can be beside: one whose devices hang on a `Transport`, into which middleware can be put."""
 

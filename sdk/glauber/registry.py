@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from glauber.driver import Address, Driver, DriverFactory, JobService, WiredFactory, Wrap
+from glauber.driver import Address, Driver, DriverFactory, JobService, ScanningFactory, WiredFactory, Wrap
 from glauber.errors import DeviceNotFoundError
 from glauber.spec import AnySpec
 
@@ -69,6 +69,14 @@ def open_driver(address: Address, *, wrap: Wrap | None = None) -> Driver | JobSe
     if not isinstance(found, WiredFactory):
         raise DeviceNotFoundError(f"{address.scheme}:// has no transport that could be recorded or disturbed")
     return found.open_wired(address, wrap)
+
+
+def scanned_devices() -> Iterator[tuple[str, AnySpec]]:
+    """(address, spec) of every board that answers on a port of this computer."""
+    for scheme in sorted(_factories()):
+        found = factory(scheme)
+        if isinstance(found, ScanningFactory):
+            yield from found.scan()
 
 
 def available_devices() -> Iterator[tuple[str, AnySpec]]:

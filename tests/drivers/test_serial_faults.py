@@ -7,18 +7,21 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import glauber as gl
 import numpy as np
 import pytest
 from bodies import ISING_MODELS
 from firmware_lab import PtyBoard
+from glauber.cli import app
 from glauber.errors import DeviceIOError, JobFailedError
 from glauber_drivers import serial_link, serial_pbit
 from glauber_drivers.firmware import ProcessTransport, host_program
 from glauber_drivers.serial_pbit import SerialPbitDriver
 from glauber_drivers.transport import SerialTransport
 from glauber_drivers.wire import Operation
+from serial.tools import list_ports
 
 MODEL = ISING_MODELS["torus"]()
 
@@ -220,3 +223,15 @@ def test_health_and_energy_while_a_job_runs():
         assert_right(job.result(60), 12_000)
         thread.join()
         assert joules == sorted(joules)
+
+
+def test_a_scan_finds_the_boards_that_answer(board, monkeypatch, capsys):
+    ports = [SimpleNamespace(device=board.path), SimpleNamespace(device="/dev/ttyDoesNotExist7")]
+    monkeypatch.setattr(list_ports, "comports", lambda: ports)
+    app(["devices", "--scan"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert f"serial://{board.path}" in shown
+    assert "1 devices" in shown
+    monkeypatch.setattr(list_ports, "comports", list)
+    app(["devices", "--scan"], standalone_mode=False)
+    assert "no board answers" in capsys.readouterr().out

@@ -48,7 +48,7 @@ def codec(tmp_path_factory):
         } decoder;
         size_t cobs_encode(const uint8_t *from, size_t count, uint8_t *to);
         void decoder_init(decoder *d, uint8_t *body, size_t room);
-        int32_t decoder_take(decoder *d, uint8_t byte);
+        int32_t decoder_take(decoder *d, const uint8_t **bytes, size_t *count);
         int body_is_whole(const uint8_t *body, size_t count);
         uint32_t crc32_of(uint32_t crc, const uint8_t *bytes, size_t count);
         """
@@ -62,8 +62,10 @@ def c_frames(codec, data: bytes, room: int = 4096) -> tuple[list[bytes], int]:
     body, state = ffi.new("uint8_t[]", room), ffi.new("decoder *")
     lib.decoder_init(state, body, room)
     found, damaged = [], 0
-    for byte in data:
-        length = lib.decoder_take(state, byte)
+    held = ffi.from_buffer("uint8_t[]", data)
+    at, left = ffi.new("const uint8_t **", held), ffi.new("size_t *", len(data))
+    while left[0]:
+        length = lib.decoder_take(state, at, left)
         if length > 0 and lib.body_is_whole(body, length):
             found.append(bytes(ffi.buffer(body, length)))
         elif length:
