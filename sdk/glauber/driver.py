@@ -312,7 +312,7 @@ class ScanningFactory(Protocol):
     """What a factory can be beside: one that finds boards by asking on every port."""
 
     def scan(self) -> Iterable[tuple[str, AnySpec]]:
-        """(address, spec) of each board that answers. Disturbs what else hangs on the ports, so it is done on demand."""
+        """(address, spec) of each board that answers; disturbs what else hangs on the ports, so only on demand."""
         ...
 
 
