@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from glauber.compile import AnyProgram, Program, Run
-from glauber.driver import Address, Batch, Transport, Wrap
+from glauber.driver import Address, Batch, Transport, Wrap, link
 from glauber.errors import DeviceIOError, DeviceNotFoundError, GlauberError, ModelNotSupportedError, ProtocolError
 from glauber.spec import AnySpec, Capabilities, Coefficients, PbitSpec, Provenance, Quantity
 from glauber.topology import EdgeList
@@ -425,7 +425,7 @@ class _BoardFactory:
         """See WiredFactory.open_wired."""
         connect = self._connect(address)
         try:
-            return SerialPbitDriver(lambda: wrap(connect()), address.text)
+            return SerialPbitDriver(lambda: link(connect, wrap), address.text)
         except BoardResetError as error:
             raise DeviceIOError(f"{address.text} answers as if two programs talked to it: {error}") from error
 

@@ -18,7 +18,7 @@ import structlog
 from numpy.typing import ArrayLike
 
 from glauber.compile import derive_seed
-from glauber.driver import Driver, Incumbent, JobService, Metered, Optimiser, OptimiseRequest, Wrap
+from glauber.driver import Driver, EnergyCounter, Incumbent, JobService, Metered, Optimiser, OptimiseRequest, Wrap
 from glauber.energy import EnergyReport, device_seconds, modelled_energy
 from glauber.errors import (
     DeviceClosedError,
@@ -81,6 +81,9 @@ class Device:
         driver: the machine, or a service with a queue of its own. `open_device` finds it by address.
         address: for provenance and messages.
         seed: from which the seeds of jobs without one are derived; None takes the system's entropy.
+
+    Attributes:
+        energy_counter: the machine's own counter of joules, or None.
     """
 
     def __init__(self, driver: Driver | JobService, *, address: str = "", seed: int | None = None) -> None:
@@ -90,6 +93,7 @@ class Device:
         self._machine = None if isinstance(driver, JobService) else driver
         self._optimiser = driver if isinstance(driver, Optimiser) else None
         self._meter = driver.meter if isinstance(driver, Metered) else None
+        self.energy_counter = driver if isinstance(driver, EnergyCounter) else None
         self._machine_lock = threading.Lock()  # held while a job or a search runs
         self.address = address or f"{driver.spec.name} (opened by hand)"
         checked = check_seed(seed)

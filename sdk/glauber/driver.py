@@ -17,7 +17,7 @@ from glauber.compile import AnyProgram, Run
 from glauber.meter import EnergyMeter
 from glauber.request import JobRequest
 from glauber.samples import Moments, SampleSet
-from glauber.spec import AnySpec
+from glauber.spec import AnySpec, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +209,24 @@ class Metered(Protocol):
         ...
 
 
+@runtime_checkable
+class EnergyCounter(Protocol):
+    """What a driver can be beside a sampler: a machine that counts its own joules.
+
+    The counter only ever grows while the device is open, whatever runs or does not; joules of a job are a difference of
+    two readings. It may be read from any thread.
+    """
+
+    @property
+    def energy_counter_provenance(self) -> Provenance:
+        """Where the joules come from: "measured" on the board, "vendor" or "model" where firmware multiplies."""
+        ...
+
+    def energy_counter_joules(self) -> float:
+        """The counter now, in joules; a failure of the link is a `DeviceIOError`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceEvent:
     """One thing that a job service reports of a job: its status, and how far it is."""
@@ -317,9 +335,32 @@ class ScanningFactory(Protocol):
 
 
 @runtime_checkable
+class StandIn(Protocol):
+    """Middleware that needs no board: it brings the transport itself, such as the replay of a recording."""
+
+    def __call__(self, transport: Transport) -> Transport:
+        """As any Wrap; the transport is closed."""
+        ...
+
+    def connect(self) -> Transport:
+        """A transport in place of one to the board."""
+        ...
+
+
+def link(connect: Callable[[], Transport], wrap: Wrap) -> Transport:
+    """Open a transport and put the middleware around it; drivers call this whenever they connect, or reconnect.
+
+    Args:
+        connect: opens the link to the board. Not called where the middleware stands in for the board.
+        wrap: the middleware.
+    """
+    return wrap.connect() if isinstance(wrap, StandIn) else wrap(connect())
+
+
+@runtime_checkable
 class WiredFactory(Protocol):
     """What a factory can be beside: one whose devices hang on a `Transport`, into which middleware can be put."""
 
     def open_wired(self, address: Address, wrap: Wrap) -> Driver:
-        """As DriverFactory.open; `wrap` is called on every transport that the driver opens, again after a reconnect."""
+        """As DriverFactory.open; every transport comes from `link(connect, wrap)`, again after a reconnect."""
         ...

@@ -32,6 +32,8 @@ BATCH_READINGS = 10
 """A batch takes at least this many times as long as reading its state and moments, which may be 100 MB."""
 ASSUMED_UPDATES_PER_SECOND = 2e7
 """For the first batch only; every later one goes by the measured rate."""
+REFERENCE_UPDATES_PER_SECOND = 2e4
+"""The same for the reference in NumPy, which could else not be cancelled for a minute."""
 THREADED_UPDATES = 2_000_000
 """Updates per sweep from which all cores pay for their barrier."""
 
@@ -109,7 +111,8 @@ class SimulatorDriver:
         session = self._session(run, program)
         facts = {**session.facts, **self.facts}
         thin, done = run.sweeps_per_sample, run.first_sweep - 1
-        limit = max(1, int(ASSUMED_UPDATES_PER_SECOND * BATCH_SECONDS / (program.n_sites * run.n_chains)))
+        assumed = REFERENCE_UPDATES_PER_SECOND if self._net is None else ASSUMED_UPDATES_PER_SECOND
+        limit = max(1, int(assumed * BATCH_SECONDS / (program.n_sites * run.n_chains)))
         while done < run.n_sweeps:
             sweeps, every = run.next_batch(done, limit)
             first_sample = max(0, done - run.n_warmup) // thin
