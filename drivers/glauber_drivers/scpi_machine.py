@@ -41,7 +41,8 @@ class Limits:
         chains: side by side.
         table: entries of the table of temperatures.
         block: bytes of one block, in either direction.
-        memory: bytes of samples that may wait to be fetched before a run pauses.
+        memory: bytes of samples that may wait before a run pauses.
+        array: bytes of the fields of a run, of its clamps, and of its start.
     """
 
     p_bits: int = 65_536
@@ -50,11 +51,12 @@ class Limits:
     table: int = 2**20
     block: int = 2**20
     memory: int = 2**26
+    array: int = 2**28
 
 
 @dataclass
 class _Progress:
-    """Of a run: guarded by the machine's condition."""
+    """Of a run: guarded by the machine's condition. What is kept begins at sample `start`, part of which is freed."""
 
     chains: int
     width: int
@@ -121,6 +123,7 @@ class ScpiMachine:
             "TABLe": limits.table,
             "BLOCk": limits.block,
             "MEMory": limits.memory,
+            "ARRay": limits.array,
             "WEIGht:BITS": coefficients.weight_bits or 16,
             "FIELd:BITS": coefficients.field_bits or coefficients.weight_bits or 16,
             "CONTract": 1,
@@ -194,6 +197,8 @@ class ScpiMachine:
             self._note(error)
         except GlauberError as error:
             self._note(ScpiError(-221, str(error)))
+        except Exception as error:  # whatever the engine does, the machine goes on
+            self._note(ScpiError(101, f"{type(error).__name__}: {error}"))
         return None
 
     def _note(self, error: ScpiError) -> None:
@@ -232,6 +237,9 @@ class ScpiMachine:
         self._idle()
         rows = whole_numbers(message.words, (0, most))[0]
         self._settings.arrays.pop(name, None)
+        needed = rows * width * np.dtype(ELEMENTS[name]).itemsize
+        if needed > self.limits.array and name != "TABLE":
+            raise ScpiError(-223, f"{needed} bytes of {self.limits.array}")
         if rows:
             self._settings.arrays[name] = UploadedArray(ELEMENTS[name], rows * width)
 

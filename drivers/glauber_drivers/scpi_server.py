@@ -144,7 +144,7 @@ class ScpiServer(_Served):
 
 
 class ScpiTty(_Served):
-    """A machine behind a pseudo-terminal, as behind a serial port.
+    """A machine behind a pseudo-terminal, as behind a serial port. Once a test has dropped the line, it stays dead.
 
     Args:
         machine: or a driver, which becomes one with the usual limits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from glauber_drivers.scpi import ScpiError
 
 MANY = 2**48
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 ELEMENTS: dict[str, str] = {"TABLE": ">u8", "FIELDS": ">i4", "CLAMP": "i1", "INITIAL": "u1"}
 """Arrays of a run and their elements."""
 
@@ -23,7 +25,7 @@ def whole_numbers(words: tuple[str, ...], *ranges: tuple[int, int]) -> tuple[int
         raise ScpiError(-109 if len(words) < len(ranges) else -108, f"{len(words)} parameters of {len(ranges)}")
     found = []
     for word, (low, high) in zip(words, ranges, strict=True):
-        if not word.removeprefix("-").removeprefix("+").isdigit() or len(word) > 21:
+        if not _WHOLE.fullmatch(word):
             raise ScpiError(-104, f"'{word}' is no whole number")
         if not low <= int(word) <= high:
             raise ScpiError(-222, f"{word} is not from {low} to {high}")

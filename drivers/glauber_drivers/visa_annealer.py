@@ -42,12 +42,12 @@ class Capacity:
     chains: int
     table: int
     block: int
-    memory: int
+    array: int
 
 
 def read_capacity(link: VisaLink) -> Capacity:
     """Ask for it."""
-    names = ("PBIT", "COUP", "CHA", "TABL", "BLOC", "MEM")
+    names = ("PBIT", "COUP", "CHA", "TABL", "BLOC", "ARR")
     values = [link.whole_numbers(f"CAP:{name}?")[0] for name in names]
     if min(values) < 1:
         raise ProtocolError(f"the instrument says that it holds {dict(zip(names, values, strict=True))}")
@@ -185,11 +185,13 @@ class VisaDriver:
                 " p-bits run on sim://ideal"
             )
         has, width = self._capacity, (program.n_sites + 7) // 8
+        largest = max(0 if array is None else array.nbytes for array in (run.fields, run.clamp, run.initial))
         limits = (
             ("p-bits", program.n_sites, has.p_bits, "take a smaller model"),
             ("couplings", program.n_edges, has.couplings, "take a sparser model"),
             ("chains", run.n_chains, has.chains, "run the chains in several jobs"),
             ("temperatures", len(run.b), has.table, "anneal in fewer sweeps"),
+            ("bytes of fields, clamps or starts", largest, has.array, "run the chains in several jobs"),
             ("bytes a state of all chains", run.n_chains * width + 8, has.block, "run the chains in several jobs"),
         )
         reasons = tuple(
@@ -288,8 +290,12 @@ class VisaDriver:
                 batch = self._fetched(link, run, width, samples, min(there - samples, at_once))
                 samples, done = samples + batch.n_samples, batch.next_sweep - 1
             elif sweeps > done and (not keeps or time.monotonic() - reported > REPORT_SECONDS):
-                batch, done = self._state(link, run, width, samples, done)
-                samples = samples if keeps else max(0, done - run.n_warmup) // thin
+                sweep, state = self._state(link, run, width)
+                now = max(0, sweep - run.n_warmup) // thin
+                if keeps and now > samples:
+                    continue  # a sample has come meanwhile, and is fetched first
+                batch = self._batch(sweep, samples, now - samples, None, state)
+                samples, done = now, sweep
             elif not status & scpi.RUNNING:
                 raise DeviceIOError(
                     f"the machine stopped after {sweeps} of {run.n_sweeps} sweeps without an error, as when someone"
@@ -310,21 +316,10 @@ class VisaDriver:
         sweep = run.n_warmup + (first + count) * run.sweeps_per_sample
         return self._batch(sweep, first, count, packed, packed[:, -1].copy())
 
-    def _state(self, link: VisaLink, run: Run, width: int, samples: int, done: int) -> tuple[Batch, int]:
-        """A batch without samples, and the sweeps done; no further than the sample that is fetched next."""
+    def _state(self, link: VisaLink, run: Run, width: int) -> tuple[int, NDArray[np.uint8]]:
+        """The sweeps done, and the state after them."""
         data = link.query_block("FETC:STAT?", 8 + run.n_chains * width)
-        sweep = int.from_bytes(data[:8], "big")
-        state = np.frombuffer(data[8:], np.uint8).reshape(run.n_chains, width)
-        if "samples" in run.observe:
-            if sweep >= run.n_warmup + (samples + 1) * run.sweeps_per_sample:  # there is a sample now
-                return self._fetched_first(link, run, width, samples)
-            return self._batch(sweep, samples, 0, None, state), sweep
-        now = max(0, sweep - run.n_warmup) // run.sweeps_per_sample
-        return self._batch(sweep, samples, now - samples, None, state), sweep
-
-    def _fetched_first(self, link: VisaLink, run: Run, width: int, samples: int) -> tuple[Batch, int]:
-        batch = self._fetched(link, run, width, samples, 1)
-        return batch, batch.next_sweep - 1
+        return int.from_bytes(data[:8], "big"), np.frombuffer(data[8:], np.uint8).reshape(run.n_chains, width)
 
     def _batch(
         self, sweep: int, first: int, count: int, samples: NDArray[np.uint8] | None, state: NDArray[np.uint8]

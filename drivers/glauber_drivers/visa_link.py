@@ -202,6 +202,9 @@ class VisaLink:
             raise first
 
     def close(self) -> None:
-        """Let go of the instrument."""
+        """Let go of the instrument, once no other thread waits for an answer of it: descriptors are used again."""
+        held = self._lock.acquire(timeout=TIMEOUT_SECONDS)
         with suppress(Exception):
             self._instrument.close()
+        if held:
+            self._lock.release()

@@ -69,8 +69,6 @@ def device_on(boards: Boards) -> gl.Device:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(probana_link, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(probana, "SILENCE_SECONDS", 0.3)
     monkeypatch.setattr(probana_link, "START_SECONDS", 5.0)
     monkeypatch.setattr(probana_link, "POLL_SECONDS", 0.02)
 
@@ -407,7 +405,8 @@ def test_every_refusal_is_typed_says_what_to_do_and_ends_with_the_job(reason):
         (None, DeviceIOError, "did not answer 'RUN .*the next job opens memory anew"),
     ],
 )
-def test_a_bad_line_ends_the_job_and_not_the_device(line, kind, message):
+def test_a_bad_line_ends_the_job_and_not_the_device(line, kind, message, monkeypatch):
+    monkeypatch.setattr(probana, "SILENCE_SECONDS", 0.2)
     with device_on(Boards({"corrupt": {7: line}}, {})) as device:
         error = failure(device)
         assert type(error) is kind
