@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for links.json and links.md; nothing is written without")
     options = parser.parse_args()
     qemu = shutil.which("qemu-system-arm") is not None and shutil.which("arm-none-eabi-gcc") is not None
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         make = ["make", "-s", "-C", str(ROOT / "firmware_stubs"), f"OUT={folder}"]
         subprocess.run([*make, f"{folder}/host-any", f"{folder}/bare-host"], check=True)
@@ -154,7 +154,7 @@ def main() -> None:
                 bare_to, bare_back = bare(connect, n_bytes)
             with place(firmware) as connect:
                 to, back, ping = protocol(connect, n_bytes, 200 if n_bytes < 1 << 20 else 2000)
-            row = {"transport": name, "ping": ping, "to": to, "bare to": bare_to, "back": back, "bare back": bare_back}
+            row: dict[str, Any] = {"transport": name, "ping": ping, "to": to, "bare to": bare_to, "back": back, "bare back": bare_back}
             rows.append(row)
             print(row, flush=True)
     lines = [
