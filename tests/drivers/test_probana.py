@@ -12,6 +12,7 @@ from contextlib import closing
 import glauber as gl
 import numpy as np
 import pytest
+from glauber.compile import compile_program, make_run, step_of
 from glauber.compile.order import make_order
 from glauber.driver import Address
 from glauber.errors import (
@@ -356,6 +357,40 @@ def test_refusals(model, arguments, message):
             device.submit(model, schedule, **arguments)
         with pytest.raises(ModelNotSupportedError, match=message):
             device.estimate(model, schedule, **arguments)
+
+
+def test_a_driver_by_itself_refuses_too():
+    with closing(ProbanaDriver(MemoryTransport, "memory")) as driver:
+        spec = gl.load_spec("ideal")
+        potts = gl.PottsModel(np.zeros((2, 3)), [(0, 1)], [1.0])
+        p_dits = compile_program(potts, step_of(potts, spec))
+        for refusing in (lambda: driver.program(p_dits), lambda: driver.admit(None, p_dits)):
+            with pytest.raises(ModelNotSupportedError, match="no p-dits"):
+                refusing()
+        program = compile_program(KITE, step_of(KITE, spec))
+        run = make_run(program, gl.TemperingSchedule(betas=(0.1, 0.2), n_samples=2), seed=1)
+        with pytest.raises(ModelNotSupportedError, match="heat bath"):
+            driver.admit(run, program)
+        run = make_run(program, gl.SamplingSchedule(), seed=1, clamp=np.ones((1, 4), np.int8))
+        with pytest.raises(ModelNotSupportedError, match="cannot hold spins"):
+            driver.admit(run, program)
+        with pytest.raises(ModelNotSupportedError, match="nothing is programmed"):
+            next(driver.run(run))
+
+
+def test_a_line_that_is_too_long_is_never_sent():
+    transport = MemoryTransport()
+    link = ProbanaLink(transport, "memory")
+    with pytest.raises(ProtocolError, match="longer than the 191 characters"):
+        link.send(["J 0 1 " + "1" * 186])
+    assert transport.board.commands == []
+
+
+def test_an_answer_to_nothing_is_seen():
+    boards = Boards({}, {})
+    with device_on(boards) as device:
+        boards.opened[0].said += b"READY PROBANA 2 8 WORKING\r\n"
+        assert "where OK or ERR was expected; was it reset" in str(failure(device))
 
 
 def test_the_largest_models_fit():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bodies import ising_program, joined
 from glauber.catalogue import load_spec
-from glauber.compile import make_run
+from glauber.compile import compile_program, make_run, step_of
 from glauber.errors import (
     DeviceIOError,
     DeviceNotFoundError,
@@ -188,6 +188,18 @@ def test_a_run_that_pauses_for_want_of_room():
     np.testing.assert_array_equal(got.samples, joined(list(local.run(run))).samples)
 
 
+@pytest.mark.parametrize("served", [ScpiServer, ScpiTty])
+def test_a_large_program_goes_in_many_blocks(served):
+    rng = np.random.default_rng(5)
+    edges = np.unique(np.sort(rng.integers(0, 3000, (9000, 2)), axis=1), axis=0)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    model = gl.IsingModel(rng.normal(size=3000), edges, rng.normal(size=len(edges)))
+    with served(machine(limits=Limits(block=5000))) as server, gl.open_device(server.address) as device:
+        got = device.submit(model, SOME, seed=1).result(timeout=30)
+    with gl.open_device("sim://ideal") as sim:
+        np.testing.assert_array_equal(got.spins, sim.submit(model, SOME, seed=1).result().spins)
+
+
 def test_a_chips_graph_is_told():
     chip = SimulatorFactory().open(parse_address("sim://pbit-king-64"))
     with ScpiServer(ScpiMachine(chip, limits=Limits(block=64))) as server, gl.open_device(server.address) as device:
@@ -286,8 +298,8 @@ def hang_up(answer: bytes | None) -> bytes:
     raise HangUpError((answer or b"")[: len(answer or b"") // 2])
 
 
-def failure(device: gl.Device) -> BaseException:
-    job = device.submit(KITE, SOME)
+def failure(device: gl.Device, schedule: Any = SOME) -> BaseException:
+    job = device.submit(KITE, schedule)
     with pytest.raises(GlauberError) as caught:
         job.result(timeout=30)
     assert job.status is gl.JobStatus.FAILED
@@ -358,6 +370,54 @@ def test_an_engine_that_fails_is_a_machine_fault():
     with ScpiServer(Burning(ideal().spec)) as server, gl.open_device(server.address) as device:
         error = failure(device)
         assert "Machine fault;RuntimeError: smoke" in str(error)
+
+
+def test_an_engine_that_fails_in_the_middle_is_a_machine_fault():
+    class Tired(SimulatorDriver):
+        def run(self, run):
+            for batch in super().run(run):
+                yield batch
+                raise RuntimeError("no more")
+
+    with ScpiServer(Tired(ideal().spec)) as server, gl.open_device(server.address) as device:
+        assert re.search("answered the run with error 101.*no more", str(failure(device, LONG)))
+
+
+def test_what_cannot_be_done_during_a_run():
+    served = machine()
+    with ScpiServer(served) as server, gl.open_device(server.address) as device:
+        job = device.submit(KITE, LONG)
+        while not served._progress:
+            time.sleep(0.001)
+        for command, number in ("INIT", -213), ("RUN:SEED", -221), ("PROG:LOAD", -221), ("RUN:TABL:SIZE", -221):
+            with pytest.raises(ScpiError, match=f"{number},"):  # as the parser would, but by hand
+                served._commands[command](Message(command, ("1",)))
+        job.cancel()
+        job.wait(30)
+
+
+def test_a_coupling_that_a_chip_does_not_have_is_refused_by_the_machine():
+    chip = SimulatorFactory().open(parse_address("sim://pbit-king-64"))
+    with closing(ScpiMachine(chip)) as served:
+        far = b"\0\0\0\0\0\0\0\x3f"
+        lines = (b"PROG:NEW 64,1", b"PROG:EDG 0," + block(far), b"PROG:WEIG 0," + block(far[:4]), b"PROG:FIEL 0,#3256")
+        sent = b"\n".join(lines) + bytes(256) + b"\nPROG:LOAD\n"
+        for message in Splitter(1000).feed(sent):
+            served.obey(message)
+        assert b'-222,"Data out of range;1 couplings do not exist' in served.obey(Message("SYST:ERR?"))
+
+
+def test_a_driver_by_itself_refuses_too(driver):
+    spec = load_spec("ideal")
+    potts = gl.PottsModel(np.zeros((2, 3)), [(0, 1)], [1.0])
+    p_dits = compile_program(potts, step_of(potts, spec))
+    for refusing in (lambda: driver.program(p_dits), lambda: driver.admit(None, p_dits)):
+        with pytest.raises(ModelNotSupportedError, match="no p-dits"):
+            refusing()
+    program = compile_program(KITE, step_of(KITE, spec))
+    run = make_run(program, gl.TemperingSchedule(betas=(0.1, 0.2), n_samples=2), seed=1)
+    with pytest.raises(ModelNotSupportedError, match="heat bath"):
+        driver.admit(run, program)
 
 
 def test_a_run_that_someone_aborts_at_the_panel():
