@@ -154,9 +154,9 @@ def main() -> None:
                 bare_to, bare_back = bare(connect, n_bytes)
             with place(firmware) as connect:
                 to, back, ping = protocol(connect, n_bytes, 200 if n_bytes < 1 << 20 else 2000)
-            row: dict[str, Any] = {"transport": name, "ping": ping, "to": to, "bare to": bare_to, "back": back, "bare back": bare_back}
-            rows.append(row)
-            print(row, flush=True)
+            figures = {"ping": ping, "to": to, "bare to": bare_to, "back": back, "bare back": bare_back}
+            rows.append({"transport": name, **figures})
+            print(rows[-1], flush=True)
     lines = [
         "| transport | 16-byte ping | to the board, MB/s | bare | share | from the board, MB/s | bare | share |",
         "|---|---|---|---|---|---|---|---|",
