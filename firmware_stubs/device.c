@@ -262,7 +262,7 @@ static uint32_t begin_run(const uint8_t *in, size_t length, uint16_t sequence) {
         sampler_cells(&r) > CHIP_CELLS) {
         return fault(WIRE_TOO_LARGE, 8);
     }
-    if (r.flags & WIRE_KEEP_MOMENTS && sampler_sums(&r) > CHIP_SUMS) {
+    if (r.flags & (WIRE_KEEP_MOMENTS | WIRE_INITIAL_SUMS) && sampler_sums(&r) > CHIP_SUMS) {
         return fault(WIRE_TOO_LARGE, 8);
     }
     sizes[WIRE_BETA] = 8 * (size_t)r.n_beta;

@@ -62,7 +62,10 @@ def probana_spec(physical: int) -> AnySpec:
         "Where a p-bit's field is clipped its law differs from the exact one by less than 3e-9.",
         "Chains run beside each other as copies of the graph where they fit, and else in turn.",
     )
-    return spec.model_copy(update={"units": units, "coefficients": coefficients, "notes": kept + notes})
+    counted = frozenset({"samples", "last", "energies"})  # the board sums nothing: moments are counted from samples
+    able = spec.capabilities.model_copy(update={"observables": counted})
+    changes = {"units": units, "coefficients": coefficients, "capabilities": able, "notes": kept + notes}
+    return spec.model_copy(update=changes)
 
 
 class ProbanaDriver:
