@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
-from typing import Any
 
 import glauber as gl
+import planted_drivers as planted
 import pytest
 from glauber.testing import DriverContract, run_contract
 from glauber.testing.contract import clauses
-
-sys.path.insert(0, str(Path(__file__).parent))
-planted: Any = importlib.import_module("planted_drivers")
 
 
 class TestIdeal(DriverContract):

@@ -97,7 +97,7 @@ class JobClauses(ContractBench):
         missing = self._missing_edge()
         if missing is not None:
             apart = IsingModel(np.zeros(missing[1] + 1), [missing], [self.scale.unit])
-            refused[f"a coupling {missing[0]}-{missing[1]}, which the graph lacks,"] = lambda: self.device.submit(
+            refused[f"the coupling {missing[0]}-{missing[1]} that the graph lacks"] = lambda: self.device.submit(
                 apart, short
             )
         if not able.clamp:

@@ -102,7 +102,7 @@ class MeaningClauses(ContractBench):
         beta = 0.7 * self.scale.strong_beta
         model, chains = self._free_pairs(), self.chains(256)
         warmup, thin, kept = 1, 2, 2
-        jobs = int(np.clip((2000 if self.effort == "quick" else 6000) // (chains * model.n_edges), 1, 8))
+        jobs = int(np.clip((8_000 if self.effort == "quick" else 20_000) // (chains * model.n_edges), 1, 16))
         schedule = self.schedule(kept, n_chains=chains, n_warmup=warmup, thin=thin, beta=beta)
         down = -np.ones(model.n_sites, dtype=np.int32)
         results = [self.run(model, schedule, initial=down) for _ in range(jobs)]
