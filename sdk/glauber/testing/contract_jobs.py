@@ -366,9 +366,10 @@ class JobClauses(ContractBench):
         known = ("measured", "vendor", "model", "derived", "assumed")
         source = counter.energy_counter_provenance
         require(source in known, f"energy_counter_provenance is {source!r}; it must be one of {', '.join(known)}")
+        sweeps = self.sweeps_for(0.03)
         readings = [counter.energy_counter_joules()]
-        for _ in range(4):
-            self.run(self.patch.model, self.schedule(1, n_warmup=self.sweeps_for(0.05)), observe="last")
+        for _ in range(8):
+            self.run(self.patch.model, self.schedule(1, n_warmup=sweeps), observe="last")
             readings.append(counter.energy_counter_joules())
         require(all(np.isfinite(readings)), f"the counter is not finite: {readings}")
         require(readings == sorted(readings), f"the counter goes back: {readings} J between jobs")

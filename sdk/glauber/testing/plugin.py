@@ -16,6 +16,7 @@ until a test asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,16 +83,19 @@ def glauber_device(request: pytest.FixtureRequest) -> Iterator[Device]:
 
     record, replay = (request.config.getoption(f"--glauber-{what}") for what in ("record", "replay"))
     wrap: Wrap | None = None
+    recorder = None
     if record:
         from glauber.testing.traffic import Recorder
 
-        wrap = Recorder(str(record), _address(request))
+        wrap = recorder = Recorder(str(record), _address(request))
     elif replay:
         from glauber.testing.traffic import Replay
 
         wrap = Replay(str(replay))
-    with open_device(_address(request), wrap=wrap) as device:
-        yield device
+    with ExitStack() as stack:
+        if recorder is not None:
+            stack.callback(recorder.close)  # after the device, whose closing may be traffic too
+        yield stack.enter_context(open_device(_address(request), wrap=wrap))
 
 
 @pytest.fixture(autouse=True)
