@@ -5,30 +5,24 @@ Exit codes: 0 done; 1 failed while running; 2 wrong input; 3 no such device; 4 t
 
 from __future__ import annotations
 
-import json
 import math
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from glauber.errors import (
-    DeviceNotFoundError,
-    FileFormatError,
-    GlauberError,
-    InvalidModelError,
-    ModelNotSupportedError,
-)
-
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_NO_DEVICE, EXIT_NOT_SUPPORTED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+from glauber.conformance import conformance
+from glauber.console import AsJson
+from glauber.console import err as _err
+from glauber.console import errors as _errors
+from glauber.console import print_json as _print_json
+from glauber.console import print_table as _table
+from glauber.console import progress_bar as _progress
+from glauber.errors import InvalidModelError
 
 app = typer.Typer(
     name="glauber",
@@ -37,65 +31,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_err = Console(stderr=True)
+app.command()(conformance)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text for people.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
 ]
 Seed = Annotated[
     int | None, typer.Option(help="0 to 2^64 - 1; the same seed gives the same samples.", show_default=False)
 ]
-
-
-def _fail(error: BaseException, code: int, as_json: bool) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"error": type(error).__name__, "message": str(error)}), err=True)
-    else:
-        _err.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-@contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Turn every expected error into one line and an exit code."""
-    try:
-        yield
-    except DeviceNotFoundError as error:
-        _fail(error, EXIT_NO_DEVICE, as_json)
-    except ModelNotSupportedError as error:
-        _fail(error, EXIT_NOT_SUPPORTED, as_json)
-    except (InvalidModelError, FileFormatError, FileNotFoundError, IsADirectoryError) as error:
-        _fail(error, EXIT_BAD_INPUT, as_json)
-    except (GlauberError, OSError) as error:
-        _fail(error, EXIT_FAILED, as_json)
-    except KeyboardInterrupt:
-        _err.print("stopped")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_escape(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 160  # a pipe has no width of its own
-    Console(width=width).print(table)
-
-
-def _progress(enabled: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, *times, console=_err, transient=True, disable=not enabled or not _err.is_terminal)
 
 
 @app.command()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
-from typing import Any
 
 import glauber as gl
+import planted_drivers as planted
 import pytest
+from glauber.driver import EnergyCounter
 from glauber.testing import DriverContract, run_contract
 from glauber.testing.contract import clauses
-
-sys.path.insert(0, str(Path(__file__).parent))
-planted: Any = importlib.import_module("planted_drivers")
 
 
 class TestIdeal(DriverContract):
@@ -139,6 +135,27 @@ def test_what_does_not_apply_is_skipped_with_a_reason():
     assert "potts_states" in reasons["law_of_potts_models"]
     assert "EnergyCounter" in reasons["energy_counter"]
     assert not report.passed  # nothing was looked at
+
+
+class Counting(planted.CounterGoesBack):
+    _limit = float("inf")
+
+
+class StandsStill(planted.CounterGoesBack):
+    _limit = 0.3
+
+
+def test_an_energy_counter_that_only_grows_passes():
+    def results(make):
+        return examine(make, only=["energy_counter"]).results[0]
+
+    assert results(Counting).outcome == "passed"
+    assert results(planted.CounterGoesBack).outcome == "failed"
+    assert "stands still" in results(StandsStill).reason
+    with gl.Device(Counting()) as device:
+        assert isinstance(device.energy_counter, EnergyCounter)
+    with gl.open_device("sim://ideal") as device:
+        assert device.energy_counter is None
 
 
 def test_names_of_clauses_are_checked():

@@ -6,15 +6,43 @@ instances with known answers    tile_planted_2d, tile_planted_3d, wishart, frust
 faults of machines and links    FaultyDriver, DriverFaults, LinkFaults
 serial traffic                  Recorder, Replay
 the pytest plug-in              glauber.testing.plugin
+
+Names load on first use, so that the plug-in costs nothing to a pytest that does not use it.
 """
 
-from glauber.testing.contract import DriverContract, run_contract
-from glauber.testing.contract_report import ClauseResult, ContractReport
-from glauber.testing.exact import ExactLaw, chi_square
-from glauber.testing.faults import DriverFaults, FaultyDriver
-from glauber.testing.link_faults import FaultyTransport, LinkFaults
-from glauber.testing.planted import PlantedInstance, frustrated_loops, tile_planted_2d, tile_planted_3d, wishart
-from glauber.testing.traffic import Recorder, Replay
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "ClauseResult": "contract_report",
+    "ContractReport": "contract_report",
+    "DriverContract": "contract",
+    "DriverFaults": "faults",
+    "ExactLaw": "exact",
+    "FaultyDriver": "faults",
+    "FaultyTransport": "link_faults",
+    "LinkFaults": "link_faults",
+    "PlantedInstance": "planted",
+    "Recorder": "traffic",
+    "Replay": "traffic",
+    "chi_square": "exact",
+    "frustrated_loops": "planted",
+    "run_contract": "contract",
+    "tile_planted_2d": "planted",
+    "tile_planted_3d": "planted",
+    "wishart": "planted",
+}
+
+if TYPE_CHECKING:
+    from glauber.testing.contract import DriverContract, run_contract
+    from glauber.testing.contract_report import ClauseResult, ContractReport
+    from glauber.testing.exact import ExactLaw, chi_square
+    from glauber.testing.faults import DriverFaults, FaultyDriver
+    from glauber.testing.link_faults import FaultyTransport, LinkFaults
+    from glauber.testing.planted import PlantedInstance, frustrated_loops, tile_planted_2d, tile_planted_3d, wishart
+    from glauber.testing.traffic import Recorder, Replay
 
 __all__ = [
     "ClauseResult",
@@ -35,3 +63,15 @@ __all__ = [
     "tile_planted_3d",
     "wishart",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'glauber.testing' has no attribute {name!r}")
+    value = getattr(import_module(f"glauber.testing.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

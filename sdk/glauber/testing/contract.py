@@ -38,7 +38,8 @@ class DriverContract(MeaningClauses, LawClauses, JobClauses):
     """A class of tests: one clause a method. Derive from it, name it Test..., and say which device.
 
     Clauses that the device's capabilities rule out are skipped with the reason. Statistical ones fail a right device
-    with probability 1e-6 each, and state with which power they would notice faults of named sizes.
+    with probability 1e-6 each, and state with which power they would notice faults of named sizes. The clauses share
+    one open device; under pytest-xdist, say `--dist loadscope` where a board can be opened once only.
 
     Attributes:
         address: of the device; or override `open`.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from glauber.compile import compile_program, step_of
 from glauber.device import Device, open_device
 from glauber.driver import Wrap
-from glauber.errors import GlauberError, JobFailedError, ModelNotSupportedError
+from glauber.errors import GlauberError, InvalidModelError, JobFailedError, ModelNotSupportedError
 from glauber.model import IsingModel
 from glauber.samples import SampleSet
 from glauber.schedule import AnnealingSchedule, SamplingSchedule, Schedule
@@ -245,7 +245,7 @@ class ContractBench:
                 try:
                     self.device.estimate(self.patch.model, self.schedule(2, n_chains=n), observe="moments")
                     return n
-                except ModelNotSupportedError:
+                except (ModelNotSupportedError, InvalidModelError):  # too many for the device, or for this computer
                     continue
             return 1
 

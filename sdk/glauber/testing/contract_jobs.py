@@ -97,7 +97,7 @@ class JobClauses(ContractBench):
         missing = self._missing_edge()
         if missing is not None:
             apart = IsingModel(np.zeros(missing[1] + 1), [missing], [self.scale.unit])
-            refused[f"a coupling {missing[0]}-{missing[1]}, which the graph lacks,"] = lambda: self.device.submit(
+            refused[f"the coupling {missing[0]}-{missing[1]} that the graph lacks"] = lambda: self.device.submit(
                 apart, short
             )
         if not able.clamp:
@@ -366,9 +366,10 @@ class JobClauses(ContractBench):
         known = ("measured", "vendor", "model", "derived", "assumed")
         source = counter.energy_counter_provenance
         require(source in known, f"energy_counter_provenance is {source!r}; it must be one of {', '.join(known)}")
+        sweeps = self.sweeps_for(0.03)
         readings = [counter.energy_counter_joules()]
-        for _ in range(4):
-            self.run(self.patch.model, self.schedule(1, n_warmup=self.sweeps_for(0.05)), observe="last")
+        for _ in range(8):
+            self.run(self.patch.model, self.schedule(1, n_warmup=sweeps), observe="last")
             readings.append(counter.energy_counter_joules())
         require(all(np.isfinite(readings)), f"the counter is not finite: {readings}")
         require(readings == sorted(readings), f"the counter goes back: {readings} J between jobs")

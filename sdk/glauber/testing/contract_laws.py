@@ -31,11 +31,11 @@ class LawClauses(ContractBench):
         """The exact law of the patch as programmed; clamp by site of the patch, fields as the device holds them."""
         return ExactLaw(self.patch.small(self.programmed(result, fields)), beta, clamp)
 
-    def _plan(self, beta: float, fraction: float = 1.0, clamp: Clamp = ()) -> tuple[int, int]:
-        """(samples, thinning) for a law test of the patch."""
+    def _plan(self, beta: float, fraction: float = 1.0, *, share: float = 1.0) -> tuple[int, int]:
+        """(samples, thinning) for a law test of the patch: a fraction of the samples, a share of the time limit."""
         model = self.patch.model
-        thin = self.thinning(ExactLaw(self.patch.small(model), beta, clamp))
-        return self.affordable(max(200, int(self.wanted_samples * fraction)), thin=thin), thin
+        thin = self.thinning(ExactLaw(self.patch.small(model), beta))
+        return self.affordable(max(200, int(self.wanted_samples * fraction)), thin=thin, share=share), thin
 
     def _check(self, states: NDArray[Any], law: ExactLaw, what: str, *, tests: int = 1) -> None:
         """Pearson's test of all states, with the power against the named faults."""
@@ -66,8 +66,8 @@ class LawClauses(ContractBench):
     def test_temperature(self) -> None:
         """The mean energy is that of the stated beta, at two temperatures of one program."""
         self.need_sampler()
-        for beta in (self.scale.beta, self.scale.beta / 2):
-            n, thin = self._plan(self.scale.beta, 2.5)
+        for beta in (self.scale.beta, 0.7 * self.scale.beta):
+            n, thin = self._plan(self.scale.beta, 2.5, share=0.5)
             states, result = self.draw(self.patch.model, n, thin=thin, beta=beta)
             law, spins = self._law(result, beta), self.patch.states(states)
             energies = law.model.energies(spins)
@@ -150,7 +150,7 @@ class LawClauses(ContractBench):
         """A job's own fields replace the model's, and the next job without any has the model's again."""
         self.need_sampler()
         beta, model = self.scale.beta, self.patch.model
-        n, thin = self._plan(beta, 0.5)
+        n, thin = self._plan(beta, 0.5, share=0.6)
         states, result = self.draw(model, n, thin=thin, fields=-model.fields)
         held = -model.fields if result.held_fields is None else result.held_fields[0]
         self._check(self.patch.states(states), self._law(result, beta, fields=held), "with a job's fields", tests=2)

@@ -102,7 +102,9 @@ class MeaningClauses(ContractBench):
         beta = 0.7 * self.scale.strong_beta
         model, chains = self._free_pairs(), self.chains(256)
         warmup, thin, kept = 1, 2, 2
-        jobs = int(np.clip((2000 if self.effort == "quick" else 6000) // (chains * model.n_edges), 1, 8))
+        wanted = (8_000 if self.effort == "quick" else 20_000) // (chains * model.n_edges)
+        most = self.affordable(20_000, thin=thin, model=model) // (chains * kept)
+        jobs = int(np.clip(min(wanted, most), 1, 16))
         schedule = self.schedule(kept, n_chains=chains, n_warmup=warmup, thin=thin, beta=beta)
         down = -np.ones(model.n_sites, dtype=np.int32)
         results = [self.run(model, schedule, initial=down) for _ in range(jobs)]
@@ -277,7 +279,10 @@ class MeaningClauses(ContractBench):
                 at = f", first at (chain, sample, site) {tuple(where[0].tolist())}" if len(where) else ""
                 require(not len(where), f"{len(where)} spins differ from the simulator's{at}")
             if mine.moments is not None and theirs.moments is not None:
-                require(np.array_equal(mine.moments.sites, theirs.moments.sites), "moments differ from the simulator's")
+                same = np.array_equal(mine.moments.sites, theirs.moments.sites)
+                if mine.moments.edges is not None and theirs.moments.edges is not None:
+                    same = same and np.array_equal(mine.moments.edges, theirs.moments.edges)
+                require(same, "moments differ from the simulator's")
 
 
 class _Impersonator:

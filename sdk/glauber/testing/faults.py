@@ -33,14 +33,14 @@ class DriverFaults:
         swapped: how many pairs of sites come out exchanged, as from a board with wires crossed; drawn from the seed.
         brown_outs: how many jobs break down half-way, before the machine works again.
         freeze_seconds: how much longer every batch takes.
-        disconnect_after: batches after which the machine is gone for good; None for never.
+        gone_after: batches after which the machine is gone for good; None for never.
     """
 
     stuck: int = 0
     swapped: int = 0
     brown_outs: int = 0
     freeze_seconds: float = 0.0
-    disconnect_after: int | None = None
+    gone_after: int | None = None
 
 
 class FaultyDriver:
@@ -125,7 +125,7 @@ class FaultyDriver:
             yield batch
 
     def _check_link(self) -> None:
-        limit = self._faults.disconnect_after
+        limit = self._faults.gone_after
         if limit is not None and self._batches >= limit:
             raise DeviceIOError("the board is gone (on purpose); plug it in and open the device again")
 

@@ -126,7 +126,7 @@ class LinkFaults:
 
     def _skip(self, rate: float) -> int:
         """Bytes until the next fault: geometric."""
-        return int(math.log1p(-self._random.random()) / math.log1p(-rate))
+        return int(min(math.log1p(-self._random.random()) / math.log1p(-rate), 2.0**62))
 
     def disturb(self, data: bytes) -> Disturbed:
         """What becomes of bytes on their way."""
