@@ -80,6 +80,7 @@ def test_a_wrong_device_exits_with_1(monkeypatch):
         return gl.Device(planted_drivers.NoFacts(), address=address, seed=1)
 
     monkeypatch.setattr("glauber.device.open_device", open_wrong)
+    monkeypatch.setattr("glauber.testing.contract.clauses", lambda _: ["test_provenance", "test_shapes_and_types"])
     result = invoke("sim://wrong", "--effort", "quick", "--json", code=1)
     report = json.loads(result.stdout)
     assert [clause["name"] for clause in report["clauses"] if clause["outcome"] == "failed"] == ["provenance"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import glauber as gl
 import planted_drivers as planted
 import pytest
+from board_package import write_board_package
 from glauber.driver import EnergyCounter
 from glauber.testing import DriverContract, run_contract
 from glauber.testing.contract import clauses
@@ -65,6 +67,7 @@ def test_a_planted_driver_fails_the_whole_contract(name):
     assert len(report.results) == len(clauses(DriverContract))
 
 
+@pytest.mark.slow
 def test_the_wrapper_of_the_planted_drivers_passes():
     """So it is the fault that is found, not the wrapper."""
     report = examine(planted.Passing, effort="quick")
@@ -156,6 +159,54 @@ def test_an_energy_counter_that_only_grows_passes():
         assert isinstance(device.energy_counter, EnergyCounter)
     with gl.open_device("sim://ideal") as device:
         assert device.energy_counter is None
+
+
+@pytest.fixture(scope="module")
+def toy_board(tmp_path_factory):
+    """The module toy_board.driver of docs/write-a-driver.md."""
+    folder = write_board_package(tmp_path_factory.mktemp("toy-board"))
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("toy_board.driver")
+    sys.path.remove(str(folder))
+
+
+def test_how_a_driver_takes_a_broken_link(toy_board):
+    """Right: DeviceIOError, then a new link. Wrong: the package's own error, no new link, or the answer made up."""
+
+    class Raw(toy_board.ToyDriver):
+        def _ask(self, **question):
+            try:
+                return super()._ask(**question)
+            except gl.errors.DeviceIOError as error:
+                raise ConnectionResetError("[Errno 104]") from error
+
+    class NoReconnect(toy_board.ToyDriver):
+        def close(self):
+            self._link.close()
+
+    class MadeUp(toy_board.ToyDriver):
+        def _ask(self, **question):
+            try:
+                return super()._ask(**question)
+            except gl.errors.DeviceIOError:
+                if question["op"] != "sweep":
+                    raise
+                return {"samples": [["0000"]] * (question["n"] if question["every"] else 0), "state": ["0000"]}
+
+    def broken(driver):
+        report = run_contract(
+            lambda: gl.Device(driver("board", lambda transport: transport)),
+            open_wrapped=lambda wrap: gl.Device(driver("board", wrap)),
+            only=["a_broken_link_is_told"],
+        )
+        return report.results[0]
+
+    right = broken(toy_board.ToyDriver)
+    assert right.outcome == "passed", right.reason
+    assert "4 links broken" in right.reason
+    assert "ConnectionResetError" in broken(Raw).reason
+    assert "open a new one" in broken(NoReconnect).reason
+    assert "do not point along their fields" in broken(MadeUp).reason
 
 
 def test_names_of_clauses_are_checked():

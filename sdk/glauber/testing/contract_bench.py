@@ -263,7 +263,7 @@ class ContractBench:
                 except ModelNotSupportedError:
                     break
                 elapsed = time.perf_counter() - began
-                if elapsed > 0.2:
+                if elapsed > 0.05:
                     break
                 sweeps *= 8
             return sweeps / max(elapsed, 1e-3)

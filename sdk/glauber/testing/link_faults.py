@@ -115,10 +115,10 @@ class LinkFaults:
         self.counts.transports += 1
         return FaultyTransport(transport, self)
 
-    def break_after(self, n_bytes: int) -> None:
-        """Break the link once, when so many further bytes have passed."""
+    def break_after(self, n_bytes: int | None) -> None:
+        """Break the link once, when so many further bytes have passed; None takes that back."""
         with self._lock:
-            self._break_at = self.counts.bytes + n_bytes
+            self._break_at = None if n_bytes is None else self.counts.bytes + n_bytes
 
     def __repr__(self) -> str:
         done = ", ".join(f"{f.name}={getattr(self.counts, f.name)}" for f in fields(self.counts))
