@@ -189,6 +189,10 @@ def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
             f"{spec.name} cannot hold spins; leave the clamped sites out of the model and add their couplings to the"
             " fields of their neighbours"
         )
+    if request.initial is not None and not able.initial:
+        raise ModelNotSupportedError(
+            f"{spec.name} draws its start itself and cannot be given one; leave initial out, and warm up for longer"
+        )
     if request.fields is not None and len(request.fields) > 1 and not able.chain_fields:
         raise ModelNotSupportedError(
             f"{spec.name} has one set of fields for all chains; submit one job for each set of fields"

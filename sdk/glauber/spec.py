@@ -122,6 +122,8 @@ class Capabilities(_Frozen):
     """Smallest and largest programmable beta; None for any."""
     clamp: bool = True
     """Spins can be held."""
+    initial: bool = True
+    """Chains can start from given states."""
     chain_fields: bool = False
     """Each chain of a job can have fields of its own."""
     deterministic: bool = False
@@ -277,6 +279,7 @@ def summary_rows(spec: SpecBase) -> list[tuple[str, str]]:
         text
         for text, has in (
             ("clamps", capabilities.clamp),
+            ("starts from given states", capabilities.initial),
             ("fields per chain", capabilities.chain_fields),
             ("same seed, same samples", capabilities.deterministic),
         )

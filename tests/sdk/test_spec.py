@@ -311,7 +311,9 @@ def test_summary_says_what_is_known() -> None:
     assert by_label["topology"] == f"{King(rows=4, cols=5).describe()}; a note on the graph"
     assert by_label["couplings"] == "4 bits, |J| <= 7"
     assert by_label["beta"] == "programmable from 0 to 8"
-    assert by_label["can"] == "samples the Boltzmann law, p-dits up to 5 states, clamps, fields per chain"
+    assert by_label["can"] == (
+        "samples the Boltzmann law, p-dits up to 5 states, clamps, starts from given states, fields per chain"
+    )
     assert by_label["joules per update"] == "2e-13 J, measured"
     assert by_label["anneal seconds"] == "1e-06 s, measured"
     assert [text for label, text in rows if label == "note"] == ["first", "second"]
@@ -322,5 +324,5 @@ def test_summary_says_what_is_known() -> None:
 def test_summary_of_an_optimiser_on_any_graph() -> None:
     rows = dict(summary_rows(spec(any_graph=True, capabilities=Capabilities(sampler=False, beta="none", clamp=False))))
     assert rows["topology"] == "any graph"
-    assert rows["can"] == "optimiser, states no temperature"
+    assert rows["can"] == "optimiser, states no temperature, starts from given states"
     assert rows["beta"] == "none"

@@ -200,6 +200,11 @@ class ContractBench:
         if "samples" not in self.spec.capabilities.observables:
             skip('the device returns last states only (capabilities.observables lacks "samples")')
 
+    def need_start(self) -> None:
+        """Skip where the device draws its start itself."""
+        if not self.spec.capabilities.initial:
+            self.skip_incapable("start from given states", "initial")
+
     def skip_incapable(self, what: str, capability: str) -> NoReturn:
         """Skip what the device's description says it cannot do."""
         skip(f"the device does not {what} (spec: {capability})")
@@ -254,15 +259,20 @@ class ContractBench:
     def sweeps_for(self, seconds: float) -> int:
         """Sweeps of one chain that take about as long; never fewer, at most LARGEST_WARMUP."""
 
+        def once(sweeps: int) -> float:
+            began = time.perf_counter()
+            self.run(self.patch.model, self.schedule(1, n_warmup=sweeps), observe="last")
+            return time.perf_counter() - began
+
         def measure() -> float:
             sweeps, elapsed = 64, 0.0
             while sweeps < 2**28:
-                began = time.perf_counter()
                 try:
-                    self.run(self.patch.model, self.schedule(1, n_warmup=sweeps), observe="last")
+                    elapsed = once(sweeps)
+                    if elapsed > 0.05:  # again: a stall of this computer must not pass for a slow device
+                        elapsed = min(elapsed, once(sweeps))
                 except ModelNotSupportedError:
                     break
-                elapsed = time.perf_counter() - began
                 if elapsed > 0.05:
                     break
                 sweeps *= 8

@@ -99,6 +99,7 @@ class MeaningClauses(ContractBench):
         """
         self.need_sampler()
         self.need_samples()
+        self.need_start()
         beta = 0.7 * self.scale.strong_beta
         model, chains = self._free_pairs(), self.chains(256)
         warmup, thin, kept = 1, 2, 2
@@ -133,6 +134,7 @@ class MeaningClauses(ContractBench):
     def test_start_states_are_used(self) -> None:
         """Chains start from the states given for each: one sweep later pairs remember them, as an exact law says."""
         self.need_sampler()
+        self.need_start()
         model, chains, beta = self._free_pairs(), self.chains(256), self.scale.beta
         if chains < 2:
             self.skip_incapable("run two chains", "chains")
