@@ -3,9 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-bench
-CORE := $(wildcard csrc/src/* csrc/include/glauber/*) csrc/CMakeLists.txt
+CORE := $(wildcard csrc/src/* csrc/include/glauber/* firmware_stubs/*.[ch] firmware_stubs/ports/host/*) csrc/CMakeLists.txt
 
-.PHONY: demo test check bench bench-solve bench-scaling bench-instructions clean
+.PHONY: demo test check firmware fuzz bench bench-solve bench-scaling bench-instructions clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.digits --out out/digits
@@ -20,6 +20,14 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The controller firmware for this computer and for a Cortex-M3, with warnings as errors, and its size.
+firmware:
+	$(MAKE) -C firmware_stubs OUT=$(abspath build/firmware)
+
+# The corpus under gcc's sanitizers, then a minute of libFuzzer on decoder and dispatcher, and the planted overflow.
+fuzz:
+	$(MAKE) -C firmware_stubs OUT=$(abspath build/firmware) replay fuzz
 
 # Each writes JSON, a table and a plot to benchmarks/results; benchmarks/README.md says what they measure.
 bench: $(PEERS)/.ready
