@@ -450,8 +450,10 @@ class SerialFactory(_BoardFactory):
 
     def scan(self) -> Iterator[tuple[str, AnySpec]]:
         """The boards that answer, on all serial ports of this computer."""
-        from serial.tools import list_ports
-
+        try:
+            from serial.tools import list_ports
+        except ImportError as error:
+            raise DeviceNotFoundError("a scan needs pyserial; pip install 'glauber[serial]'") from error
         for port in list_ports.comports():
             address = f"serial://{port.device}"
             try:

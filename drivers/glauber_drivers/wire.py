@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from cobs import cobs
 from glauber.errors import ProtocolError
+
+try:
+    from cobs import cobs
+except ImportError as error:
+    raise ImportError("the package cobs is missing; pip install 'glauber[serial]'") from error
 
 VERSION = 1
 HEADER = struct.Struct("<BBHHH")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -71,15 +72,21 @@ def open_driver(address: Address, *, wrap: Wrap | None = None) -> Driver | JobSe
     return found.open_wired(address, wrap)
 
 
+def _loadable() -> Iterator[DriverFactory]:
+    """The factories whose packages are there."""
+    for scheme in sorted(_factories()):
+        with suppress(DeviceNotFoundError):
+            yield factory(scheme)
+
+
 def scanned_devices() -> Iterator[tuple[str, AnySpec]]:
     """(address, spec) of every board that answers on a port of this computer."""
-    for scheme in sorted(_factories()):
-        found = factory(scheme)
+    for found in _loadable():
         if isinstance(found, ScanningFactory):
             yield from found.scan()
 
 
 def available_devices() -> Iterator[tuple[str, AnySpec]]:
     """(address, spec) of everything that can be opened now, scheme by scheme."""
-    for scheme in sorted(_factories()):
-        yield from factory(scheme).devices()
+    for found in _loadable():
+        yield from found.devices()

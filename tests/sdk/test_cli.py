@@ -249,3 +249,17 @@ def test_run_prints_measured_joules_or_why_there_are_none(model_file, monkeypatc
     assert [line["name"] for line in report["budget"]] == ["gain", "resolution", "window edges"]
     monkeypatch.setattr(SimulatorDriver, "meter", Meter(slice(5)))
     assert "not measured: a window of 0.04 s cannot be measured by a bench meter" in invoke(*command).stdout
+
+
+def test_devices_are_listed_where_a_drivers_package_is_missing(monkeypatch):
+    from glauber import registry
+
+    def without_serial(scheme):
+        if scheme in ("firmware", "serial", "socket"):
+            raise gl.errors.DeviceNotFoundError("the package cobs is missing")
+        return found(scheme)
+
+    found = registry.factory
+    monkeypatch.setattr(registry, "factory", without_serial)
+    assert "sim://ideal" in invoke("devices").stdout
+    assert "no board answers" in invoke("devices", "--scan").stdout

@@ -79,7 +79,7 @@ class MeaningClauses(ContractBench):
 
     @clause
     def test_positive_fields_point_up(self) -> None:
-        """H > 0 makes +1 the likelier value, h < 0 makes it -1."""
+        """A field h > 0 makes +1 the likelier value, h < 0 makes it -1."""
         self.need_sampler()
         beta, unit, sites = self.scale.strong_beta, self.scale.unit, self.patch.sites
         self._strong(beta, unit, "field")
