@@ -71,15 +71,19 @@ class Link:
     Args:
         connect: opens the transport; called again after a break.
         name: for messages.
+        reproducible: sessions are numbered and not random, so that a recording can be played again.
 
     Attributes:
+        now: the clock.
         hello: what the board says of itself.
         retries: requests and pieces that had to be asked for again.
         connections: how often the transport was opened.
     """
 
-    def __init__(self, connect: Callable[[], Transport], name: str) -> None:
+    def __init__(self, connect: Callable[[], Transport], name: str, *, reproducible: bool = False) -> None:
         self.name = name
+        self.now: Callable[[], float] = time.monotonic
+        self._reproducible = reproducible
         self.retries = 0
         self.connections = 0
         self.hello: wire.Hello
@@ -111,6 +115,7 @@ class Link:
         with self._lock:
             self.close()
             self._transport = self._connect()
+            self.now = getattr(self._transport, "clock", time.monotonic)
             self.connections += 1
             self._reader = wire.FrameReader()
             try:
@@ -125,18 +130,24 @@ class Link:
             return self._greet(seconds)
 
     def _greet(self, seconds: float) -> wire.Hello:
-        self._session = secrets.randbelow(0xFFFF) + 1
+        if not self._reproducible:
+            return self._begin(secrets.randbelow(0xFFFF) + 1, seconds)
+        self._begin(0xFFFF - self.connections % 0x7FFF, seconds)  # whatever session the board was in, it ends
+        return self._begin(self.connections % 0x7FFF + 1, seconds)
+
+    def _begin(self, session: int, seconds: float) -> wire.Hello:
+        self._session = session
         self._answers.clear()
         self._data.clear()
-        began, wait = time.monotonic(), FIRST_TIMEOUT
+        began, wait = self.now(), FIRST_TIMEOUT
         sequence = self._next()
         payload = wire.hello_request(self._session, WIDEST_FRAME)
         request = b"\0" + wire.encode(wire.Frame(Operation.HELLO, self._session, sequence, payload))
         heard = 0
-        while time.monotonic() - began < seconds:
+        while self.now() - began < seconds:
             self._send(request)
-            until = time.monotonic() + wait
-            while sequence not in self._answers and (left := until - time.monotonic()) > 0:
+            until = self.now() + wait
+            while sequence not in self._answers and (left := until - self.now()) > 0:
                 heard += self._take(left)
             if sequence in self._answers:
                 answer = self._answers.pop(sequence)
@@ -185,7 +196,7 @@ class Link:
         """Read what is there, and sort its frames; returns how many bytes came."""
         data = self._open_transport().read(timeout)
         for frame in self._reader.feed(data):
-            self._heard = time.monotonic()
+            self._heard = self.now()
             self._clean += 1
             if frame.session != self._session:
                 continue  # of an earlier session
@@ -244,12 +255,12 @@ class Link:
         with self._lock:
             sequence = self._next()
             encoded = wire.encode(wire.Frame(operation, self._session, sequence, payload))
-            began = time.monotonic()
+            began = self.now()
             self._send(encoded)
             wait, tries = self._timeout(len(encoded)), 1
             until = began + wait
             while sequence not in self._answers:
-                now = time.monotonic()
+                now = self.now()
                 if now >= until:
                     if now - began >= patience:
                         raise DeviceIOError(
@@ -264,7 +275,7 @@ class Link:
                     until = now + wait
                 self._take(max(0.0, until - now))
             if tries == 1:
-                self._measured(time.monotonic() - began, len(encoded))
+                self._measured(self.now() - began, len(encoded))
             answer = self._answers.pop(sequence)
             if len(self._answers) > 64:  # late answers to what was asked again
                 self._answers.clear()
@@ -296,7 +307,7 @@ class Link:
         with self._lock:
             waiting = deque([(0, len(data))] if data else [])
             out: dict[int, tuple[int, int, float]] = {}  # sequence -> (offset, end, when)
-            last = time.monotonic()
+            last = self.now()
             while waiting or out:
                 while waiting and self._room(len(out)):
                     offset, end = waiting.popleft()
@@ -304,12 +315,12 @@ class Link:
                     if cut < end:
                         waiting.appendleft((cut, end))
                     sequence = self.post(Operation.WRITE, wire.write_request(segment, offset, data[offset:cut]))
-                    out[sequence] = (offset, cut, time.monotonic())
+                    out[sequence] = (offset, cut, self.now())
                 bytes_out = sum(end - offset + 32 for offset, end, _ in out.values())
                 limit = self._timeout(bytes_out)
                 oldest = min(when for _, _, when in out.values())
-                self._take(max(0.0, oldest + limit - time.monotonic()))
-                now = time.monotonic()
+                self._take(max(0.0, oldest + limit - self.now()))
+                now = self.now()
                 for sequence in [number for number in out if number in self._answers]:
                     answer, (offset, end, when) = self._answers.pop(sequence), out.pop(sequence)
                     if answer.status is not Status.OK:
@@ -348,7 +359,7 @@ class Link:
 
     def silence(self) -> float:
         """Seconds since the last frame."""
-        return time.monotonic() - self._heard
+        return self.now() - self._heard
 
     def noticed_loss(self) -> None:
         """A gap in a stream."""
@@ -382,7 +393,7 @@ class RunStream:
         self._next = self._granted = 0
         self._early: dict[int, bytes] = {}
         self._asked = 0.0
-        self._came = time.monotonic()
+        self._came = self._link.now()
         self._pull: int | None = None
         self._gap_asked = -1
         self.checkpoint_wanted = False
@@ -401,7 +412,7 @@ class RunStream:
                 self._run, link.piece, self._next, self._granted, again=again, checkpoint=self.checkpoint_wanted
             ),
         )
-        self._asked = time.monotonic()
+        self._asked = self._link.now()
         self.checkpoint_wanted = False
 
     def __next__(self) -> bytes:
@@ -409,7 +420,7 @@ class RunStream:
         if self._granted == 0 or self.checkpoint_wanted or 2 * (self._granted - self._next) < self._credit:
             self._ask(again=False)
         else:
-            idle = time.monotonic() - max(self._came, self._asked)
+            idle = self._link.now() - max(self._came, self._asked)
             if idle > max(link.retry_seconds, POLL_SECONDS):
                 self._ask(again=True)
         fresh = bytearray()
@@ -431,7 +442,7 @@ class RunStream:
                 fresh += data[behind:]
                 self._next += len(data) - behind
         if fresh:
-            self._came = time.monotonic()
+            self._came = self._link.now()
             self._early = {at: data for at, data in self._early.items() if at >= self._next}
         if gap and self._early and self._gap_asked != self._next:
             self._gap_asked = self._next

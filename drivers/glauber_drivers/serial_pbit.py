@@ -32,8 +32,8 @@ STUCK_SECONDS = 30.0
 """A run that breaks again and again without a new sample or checkpoint is given up after so long."""
 BATCH_SECONDS = 0.1
 """How often samples are handed on."""
-CHECKPOINT_SECONDS = 0.5
-"""How often a state is asked for where none comes by itself."""
+CHECKPOINT_SECONDS = 0.45
+"""How often a state is asked for where none comes by itself; between two polls, so that a recording plays the same."""
 BATCH_BYTES = 1 << 24
 
 
@@ -97,6 +97,7 @@ class SerialPbitDriver:
     Args:
         connect: opens its transport; called again when the link broke.
         name: for messages.
+        reproducible: see Link.
 
     Attributes:
         spec: the board as it describes itself.
@@ -105,9 +106,9 @@ class SerialPbitDriver:
         DeviceNotFoundError, DeviceIOError: see Link.open.
     """
 
-    def __init__(self, connect: Callable[[], Transport], name: str) -> None:
+    def __init__(self, connect: Callable[[], Transport], name: str, *, reproducible: bool = False) -> None:
         self.name = name
-        self.link = Link(connect, name)
+        self.link = Link(connect, name, reproducible=reproducible)
         hello = self.link.open()
         try:
             self.spec: AnySpec = board_spec(hello, self._edges(hello), name)
@@ -322,13 +323,13 @@ class SerialPbitDriver:
         stream = self.link.stream(number)
         collected = BatchCollector(program, run)
         ended = False
-        yielded = asked = time.monotonic()
+        yielded = asked = self.link.now()
         try:
             while not ended:
                 for record in reader.feed(next(stream)):
                     collected.take(record)
                     ended = record.kind is Kind.END
-                now = time.monotonic()
+                now = self.link.now()
                 if now - max(yielded, asked) > CHECKPOINT_SECONDS and not ended:
                     stream.checkpoint_wanted, asked = True, now
                 if collected.whole and (ended or now - yielded > BATCH_SECONDS or collected.n_bytes > BATCH_BYTES):
@@ -425,7 +426,8 @@ class _BoardFactory:
         """See WiredFactory.open_wired."""
         connect = self._connect(address)
         try:
-            return SerialPbitDriver(lambda: link(connect, wrap), address.text)
+            same = bool(getattr(wrap, "reproducible", False))
+            return SerialPbitDriver(lambda: link(connect, wrap), address.text, reproducible=same)
         except BoardResetError as error:
             raise DeviceIOError(f"{address.text} answers as if two programs talked to it: {error}") from error
 

@@ -40,10 +40,13 @@ class SerialTransport:
             extra = {} if "://" in url else {"exclusive": True}
             self._port = self._package.serial_for_url(url, baudrate=baud, timeout=0, **extra)
         except (OSError, ValueError) as error:  # SerialException is an OSError
-            raise DeviceNotFoundError(
-                f"cannot open {url}: {error}. Is the board plugged in, and may you use the port (group dialout)? "
-                "`glauber devices --scan` lists the boards that answer"
-            ) from error
+            hint = (
+                "Does anything listen there?"
+                if "://" in url
+                else "Is the board plugged in, and may you use the port (group dialout)? `glauber devices --scan` lists"
+                " the boards that answer"
+            )
+            raise DeviceNotFoundError(f"cannot open {url}: {error}. {hint}") from error
         self._timeout = 0.0
 
     def read(self, timeout: float) -> bytes:

@@ -322,7 +322,8 @@ class Transport(Protocol):
 
 
 Wrap = Callable[[Transport], Transport]
-"""Middleware: a fault injector or a recorder around a transport."""
+"""Middleware: a fault injector or a recorder around a transport. With a true attribute `reproducible` it asks drivers
+to say the same bytes each time, where they would draw a random number."""
 
 
 @runtime_checkable
@@ -343,7 +344,7 @@ class StandIn(Protocol):
         ...
 
     def connect(self) -> Transport:
-        """A transport in place of one to the board."""
+        """A transport in place of one to the board. If it has a method `clock`, that is the driver's time.monotonic."""
         ...
 
 

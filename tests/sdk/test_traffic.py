@@ -155,7 +155,7 @@ def test_a_recorder_and_faults_can_be_stacked(tmp_path):
         transport.write(bytes([k] * 5), 1.0)
         seen.append(transport.read(0.0))
     recorder.close()
-    recorded = b"".join(data for _, data in read_traffic(tmp_path / "t.jsonl").sessions[0].answers)
+    recorded = b"".join(data for _, data, _ in read_traffic(tmp_path / "t.jsonl").sessions[0].answers)
     assert recorded == b"".join(seen)
     assert len(recorded) < 250
 

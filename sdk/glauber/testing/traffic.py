@@ -14,6 +14,7 @@ A recording is text, one JSON object a line: a header, then what passed, in the 
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 import threading
@@ -36,10 +37,14 @@ SHOWN = 8
 class Recorder:
     """Middleware that writes down what passes; every line is on disk when the call that caused it returns.
 
+    Drivers are asked to say the same bytes each time, so that the recording can be played.
+
     Args:
         path: of the file, which is overwritten.
         address: of the device, for the header.
     """
+
+    reproducible = True
 
     def __init__(self, path: str | Path, address: str = "") -> None:
         self.path, self.address = Path(path), address
@@ -97,11 +102,15 @@ class Session:
 
     Attributes:
         sent: all bytes to the device.
-        answers: (bytes sent before it came, bytes that came), in order.
+        writes: (bytes sent with it and before, seconds), in order.
+        answers: (bytes sent before it came, bytes that came, seconds), in order.
+        began: seconds.
     """
 
     sent: bytearray = field(default_factory=bytearray)
-    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    writes: list[tuple[int, float]] = field(default_factory=list)
+    answers: list[tuple[int, bytes, float]] = field(default_factory=list)
+    began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ def _sessions(path: str | Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> 
         if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < math.inf:
             raise FileFormatError(f"{where}: t must be seconds from the beginning, not {t!r}")
         if line.get("event") == "open":
-            sessions.append(Session())
+            sessions.append(Session(began=float(t)))
             continue
         if line.get("direction") not in (TO_DEVICE, FROM_DEVICE):
             raise FileFormatError(
@@ -176,8 +185,9 @@ def _sessions(path: str | Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> 
             raise FileFormatError(f"{where}: hex must hold pairs of hexadecimal digits: {error}") from error
         if line["direction"] == TO_DEVICE:
             sessions[-1].sent += data
+            sessions[-1].writes.append((len(sessions[-1].sent), float(t)))
         else:
-            sessions[-1].answers.append((len(sessions[-1].sent), data))
+            sessions[-1].answers.append((len(sessions[-1].sent), data, float(t)))
     return tuple(sessions)
 
 
@@ -185,7 +195,8 @@ class Replay:
     """A board played by a recording: the recorded answers to the recorded bytes, as fast as they are asked for.
 
     An answer comes as soon as all that was sent before it in the recording has been sent again; how writes are cut does
-    not matter. It is middleware for `open_device(..., wrap=...)` and a Transport by itself.
+    not matter. It is middleware for `open_device(..., wrap=...)` and a Transport by itself. Its clock is that of the
+    recording, so that a driver that asks again after a while does so at the same place, without waiting.
 
     Args:
         path: of a file that a `Recorder` wrote.
@@ -197,8 +208,11 @@ class Replay:
         FileFormatError: see read_traffic.
     """
 
+    reproducible = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._now = 0.0
         self.traffic = read_traffic(path)
         self._opened = 0
         self._session = Session()
@@ -218,8 +232,13 @@ class Replay:
         self._session = self.traffic.sessions[self._opened]
         self._opened += 1
         self._written = self._answered = 0
+        self._now = max(self._now, self._session.began)
         self._failure = None
         return self
+
+    def clock(self) -> float:
+        """Seconds, as they passed when it was recorded."""
+        return self._now
 
     def __call__(self, transport: Transport) -> Transport:
         """The recorded link in place of this one."""
@@ -227,13 +246,23 @@ class Replay:
         return self.connect()
 
     def read(self, timeout: float) -> bytes:
-        """See Transport.read; an answer that is not due yet will never come by waiting, so nothing waits."""
+        """See Transport.read; an answer that is not due yet will never come by waiting, so only the clock goes on."""
         self._check()
         answers = self._session.answers
         if self._answered < len(answers) and answers[self._answered][0] <= self._written:
+            _, data, when = answers[self._answered]
             self._answered += 1
-            return answers[self._answered - 1][1]
+            self._now = max(self._now, when)
+            return data
+        due = self._next_write()
+        self._now = due if self._now < due < self._now + timeout else self._now + timeout
         return b""
+
+    def _next_write(self) -> float:
+        """When the bytes after those that were sent went out."""
+        writes = self._session.writes
+        after = bisect.bisect_right(writes, (self._written, math.inf))
+        return writes[after][1] if after < len(writes) else -math.inf
 
     def write(self, data: bytes, timeout: float) -> None:
         """See Transport.write.
@@ -247,6 +276,9 @@ class Replay:
             self._failure = self._difference(data, expected)
             raise self._failure
         self._written += len(data)
+        after = bisect.bisect_left(self._session.writes, (self._written, -math.inf))
+        if after < len(self._session.writes):
+            self._now = max(self._now, self._session.writes[after][1])
 
     def close(self) -> None:
         """See Transport.close."""
