@@ -23,6 +23,7 @@ static uint32_t selftest;
 static uint32_t session; /* 0: none since the reset */
 static int remembers;
 static uint16_t last_sequence;
+static uint16_t newest; /* of all requests of the session: what is not ahead of it is a copy that came late */
 static uint8_t last_answer[WIRE_ANSWER];
 static size_t last_length;
 
@@ -64,7 +65,7 @@ static void header(uint32_t operation, uint32_t sequence) {
 
 static uint32_t fault(uint32_t status, uint32_t detail) { return status | detail << 16; }
 
-static uint32_t hello(const uint8_t *in, size_t length) {
+static uint32_t hello(const uint8_t *in, size_t length, uint16_t sequence) {
     if (length != HELLO_LENGTH) {
         return WIRE_LENGTH;
     }
@@ -79,6 +80,7 @@ static uint32_t hello(const uint8_t *in, size_t length) {
     if (asked != session) { /* a new host, or the old one after a break: the program stays, the run does not */
         session = asked;
         remembers = 0;
+        newest = sequence;
         sampler_stop();
     }
     put16(outgoing + 2, session);
@@ -359,7 +361,7 @@ static int changes(uint32_t operation) {
 static uint32_t perform(uint32_t operation, uint16_t sequence, const uint8_t *in, size_t length) {
     switch (operation) {
     case WIRE_HELLO:
-        return hello(in, length);
+        return hello(in, length, sequence);
     case WIRE_PING:
         if (length > WIRE_ANSWER - WIRE_HEADER - WIRE_CRC - 4) {
             return WIRE_LENGTH;
@@ -410,15 +412,18 @@ static void take_frame(size_t count) {
     uint16_t sequence = get16(body + 4);
     uint32_t status;
     int keeps = changes(operation);
-    if (keeps && body[0] == WIRE_VERSION && remembers && get16(body + 2) == session) {
-        uint16_t ahead = (uint16_t)(sequence - last_sequence);
-        if (ahead == 0) {
-            memcpy(outgoing, last_answer, last_length);
-            send(last_length);
+    if (body[0] == WIRE_VERSION && session != 0 && get16(body + 2) == session) {
+        uint16_t ahead = (uint16_t)(sequence - newest);
+        int is_new = ahead != 0 && ahead < 0x8000u;
+        if (keeps && !is_new) {
+            if (remembers && sequence == last_sequence) {
+                memcpy(outgoing, last_answer, last_length);
+                send(last_length);
+            }
             return;
         }
-        if (ahead >= 0x8000u) { /* older than what was answered last: a copy that came late */
-            return;
+        if (is_new) {
+            newest = sequence;
         }
     }
     header(operation | WIRE_REPLY, sequence);

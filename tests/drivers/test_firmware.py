@@ -545,3 +545,13 @@ def test_addresses_that_mean_nothing(address):
 def test_a_driver_knows_its_name(board):
     assert isinstance(board, SerialPbitDriver)
     assert board.spec.name == "firmware-any"
+
+
+def test_sequence_numbers_go_round(board):
+    """A run that is asked for more often than there are numbers: what changes something is still new after it."""
+    run = made_run(ising_program("frustrated"), schedule())
+    wanted = run_whole("core", ising_program("frustrated"), run)
+    for pings in (40_000, 30_000):  # more than half of the numbers, and then past their end
+        for _ in range(pings):
+            board.link.request(Operation.PING)
+        assert_same(on_board(board, ising_program("frustrated"), run), wanted, pings)
