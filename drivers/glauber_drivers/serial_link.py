@@ -32,6 +32,8 @@ SLOWEST_BYTES_PER_SECOND = 4_000.0
 CREDIT = 65_536
 """Bytes of a stream that may be on their way."""
 NOISY_CREDIT = 2_048
+STALL_SECONDS = 30.0
+"""A board that answers, but whose run does not go on for so long, is broken."""
 POLL_SECONDS = 0.1
 """How often a board is asked how far it is while it sends nothing."""
 
@@ -396,6 +398,7 @@ class RunStream:
         self._came = self._link.now()
         self._pull: int | None = None
         self._gap_asked = -1
+        self._called = self._moved = self._came
         self.checkpoint_wanted = False
         self.progress: wire.Pulled | None = None
 
@@ -417,6 +420,10 @@ class RunStream:
 
     def __next__(self) -> bytes:
         link = self._link
+        now = link.now()
+        if now - self._called > 1:  # the caller was away, and so was the board, whose buffer is full
+            self._came = self._moved = now
+        self._called = now
         if self._granted == 0 or self.checkpoint_wanted or 2 * (self._granted - self._next) < self._credit:
             self._ask(again=False)
         else:
@@ -441,6 +448,7 @@ class RunStream:
             elif (behind := (1 << 32) - ahead) < len(data):  # partly known: frames are cut anew after an error
                 fresh += data[behind:]
                 self._next += len(data) - behind
+        self._called = link.now()
         if fresh:
             self._came = self._link.now()
             self._early = {at: data for at, data in self._early.items() if at >= self._next}
@@ -460,14 +468,22 @@ class RunStream:
         answer = None if self._pull is None else self._link.answer(self._pull)
         if answer is not None:
             self._pull = None
-            if answer.status is Status.STATE and answer.detail == 3:  # an old pull that overtook nothing
-                return
-            if answer.status is Status.STATE:
+            old_pull = answer.status is Status.STATE and answer.detail == 3
+            if answer.status is Status.STATE and not old_pull:
                 raise BoardResetError("the board does not know the run any more: it was reset in between")
-            if answer.status is not Status.OK:
+            if answer.status is not Status.OK and not old_pull:
                 raise error_of(Operation.PULL, answer)
-            self.progress = wire.read_pulled(answer.rest)
-        elif self._link.silence() > PATIENCE_SECONDS:
+            before = self.progress
+            self.progress = before if old_pull else wire.read_pulled(answer.rest)
+            if self.progress != before:
+                self._moved = self._link.now()
+            elif self._link.now() - max(self._moved, self._came) > STALL_SECONDS:
+                sweep = "its start" if before is None else f"sweep {before.sweep}"
+                raise DeviceIOError(
+                    f"{self._link.name} answers, but its run has stood still at {sweep} for {STALL_SECONDS:g} s: reset"
+                    " the board; the next job connects anew"
+                )
+        elif min(self._link.silence(), self._link.now() - self._came) > PATIENCE_SECONDS:
             raise DeviceIOError(
                 f"{self._link.name} sent nothing for {PATIENCE_SECONDS:g} s in the middle of a run: it is frozen,"
                 " unplugged or without power. Check it; the next job connects anew"

@@ -122,7 +122,7 @@ class SerialPbitDriver:
         self._hello = hello
         self._program: Program | None = None
         self._loaded_crc: int | None = None
-        self._resumed = 0
+        self._resumed = self._retries = 0
         self._closed = False
 
     def _edges(self, hello: wire.Hello) -> NDArray[np.int32] | None:
@@ -208,6 +208,7 @@ class SerialPbitDriver:
             raise ModelNotSupportedError("nothing is programmed; call program() before run()")
         rest = run
         stuck_since: float | None = None
+        self._resumed, self._retries = 0, self.link.retries
         while True:
             try:
                 for batch, left in self._windows(program, rest):
@@ -347,8 +348,8 @@ class SerialPbitDriver:
 
     def _facts(self) -> dict[str, str]:
         facts = {"kernel": "firmware, plain words", "body": self.spec.title, "link": self.name}
-        if self.link.retries:
-            facts["frames asked for again"] = str(self.link.retries)
+        if self.link.retries > self._retries:
+            facts["frames asked for again"] = str(self.link.retries - self._retries)
         if self._resumed:
             facts["resumed after a break"] = str(self._resumed)
         return facts

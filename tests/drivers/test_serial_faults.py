@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import glauber as gl
 import numpy as np
 import pytest
-from bodies import ISING_MODELS
+from bodies import ISING_MODELS, compiled, joined
 from firmware_lab import PtyBoard
 from glauber.cli import app
+from glauber.compile import make_run
 from glauber.errors import DeviceIOError, JobFailedError
-from glauber_drivers import serial_link, serial_pbit
+from glauber_drivers import serial_link, serial_pbit, wire
 from glauber_drivers.firmware import ProcessTransport, host_program
 from glauber_drivers.serial_pbit import SerialPbitDriver
 from glauber_drivers.transport import SerialTransport
@@ -235,3 +238,47 @@ def test_a_scan_finds_the_boards_that_answer(board, monkeypatch, capsys):
     monkeypatch.setattr(list_ports, "comports", list)
     app(["devices", "--scan"], standalone_mode=False)
     assert "no board answers" in capsys.readouterr().out
+
+
+class Standing(ProcessTransport):
+    """A board whose run never gets on: PULL is answered with no sweep and no byte."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda descriptor: [str(host_program("any"))], "standing")
+        self._reader = wire.FrameReader()
+
+    def read(self, timeout: float) -> bytes:
+        told = b""
+        for frame in self._reader.feed(super().read(timeout)):
+            if frame.operation == Operation.PULL | wire.REPLY:
+                frame = replace(frame, payload=bytes(4) + struct.pack("<QII", 3, 0, wire.Activity.RUNNING))
+            if frame.operation != wire.DATA:
+                told += wire.encode(frame)
+        return told
+
+
+def test_a_run_that_stands_still_is_given_up(monkeypatch):
+    monkeypatch.setattr(serial_link, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(serial_pbit, "STUCK_SECONDS", 0.5)
+    with (
+        gl.Device(SerialPbitDriver(Standing, "standing")) as device,
+        pytest.raises(DeviceIOError, match="stood still at sweep 3"),
+    ):
+        device.submit(MODEL, schedule(), seed=3).result(30)
+
+
+def test_a_caller_that_was_away_gets_the_rest():
+    """The board waits with a full buffer, for longer than the link's patience, while nobody takes batches."""
+    driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program("any"))], "host"), "host")
+    try:
+        program = compiled(MODEL)
+        run = make_run(program, schedule(3000), seed=3, observe={"samples"})
+        driver.program(program)
+        batches = []
+        for batch in driver.run(run):
+            if not batches:
+                time.sleep(serial_link.PATIENCE_SECONDS + 1)
+            batches.append(batch)
+        np.testing.assert_array_equal(joined(batches).samples, wanted(3000).packed)
+    finally:
+        driver.close()
