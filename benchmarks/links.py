@@ -61,7 +61,9 @@ def processes(program: Path) -> Iterator[Connect]:
     """The program on a socket pair, in QEMU if it is for a Cortex-M3."""
     emulated = program.suffix == ".elf"
     yield lambda: ProcessTransport(
-        lambda descriptor: qemu_command(program, descriptor) if emulated else [str(program)], program.name
+        lambda descriptor: qemu_command(program, descriptor) if emulated else [str(program)],
+        program.name,
+        leashed=emulated,
     )
 
 

@@ -10,6 +10,9 @@
 #include "sampler.h"
 #include "selftest.h"
 
+_Static_assert(CHIP_FRAME >= WIRE_ANSWER, "every answer must fit a frame");
+_Static_assert((CHIP_STREAM & (CHIP_STREAM - 1)) == 0, "offsets count modulo 2^32, so the buffer must divide that");
+
 enum { FIRMWARE = 0x000100, PATIENCE = 8, HELLO_LENGTH = 4, RUN_LENGTH = 80 };
 
 static uint8_t body[CHIP_FRAME];          /* of the frame that comes */
@@ -22,6 +25,7 @@ static uint32_t selftest;
 /* The session, and what was last changed in it: a repeated request gets the same answer, and nothing happens twice. */
 static uint32_t session; /* 0: none since the reset */
 static int remembers;
+static uint16_t first_sequence; /* of its HELLO */
 static uint16_t last_sequence;
 static uint16_t newest; /* of all requests of the session: what is not ahead of it is a copy that came late */
 static uint8_t last_answer[WIRE_ANSWER];
@@ -56,10 +60,10 @@ static void send(size_t length) { /* of header and payload */
     hal_write(encoded, cobs_encode(outgoing, length + WIRE_CRC, encoded));
 }
 
-static void header(uint32_t operation, uint32_t sequence) {
+static void header(uint32_t operation, uint32_t of_session, uint32_t sequence) {
     outgoing[0] = WIRE_VERSION;
     outgoing[1] = (uint8_t)operation;
-    put16(outgoing + 2, session);
+    put16(outgoing + 2, of_session);
     put16(outgoing + 4, sequence);
 }
 
@@ -77,13 +81,13 @@ static uint32_t hello(const uint8_t *in, size_t length, uint16_t sequence) {
     if (frame < WIRE_LEAST_FRAME) {
         return fault(WIRE_ARGUMENT, 2);
     }
-    if (asked != session) { /* a new host, or the old one after a break: the program stays, the run does not */
+    if (asked != session || sequence != first_sequence) { /* a new host, or the old one after a break */
         session = asked;
+        first_sequence = sequence;
         remembers = 0;
         newest = sequence;
-        sampler_stop();
+        sampler_stop(); /* the program stays, the run does not */
     }
-    put16(outgoing + 2, session);
     uint32_t can = WIRE_CAN_MOMENTS | WIRE_CAN_CLAMP | WIRE_CAN_ANNEAL | WIRE_CAN_CALIBRATE | WIRE_CAN_ENERGY |
                    WIRE_DETERMINISTIC;
     const uint32_t words[] = {can,
@@ -267,6 +271,9 @@ static uint32_t begin_run(const uint8_t *in, size_t length, uint16_t sequence) {
     if (r.flags & (WIRE_KEEP_MOMENTS | WIRE_INITIAL_SUMS) && sampler_sums(&r) > CHIP_SUMS) {
         return fault(WIRE_TOO_LARGE, 8);
     }
+    if (r.flags & (WIRE_KEEP_MOMENTS | WIRE_INITIAL_SUMS) && r.n_samples >= UINT64_C(1) << 31) {
+        return fault(WIRE_TOO_LARGE, 4); /* sums have 32 bits */
+    }
     sizes[WIRE_BETA] = 8 * (size_t)r.n_beta;
     sizes[WIRE_OWN_FIELD] = r.flags & WIRE_OWN_FIELDS ? 4 * (size_t)mem.n_sites : 0;
     sizes[WIRE_HELD] = r.flags & WIRE_CLAMPED ? 4 * (size_t)sampler_cells(&r) : 0;
@@ -280,6 +287,12 @@ static uint32_t begin_run(const uint8_t *in, size_t length, uint16_t sequence) {
         uint32_t status = memory_check(mem.own_field, &where);
         if (status != WIRE_OK) {
             return fault(status, where & 0xFFFFu);
+        }
+    }
+    for (size_t k = 0; k < sizes[WIRE_SUMS] / 4; k++) {
+        int32_t sum = mem.sums[k];
+        if (r.n_counted > r.n_samples || sum > (int32_t)r.n_counted || sum < -(int32_t)r.n_counted) {
+            return fault(WIRE_ARGUMENT, 11); /* of so many samples no sum is larger */
         }
     }
     run_number = sequence;
@@ -426,12 +439,12 @@ static void take_frame(size_t count) {
             newest = sequence;
         }
     }
-    header(operation | WIRE_REPLY, sequence);
+    header(operation | WIRE_REPLY, get16(body + 2), sequence);
     answer = outgoing + WIRE_HEADER + 4;
     if (body[0] != WIRE_VERSION) {
         status = WIRE_VERSIONS;
+        keeps = 0;
     } else if (operation != WIRE_HELLO && (session == 0 || get16(body + 2) != session)) {
-        put16(outgoing + 2, get16(body + 2));
         status = WIRE_SESSION;
         keeps = 0;
     } else {
@@ -482,7 +495,7 @@ static int pump(void) {
     }
     waited = 0;
     count = count < piece ? count : piece;
-    header(WIRE_DATA, run_number);
+    header(WIRE_DATA, session, run_number);
     put32(outgoing + WIRE_HEADER, sent);
     for (uint32_t done = 0; done < count;) {
         uint32_t at = (sent + done) % CHIP_STREAM;

@@ -75,6 +75,7 @@ uint32_t memory_check(const int32_t *field, uint32_t *where) {
         }
     }
     uint32_t colour = 0;
+    uint32_t upward = 0; /* entries whose neighbour has the higher position: each coupling is there in both rows */
     for (uint32_t p = 0; p < n; p++) {
         *where = p;
         while (p >= mem.colour_start[colour + 1]) {
@@ -92,11 +93,12 @@ uint32_t memory_check(const int32_t *field, uint32_t *where) {
             if (!chip_has_edge(mem.site[p], mem.site[q])) {
                 return WIRE_EDGE;
             }
+            upward += q > p;
             sum += sum < 1u << 30 ? magnitude(mem.weight[k]) : 0;
         }
         if (sum >= 1u << 30) { /* the arithmetic's limit: docs/machine.md, section 1 */
             return WIRE_ROWS;
         }
     }
-    return WIRE_OK;
+    return 2 * upward == mem.n_entries ? WIRE_OK : WIRE_ROWS; /* moments have room for half of the entries */
 }

@@ -7,9 +7,9 @@
 #include "memory.h"
 
 #ifndef SAMPLER_SLICE
-#define SAMPLER_SLICE 1024 /* words of 32 decisions in a piece of work */
+#define SAMPLER_SLICE 32768 /* a piece of work, in row entries; a slow controller does a million of them in a second */
 #endif
-enum { CACHED = 256 }; /* thresholds that are kept */
+enum { WORD_COST = 32, CACHED = 256 }; /* random numbers and thresholds of a word, in the same unit; kept thresholds */
 
 byte_stream stream;
 
@@ -22,6 +22,7 @@ static uint32_t colour;
 static int wanted; /* a checkpoint */
 static int closed; /* the last checkpoint is on its way */
 static uint32_t counted;
+static uint32_t adding; /* chains of a sample that are in the moments; all of them when there is nothing to add */
 
 /* What waits to go into the stream: up to five pieces of memory that do not change until it has. */
 static struct {
@@ -79,6 +80,7 @@ void sampler_start(const run_order *order) {
     counted = run.n_counted;
     sweep = run.first_sweep;
     closed = 0;
+    adding = run.n_chains;
     memset(cache, 0, sizeof cache);
     stream.tail = stream.head = stream.crc = 0;
     if (run.flags & WIRE_KEEP_MOMENTS && !(run.flags & WIRE_INITIAL_SUMS)) {
@@ -175,19 +177,24 @@ static void update_sites(uint32_t chain, uint32_t word, uint32_t words, uint64_t
     }
 }
 
-/* One item of the sweep; 1 when it was the last. Colour by colour, as the contract's order demands. */
-static int sweep_item(uint64_t b) {
+/* One item of the sweep; 1 when it was the last. Colour by colour, as the contract's order demands. Adds what it cost. */
+static int sweep_item(uint64_t b, uint32_t *cost) {
     uint32_t words = sampler_words(&run);
     uint32_t first = mem.colour_start[colour];
     uint32_t last = mem.colour_start[colour + 1];
     uint32_t items;
     if (run.layout == GLB_REPLICA_PLANES) {
+        uint32_t position = first + place / words;
         items = (last - first) * words;
-        update_chains(first + place / words, place % words, words, b);
+        *cost += WORD_COST + mem.row_start[position + 1] - mem.row_start[position];
+        update_chains(position, place % words, words, b);
     } else {
         uint32_t across = (last - 1) / 32 - first / 32 + 1;
         items = across * run.n_chains;
-        update_sites(place / across, first / 32 + place % across, words, b);
+        uint32_t word = first / 32 + place % across;
+        uint32_t end = 32 * word + 32 < mem.n_sites ? 32 * word + 32 : mem.n_sites;
+        *cost += 2 * WORD_COST + (mem.row_start[end] - mem.row_start[32 * word]) / 8; /* one chain, not 32 */
+        update_sites(place / across, word, words, b);
     }
     if (++place < items) {
         return 0;
@@ -209,23 +216,20 @@ static int spin_of(uint32_t chain, uint32_t position) {
     return (mem.state[chain * words + position / 32] >> (position % 32)) & 1u ? 1 : -1;
 }
 
-/* Adds the present state to the moments: spins by position, then products by row entry with the higher position. */
-static void add_moments(void) {
-    int32_t *sum = mem.sums;
-    for (uint32_t chain = 0; chain < run.n_chains; chain++) {
-        for (uint32_t p = 0; p < mem.n_sites; p++) {
-            *sum++ += spin_of(chain, p);
-        }
-        for (uint32_t p = 0; p < mem.n_sites; p++) {
-            int spin = spin_of(chain, p);
-            for (uint32_t k = mem.row_start[p]; k < mem.row_start[p + 1]; k++) {
-                if (mem.neighbour[k] > p) {
-                    *sum++ += spin * spin_of(chain, mem.neighbour[k]);
-                }
+/* Adds one chain's present state to the moments: spins by position, then products by row entry with the higher position. */
+static void add_moments(uint32_t chain) {
+    int32_t *sum = mem.sums + (size_t)chain * (mem.n_sites + mem.n_entries / 2);
+    for (uint32_t p = 0; p < mem.n_sites; p++) {
+        *sum++ += spin_of(chain, p);
+    }
+    for (uint32_t p = 0; p < mem.n_sites; p++) {
+        int spin = spin_of(chain, p);
+        for (uint32_t k = mem.row_start[p]; k < mem.row_start[p + 1]; k++) {
+            if (mem.neighbour[k] > p) {
+                *sum++ += spin * spin_of(chain, mem.neighbour[k]);
             }
         }
     }
-    counted++;
 }
 
 static void add_piece(const void *from, uint32_t count) {
@@ -280,15 +284,9 @@ static int emit(void) {
     return 1;
 }
 
-static void after_sweep(void) {
-    uint64_t done = sweep++;
-    updates += (uint64_t)mem.n_sites * run.n_chains;
-    if (done <= run.n_warmup || (done - run.n_warmup) % run.sweeps_per_sample != 0) {
-        return;
-    }
-    if (run.flags & WIRE_KEEP_MOMENTS) {
-        add_moments();
-    }
+/* The present state is a sample. */
+static void add_sample(void) {
+    counted++;
     if (run.flags & WIRE_KEEP_SAMPLES) {
         uint32_t bytes = 4 * (uint32_t)sampler_cells(&run);
         add_record(0, WIRE_SAMPLE, bytes);
@@ -296,20 +294,41 @@ static void after_sweep(void) {
     }
 }
 
+static void after_sweep(void) {
+    uint64_t done = sweep++;
+    updates += (uint64_t)mem.n_sites * run.n_chains;
+    if (done <= run.n_warmup || (done - run.n_warmup) % run.sweeps_per_sample != 0) {
+        return;
+    }
+    if (run.flags & WIRE_KEEP_MOMENTS) {
+        adding = 0; /* chain by chain: all of them can take long */
+    } else {
+        add_sample();
+    }
+}
+
 int sampler_step(void) {
     if (phase == NOTHING || phase == ENDING) {
         return phase == ENDING && pieces > 0 && emit();
     }
-    uint32_t budget = SAMPLER_SLICE;
-    while (budget-- > 0) {
+    for (uint32_t cost = 0; cost < SAMPLER_SLICE;) {
         if (pieces > 0 && !emit()) {
             return 0; /* the stream is full: the host has to fetch */
         }
         if (phase == STARTING) {
             start_word(place);
+            cost += WORD_COST;
             if (++place == sampler_cells(&run)) {
                 place = 0;
                 phase = SWEEPING;
+            }
+            continue;
+        }
+        if (adding < run.n_chains) {
+            add_moments(adding);
+            cost += mem.n_sites + mem.n_entries / 2;
+            if (++adding == run.n_chains) {
+                add_sample();
             }
             continue;
         }
@@ -332,7 +351,7 @@ int sampler_step(void) {
             memset(cache, 0, sizeof cache);
             cached_beta = b;
         }
-        if (sweep_item(b)) {
+        if (sweep_item(b, &cost)) {
             after_sweep();
         }
     }

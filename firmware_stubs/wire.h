@@ -6,8 +6,8 @@ enum {
     WIRE_VERSION = 1,
     WIRE_HEADER = 8, /* version, operation, session (2), sequence (2), length (2) */
     WIRE_CRC = 4,
-    WIRE_LEAST_FRAME = 64,  /* body bytes that every party accepts: header, payload and CRC before COBS */
     WIRE_ANSWER = 256,      /* body bytes of an answer, at most; DATA has what was asked for */
+    WIRE_LEAST_FRAME = 256, /* body bytes that every party accepts: header, payload and CRC before COBS */
     WIRE_REPLY = 0x80,      /* set in the operation of an answer */
     WIRE_DATA = 0xC0        /* a piece of a run's stream */
 };

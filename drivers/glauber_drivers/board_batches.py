@@ -21,6 +21,7 @@ class BatchCollector:
         rest: what is left of the run after the last batch.
         done: the last sweep of which something came.
         n_bytes: since the last batch.
+        checkpoints: that have come.
     """
 
     def __init__(self, program: Program, run: Run) -> None:
@@ -28,6 +29,8 @@ class BatchCollector:
         self.rest = run
         self._samples: list[bytes] = []
         self._state: bytes | None = None
+        self._checkpoint: wire.Record | None = None
+        self.checkpoints = 0
         self._sums: Moments | None = None
         self._at = self.done = run.first_sweep - 1
         self.n_bytes = 0
@@ -50,20 +53,28 @@ class BatchCollector:
                 raise ProtocolError(f"a state of {len(record.data)} bytes after sweep {record.sweep} fits no run")
             self.done = record.sweep
             if record.kind is Kind.SAMPLE:
-                thin, into = self.rest.sweeps_per_sample, record.sweep - self.rest.n_warmup
-                expected = self._kept(self.rest.first_sweep - 1) + len(self._samples)
-                if into <= 0 or into % thin or into // thin != expected + 1:
-                    raise ProtocolError(f"a sample after sweep {record.sweep}, where none was to be taken")
-                self._samples.append(record.data)
-            self._state = record.data
+                self._take_sample(record)
+            else:
+                self.checkpoints += 1
+                self._checkpoint = record
             if not moments:
-                self._at = record.sweep
+                self._at, self._state = record.sweep, record.data
         elif record.kind is Kind.MOMENTS:
+            state = self._checkpoint
+            if state is None or state.sweep != record.sweep:
+                raise ProtocolError(f"moments after sweep {record.sweep} without the state that belongs to them")
             self._sums = self._board_run.read_moments(record.data)
-            self._at = self.done
+            self._at, self._state = state.sweep, state.data  # what a run is resumed from belongs together
             expected = self._kept(self._at)
             if self._sums.n_samples != expected:
                 raise ProtocolError(f"moments of {self._sums.n_samples} samples after {expected} were taken")
+
+    def _take_sample(self, record: wire.Record) -> None:
+        thin, into = self.rest.sweeps_per_sample, record.sweep - self.rest.n_warmup
+        expected = self._kept(self.rest.first_sweep - 1) + len(self._samples)
+        if into <= 0 or into % thin or into // thin != expected + 1:
+            raise ProtocolError(f"a sample after sweep {record.sweep}, where none was to be taken")
+        self._samples.append(record.data)
 
     def _kept(self, sweeps: int) -> int:
         return max(0, sweeps - self.rest.n_warmup) // self.rest.sweeps_per_sample

@@ -10,6 +10,7 @@ import hashlib
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from glauber.driver import Address, Transport
-from glauber.errors import DeviceIOError, DeviceNotFoundError
+from glauber.errors import DeviceIOError, DeviceNotFoundError, GlauberError
 from glauber.spec import AnySpec
 from platformdirs import user_cache_path
 
@@ -37,19 +38,20 @@ class ProcessTransport:
     Args:
         command: makes the command from the number of the child's descriptor.
         name: for messages.
+        leashed: its standard input is a pipe from us, which ends with us; else it is the socket.
 
     Raises:
         DeviceNotFoundError: the program cannot be started.
     """
 
-    def __init__(self, command: Callable[[int], list[str]], name: str) -> None:
+    def __init__(self, command: Callable[[int], list[str]], name: str, *, leashed: bool = False) -> None:
         self._name = name
         ours, theirs = socket.socketpair()
         try:
             number = theirs.fileno()
             self.process = subprocess.Popen(
                 command(number),
-                stdin=number,
+                stdin=subprocess.PIPE if leashed else number,
                 stdout=number,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(number,),
@@ -98,10 +100,12 @@ class ProcessTransport:
         """See Transport.close."""
         with suppress(OSError):
             self._socket.close()
-        if self.process.poll() is None:
-            self.process.kill()
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what it has started too
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def _folder(name: str) -> Path:
@@ -139,7 +143,14 @@ def build_for_qemu(kind: str) -> Path:
     elf = user_cache_path("glauber") / "firmware" / f"mps2-an385-{kind}-{digest.hexdigest()}.elf"
     if elf.exists():
         return elf
-    elf.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        elf.parent.mkdir(parents=True, exist_ok=True)
+        return _compiled(compiler, folder, kind, elf)
+    except OSError as error:
+        raise DeviceNotFoundError(f"the firmware cannot be compiled into {elf.parent}: {error}") from error
+
+
+def _compiled(compiler: str, folder: Path, kind: str, elf: Path) -> Path:
     port = folder / "ports" / "mps2-an385"
     units = [*folder.glob("*.c"), *port.glob("*.c")]
     with tempfile.TemporaryDirectory(dir=elf.parent) as scratch:
@@ -155,8 +166,9 @@ def build_for_qemu(kind: str) -> Path:
 
 def qemu_command(elf: Path, descriptor: int) -> list[str]:
     """How QEMU is started. Its clock counts instructions, so ticks repeat exactly; they are no chip's time."""
+    leash = 'qemu-system-arm "$@" </dev/null & read -r end; kill -9 $!'  # QEMU would outlive us otherwise
     return [
-        "qemu-system-arm",
+        *("sh", "-c", leash, "qemu"),
         *("-M", "mps2-an385", "-kernel", str(elf), "-display", "none", "-monitor", "none"),
         *("-icount", "shift=3,sleep=off"),
         *("-chardev", f"socket,id=u0,fd={descriptor}", "-serial", "chardev:u0"),
@@ -177,12 +189,15 @@ class FirmwareFactory(_BoardFactory):
             if shutil.which("qemu-system-arm") is None:
                 raise DeviceNotFoundError(f"firmware://qemu needs QEMU, which is not installed: {INSTALL}")
             elf = build_for_qemu(kind)
-            return lambda: ProcessTransport(lambda descriptor: qemu_command(elf, descriptor), address.text)
+            return lambda: ProcessTransport(lambda number: qemu_command(elf, number), address.text, leashed=True)
         raise DeviceNotFoundError(f"{address.text}: there are firmware://host and firmware://qemu")
 
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """See DriverFactory.devices."""
-        driver = self.open(Address("firmware", "host", {}, "firmware://host"))
+        try:
+            driver = self.open(Address("firmware", "host", {}, "firmware://host"))
+        except GlauberError:  # not on this computer
+            return
         try:
             yield "firmware://host", driver.spec
         finally:

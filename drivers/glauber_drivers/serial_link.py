@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 from glauber.driver import Transport
 from glauber.errors import DeviceIOError, GlauberError, ModelNotSupportedError, ProtocolError
@@ -31,7 +30,7 @@ SLOWEST_BYTES_PER_SECOND = 4_000.0
 """Assumed of a link of which nothing is known yet."""
 CREDIT = 65_536
 """Bytes of a stream that may be on their way."""
-NOISY_CREDIT = 2_048
+NOISY_CREDIT, LEAST_CREDIT = 2_048, 8_192
 STALL_SECONDS = 30.0
 """A board that answers, but whose run does not go on for so long, is broken."""
 POLL_SECONDS = 0.1
@@ -39,7 +38,7 @@ POLL_SECONDS = 0.1
 
 
 class BoardResetError(DeviceIOError):
-    """The board has forgotten the session: it was reset, or somebody else talks to it."""
+    """A new session is needed: the board was reset, somebody else talks to it, or an old run goes on."""
 
 
 _HINTS = {
@@ -61,6 +60,8 @@ def error_of(operation: int, answer: wire.Answer) -> GlauberError:
     name = Operation(operation).name
     if answer.status is Status.SESSION:
         return BoardResetError(f"the board does not know the session any more ({name}): it was reset in between")
+    if answer.status is Status.BUSY and operation in (Operation.PROGRAM, Operation.WRITE, Operation.RUN):
+        return BoardResetError(f"the board is busy with a run that nobody waits for ({name}): a new session ends it")
     if answer.status is Status.EDGE:
         return ModelNotSupportedError(f"the chip lacks a coupling that the program has, at position {answer.detail}")
     text = f"the board refused {name}: {_HINTS.get(answer.status, answer.status.name)} (detail {answer.detail})"
@@ -77,6 +78,7 @@ class Link:
 
     Attributes:
         now: the clock.
+        reproducible: as given.
         hello: what the board says of itself.
         retries: requests and pieces that had to be asked for again.
         connections: how often the transport was opened.
@@ -85,7 +87,7 @@ class Link:
     def __init__(self, connect: Callable[[], Transport], name: str, *, reproducible: bool = False) -> None:
         self.name = name
         self.now: Callable[[], float] = time.monotonic
-        self._reproducible = reproducible
+        self.reproducible = reproducible
         self.retries = 0
         self.connections = 0
         self.hello: wire.Hello
@@ -93,9 +95,10 @@ class Link:
         self._transport: Transport | None = None
         self._lock = threading.RLock()
         self._session = 0
-        self._sequence = 0
+        self._sequence = 0 if reproducible else secrets.randbelow(0x10000)
+        self._shut = False
         self._reader = wire.FrameReader()
-        self._answers: dict[int, wire.Answer] = {}
+        self._answers: dict[tuple[int, int], wire.Answer] = {}
         self._data: deque[tuple[int, int, bytes]] = deque()
         self._heard = 0.0
         self._frame = WIDEST_FRAME
@@ -116,11 +119,13 @@ class Link:
         """
         with self._lock:
             self.close()
+            self._check_shut()
             self._transport = self._connect()
             self.now = getattr(self._transport, "clock", time.monotonic)
             self.connections += 1
             self._reader = wire.FrameReader()
             try:
+                self._check_shut()
                 return self._greet(seconds)
             except BaseException:
                 self.close()
@@ -132,7 +137,7 @@ class Link:
             return self._greet(seconds)
 
     def _greet(self, seconds: float) -> wire.Hello:
-        if not self._reproducible:
+        if not self.reproducible:
             return self._begin(secrets.randbelow(0xFFFF) + 1, seconds)
         self._begin(0xFFFF - self.connections % 0x7FFF, seconds)  # whatever session the board was in, it ends
         return self._begin(self.connections % 0x7FFF + 1, seconds)
@@ -142,17 +147,17 @@ class Link:
         self._answers.clear()
         self._data.clear()
         began, wait = self.now(), FIRST_TIMEOUT
-        sequence = self._next()
+        sequence = self._next(Operation.HELLO)
         payload = wire.hello_request(self._session, WIDEST_FRAME)
         request = b"\0" + wire.encode(wire.Frame(Operation.HELLO, self._session, sequence, payload))
         heard = 0
         while self.now() - began < seconds:
             self._send(request)
             until = self.now() + wait
-            while sequence not in self._answers and (left := until - self.now()) > 0:
+            while (Operation.HELLO, sequence) not in self._answers and (left := until - self.now()) > 0:
                 heard += self._take(left)
-            if sequence in self._answers:
-                answer = self._answers.pop(sequence)
+            answer = self._answers.pop((Operation.HELLO, sequence), None)
+            if answer is not None:
                 if answer.status is not Status.OK:
                     raise error_of(Operation.HELLO, answer)
                 self.hello = wire.read_hello(answer.rest)
@@ -180,10 +185,21 @@ class Link:
         if transport is not None:
             transport.close()
 
+    def shut(self) -> None:
+        """Let go of the transport for good; may be called while another thread is at it."""
+        self._shut = True
+        self.close()
+
+    def _check_shut(self) -> None:
+        if self._shut:
+            raise DeviceIOError(f"the link to {self.name} was closed")
+
     # Bytes
 
-    def _next(self) -> int:
+    def _next(self, operation: Operation) -> int:
+        """The number of a new request; an answer that was left over from 65,536 requests ago is none to this one."""
         self._sequence = (self._sequence + 1) & 0xFFFF
+        self._answers.pop((operation, self._sequence), None)
         return self._sequence
 
     def _open_transport(self) -> Transport:
@@ -207,7 +223,7 @@ class Link:
                     offset = int.from_bytes(frame.payload[:4], "little")
                     self._data.append((frame.sequence, offset, frame.payload[4:]))
             elif frame.operation & wire.REPLY:
-                self._answers[frame.sequence] = wire.read_answer(frame.payload)
+                self._answers[frame.operation & ~wire.REPLY, frame.sequence] = wire.read_answer(frame.payload)
         if self._reader.damaged != self._damaged:
             self._damaged = self._reader.damaged
             self._noise()
@@ -255,16 +271,16 @@ class Link:
             ProtocolError, ModelNotSupportedError: the board refuses.
         """
         with self._lock:
-            sequence = self._next()
+            sequence = self._next(operation)
             encoded = wire.encode(wire.Frame(operation, self._session, sequence, payload))
             began = self.now()
             self._send(encoded)
             wait, tries = self._timeout(len(encoded)), 1
             until = began + wait
-            while sequence not in self._answers:
+            while (operation, sequence) not in self._answers:
                 now = self.now()
                 if now >= until:
-                    if now - began >= patience:
+                    if now - max(began, self._heard) >= patience or now - began >= STALL_SECONDS:
                         raise DeviceIOError(
                             f"{self.name} did not answer {operation.name} for {patience:g} s ({tries} tries): it is"
                             " frozen, unplugged or without power. Check it; the next job connects anew"
@@ -278,7 +294,7 @@ class Link:
                 self._take(max(0.0, until - now))
             if tries == 1:
                 self._measured(self.now() - began, len(encoded))
-            answer = self._answers.pop(sequence)
+            answer = self._answers.pop((operation, sequence))
             if len(self._answers) > 64:  # late answers to what was asked again
                 self._answers.clear()
             if answer.status is not Status.OK:
@@ -296,13 +312,13 @@ class Link:
     def post(self, operation: Operation, payload: bytes) -> int:
         """Send a request whose answer is looked for later, by `answer`; returns its sequence number."""
         with self._lock:
-            sequence = self._next()
+            sequence = self._next(operation)
             self._send(wire.encode(wire.Frame(operation, self._session, sequence, payload)))
             return sequence
 
-    def answer(self, sequence: int) -> wire.Answer | None:
+    def answer(self, operation: Operation, sequence: int) -> wire.Answer | None:
         """The answer to a posted request, if it is there."""
-        return self._answers.pop(sequence, None)
+        return self._answers.pop((operation, sequence), None)
 
     def write(self, segment: Segment, data: bytes) -> None:
         """Write a segment from its beginning, several pieces on their way at a time; raises as `request` does."""
@@ -323,8 +339,9 @@ class Link:
                 oldest = min(when for _, _, when in out.values())
                 self._take(max(0.0, oldest + limit - self.now()))
                 now = self.now()
-                for sequence in [number for number in out if number in self._answers]:
-                    answer, (offset, end, when) = self._answers.pop(sequence), out.pop(sequence)
+                for sequence in [number for number in out if (Operation.WRITE, number) in self._answers]:
+                    answer = self._answers.pop((Operation.WRITE, sequence))
+                    offset, end, when = out.pop(sequence)
                     if answer.status is not Status.OK:
                         raise error_of(Operation.WRITE, answer)
                     self._measured(now - when, bytes_out)
@@ -374,9 +391,11 @@ class Link:
         return self._timeout(self.piece)
 
     def abort(self) -> None:
-        """End a run; never raises, for it comes last."""
-        with suppress(GlauberError):
+        """End a run; never raises, for it comes last. A board that does not answer is greeted anew by the next job."""
+        try:
             self.request(Operation.ABORT, patience=1.0)
+        except GlauberError:
+            self.close()
 
 
 class RunStream:
@@ -399,6 +418,10 @@ class RunStream:
         self._pull: int | None = None
         self._gap_asked = -1
         self._called = self._moved = self._came
+        self._flagged = False
+        self._due = False
+        self._counted = (self._came, 0)
+        self._rate = 0.0
         self.checkpoint_wanted = False
         self.progress: wire.Pulled | None = None
 
@@ -407,16 +430,15 @@ class RunStream:
 
     def _ask(self, *, again: bool) -> None:
         link = self._link
-        credit = min(link.hello.stream, NOISY_CREDIT if link.noisy else CREDIT)
-        self._granted = self._next + credit
+        self._due |= self.checkpoint_wanted
+        self.checkpoint_wanted = False
+        self._granted = self._next + self._credit
+        self._flagged = self._due
         self._pull = link.post(
             Operation.PULL,
-            wire.pull_request(
-                self._run, link.piece, self._next, self._granted, again=again, checkpoint=self.checkpoint_wanted
-            ),
+            wire.pull_request(self._run, link.piece, self._next, self._granted, again=again, checkpoint=self._due),
         )
-        self._asked = self._link.now()
-        self.checkpoint_wanted = False
+        self._asked = link.now()
 
     def __next__(self) -> bytes:
         link = self._link
@@ -449,6 +471,7 @@ class RunStream:
                 fresh += data[behind:]
                 self._next += len(data) - behind
         self._called = link.now()
+        self._measure()
         if fresh:
             self._came = self._link.now()
             self._early = {at: data for at, data in self._early.items() if at >= self._next}
@@ -461,13 +484,27 @@ class RunStream:
 
     @property
     def _credit(self) -> int:
-        return min(self._link.hello.stream, NOISY_CREDIT if self._link.noisy else CREDIT)
+        """Bytes that may be on their way: what the link carries in a second, so that no answer waits longer."""
+        most = min(self._link.hello.stream, NOISY_CREDIT if self._link.noisy else CREDIT)
+        if self._link.reproducible:  # a measured rate is never the same again
+            return min(most, LEAST_CREDIT)
+        return min(most, max(LEAST_CREDIT, int(self._rate)))
+
+    def _measure(self) -> None:
+        """Bytes per second, over spans of a fifth of a second; a link that waits for the board only looks slow."""
+        since, count = self._counted
+        span = self._link.now() - since
+        if span >= 0.2:
+            self._rate = max(0.5 * self._rate, (self._next - count) / span)
+            self._counted = (self._link.now(), self._next)
 
     def _hear(self) -> None:
         """What the board says about the last pull, and whether it lives."""
-        answer = None if self._pull is None else self._link.answer(self._pull)
+        answer = None if self._pull is None else self._link.answer(Operation.PULL, self._pull)
         if answer is not None:
             self._pull = None
+            if self._flagged and answer.status is Status.OK:
+                self._due = self._flagged = False
             old_pull = answer.status is Status.STATE and answer.detail == 3
             if answer.status is Status.STATE and not old_pull:
                 raise BoardResetError("the board does not know the run any more: it was reset in between")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from glauber.compile import AnyProgram, Program, Run
@@ -113,10 +115,10 @@ class SerialPbitDriver:
         try:
             self.spec: AnySpec = board_spec(hello, self._edges(hello), name)
         except ValidationError as error:
-            self.link.close()
+            self.link.shut()
             raise ProtocolError(f"{name} describes a board that cannot be: {error.errors()[0]['msg']}") from error
         except BaseException:
-            self.link.close()
+            self.link.shut()
             raise
         self.contract_version = hello.contract
         self._hello = hello
@@ -124,6 +126,7 @@ class SerialPbitDriver:
         self._loaded_crc: int | None = None
         self._resumed = self._retries = 0
         self._closed = False
+        self._energy = (0, 0, hello.boots)  # picojoules before the last reset, at the last look, and boots then
 
     def _edges(self, hello: wire.Hello) -> NDArray[np.int32] | None:
         if hello.edges == 0:
@@ -195,6 +198,10 @@ class SerialPbitDriver:
         reasons = tuple(f"{asked:,} {what}; it has room for {room:,}" for what, asked, room in limits if asked > room)
         if reasons:
             raise ModelNotSupportedError(f"{self.spec.name} is too small for this run", reasons)
+        if "moments" in run.observe and run.n_samples >= 2**31:
+            raise ModelNotSupportedError(
+                f"{self.spec.name} sums moments in 32 bits: fewer than 2^31 samples in one job"
+            )
         if np.abs(program.weight).max(initial=0) >= 2 ** (hello.weight_bits - 1):
             raise ModelNotSupportedError(f"{self.spec.name} has weights of {hello.weight_bits} bits")
         return 8 * board_run.n_cells * 4 + 2 * BATCH_BYTES + 8 * sums
@@ -223,17 +230,23 @@ class SerialPbitDriver:
                 if now - stuck_since > STUCK_SECONDS:
                     raise DeviceIOError(
                         f"the run on {self.name} broke again and again for {STUCK_SECONDS:g} s without a new sample,"
-                        f" after sweep {rest.first_sweep - 1} of {run.n_sweeps}; the last time: {error}"
+                        f" after sweep {rest.first_sweep - 1} of {run.n_sweeps}{self._watchdog_note()}; the last time:"
+                        f" {error}"
                     ) from error
                 self._reconnect(error)
                 self._resumed += 1
 
+    def _watchdog_note(self) -> str:
+        """Whether it was the board's own watchdog, as far as the board can still say so."""
+        with suppress(GlauberError):
+            count = self.health().watchdogs
+            return f" (its watchdog has reset it {count} times)" if count else ""
+        return ""
+
     def _retrying(self, action: Callable[[], None]) -> None:
         """Do it on a link that works; one that broke is opened again, once."""
         try:
-            if not self.link.is_open:
-                self.link.open(RECONNECT_SECONDS)
-                self._loaded_crc = None
+            self._connected()
             action()
         except ProtocolError:
             raise
@@ -241,19 +254,30 @@ class SerialPbitDriver:
             self._reconnect(error)
             action()
 
+    def _connected(self) -> None:
+        """Open the link where it is not."""
+        if not self.link.is_open:
+            self._greet(lambda: self.link.open(RECONNECT_SECONDS))
+
+    def _greet(self, hello: Callable[[], wire.Hello]) -> None:
+        """Begin a session; it has to be the same board as ever."""
+        self._loaded_crc = None
+        now = hello()
+        if replace(now, boots=0, program_crc=0) != replace(self._hello, boots=0, program_crc=0):
+            self.link.close()
+            raise ProtocolError(f"another board answers at {self.name} now; open the device again")
+
     def _reconnect(self, cause: DeviceIOError) -> None:
         """Wait for the board to come back, and begin a new session."""
-        self._loaded_crc = None
         until = time.monotonic() + RECONNECT_SECONDS
         last: GlauberError = cause
         while not self._closed and (left := until - time.monotonic()) > 0:
             try:
+                seconds = min(left, 3.0)
                 if isinstance(last, BoardResetError) and self.link.is_open:  # opening a port anew can reset a board
-                    self.link.renew(min(left, 3.0))
+                    self._greet(lambda seconds=seconds: self.link.renew(seconds))  # type: ignore[misc]
                 else:
-                    self.link.open(min(left, 3.0))
-                if self.link.hello.name != self._hello.name or self.link.hello.edges != self._hello.edges:
-                    raise ProtocolError(f"another board answers at {self.name} now; open the device again")
+                    self._greet(lambda seconds=seconds: self.link.open(seconds))  # type: ignore[misc]
                 return
             except ProtocolError:
                 raise
@@ -267,9 +291,7 @@ class SerialPbitDriver:
 
     def _windows(self, program: Program, run: Run) -> Iterator[tuple[Batch, Run]]:
         """The batches of a run, and each time what is left of it; a long table of betas goes window by window."""
-        if not self.link.is_open:
-            self.link.open(RECONNECT_SECONDS)
-            self._loaded_crc = None
+        self._connected()
         self._load(program)
         while run.first_sweep <= run.n_sweeps:
             last = run.n_sweeps
@@ -324,14 +346,19 @@ class SerialPbitDriver:
         stream = self.link.stream(number)
         collected = BatchCollector(program, run)
         ended = False
-        yielded = asked = self.link.now()
+        yielded = self.link.now()
+        asked: float | None = None  # for a checkpoint that has not come
+        seen, rested = 0, yielded + CHECKPOINT_SECONDS
         try:
             while not ended:
                 for record in reader.feed(next(stream)):
                     collected.take(record)
                     ended = record.kind is Kind.END
                 now = self.link.now()
-                if now - max(yielded, asked) > CHECKPOINT_SECONDS and not ended:
+                if collected.checkpoints > seen:
+                    took = 0.0 if asked is None else now - asked
+                    seen, asked, rested = collected.checkpoints, None, now + max(CHECKPOINT_SECONDS, 4 * took)
+                if asked is None and not ended and now > rested and now - yielded > CHECKPOINT_SECONDS:
                     stream.checkpoint_wanted, asked = True, now
                 if collected.whole and (ended or now - yielded > BATCH_SECONDS or collected.n_bytes > BATCH_BYTES):
                     batch = collected.batch(self._facts())
@@ -395,17 +422,25 @@ class SerialPbitDriver:
         return "measured" if Capability.ENERGY_MEASURED in self._hello.capabilities else "model"
 
     def energy_counter_joules(self) -> float:
-        """Joules since power-on; never falls but by a reset.
+        """Joules since power-on; a reset of the board is bridged, so that it never falls while the device is open.
 
         Raises:
             DeviceIOError: the link broke.
         """
-        return int.from_bytes(self.link.request(Operation.ENERGY), "little") * 1e-12
+        data = self.link.request(Operation.ENERGY)
+        if len(data) != 8:
+            raise ProtocolError(f"ENERGY was answered with {len(data)} bytes, not 8")
+        now, boots = int.from_bytes(data, "little"), self.link.hello.boots
+        before, last, booted = self._energy
+        if now < last or boots != booted:  # it began anew at a reset; what was used before does not come back
+            before += last
+        self._energy = (before, now, boots)
+        return (before + now) * 1e-12
 
     def close(self) -> None:
         """See Driver.close."""
         self._closed = True
-        self.link.close()
+        self.link.shut()
 
 
 def _baud(address: Address) -> int:

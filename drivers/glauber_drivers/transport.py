@@ -61,7 +61,11 @@ class SerialTransport:
                     return b""
                 return bytes(first) + self._rest()
             return bytes(self._port.read(waiting))
-        except (OSError, TypeError) as error:  # TypeError: pyserial, when the port was closed meanwhile
+        except (
+            OSError,
+            TypeError,
+            AttributeError,
+        ) as error:  # the latter: pyserial, when the port was closed meanwhile
             raise DeviceIOError(f"the link {self.url} broke: {error}") from error
 
     def _rest(self) -> bytes:
@@ -80,7 +84,7 @@ class SerialTransport:
             self._port.write(data)
         except self._package.SerialTimeoutException as error:
             raise DeviceIOError(f"{self.url} took none of {len(data)} bytes for {timeout:g} s") from error
-        except (OSError, TypeError) as error:
+        except (OSError, TypeError, AttributeError) as error:
             raise DeviceIOError(f"the link {self.url} broke: {error}") from error
 
     def close(self) -> None:

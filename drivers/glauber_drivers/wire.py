@@ -20,7 +20,8 @@ VERSION = 1
 HEADER = struct.Struct("<BBHHH")
 CRC = struct.Struct("<I")
 OVERHEAD = HEADER.size + CRC.size
-LEAST_FRAME = 64
+LEAST_FRAME = 256
+LEAST_WINDOW = 264
 ANSWER = 256
 REPLY = 0x80
 DATA = 0xC0
@@ -268,7 +269,7 @@ def read_hello(rest: bytes) -> Hello:
     values: list[Any] = [version, weight, field, code, frame, window, Capability(can), *numbers, text]
     hello = Hello(*values)
     narrow = 1 <= weight <= 16 and 1 <= field <= 31
-    if not (narrow and min(frame, window) >= LEAST_FRAME and hello.sites and hello.stream >= 256):
+    if not (narrow and frame >= LEAST_FRAME and window >= LEAST_WINDOW and hello.sites and hello.stream >= 256):
         raise ProtocolError(f"HELLO was answered with impossible numbers: {hello}")
     return hello
 

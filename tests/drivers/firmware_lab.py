@@ -36,7 +36,7 @@ def build(folder: Path, target: str) -> Path:
 
 def process(program: Path) -> ProcessTransport:
     if program.suffix == ".elf":
-        return ProcessTransport(lambda descriptor: qemu_command(program, descriptor), "qemu")
+        return ProcessTransport(lambda descriptor: qemu_command(program, descriptor), "qemu", leashed=True)
     return ProcessTransport(lambda descriptor: [str(program)], "host")
 
 

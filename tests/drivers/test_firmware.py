@@ -255,11 +255,12 @@ def test_before_hello_nothing_else_is_answered():
         talk = Talk(transport)
         assert talk.ask(Operation.HEALTH).status is Status.SESSION
         assert talk.ask(Operation.HELLO, struct.pack("<HH", 0, 4096)).status is Status.ARGUMENT
-        assert talk.ask(Operation.HELLO, struct.pack("<HH", 1, 63)).status is Status.ARGUMENT
+        assert talk.ask(Operation.HELLO, struct.pack("<HH", 1, 255)).status is Status.ARGUMENT
         assert talk.ask(Operation.HELLO, b"\0" * 5).status is Status.LENGTH
         answer = talk.ask(Operation.HELLO, wire.hello_request(0x1234, 300))
         assert wire.read_hello(answer.rest).max_frame == 300
-        assert talk.ask(Operation.PING, version=2).status is Status.VERSIONS
+        assert talk.ask(Operation.PING, version=2, session=0x4444).status is Status.VERSIONS
+        assert talk.frames[-1].session == 0x4444, "an answer has its request's session, or nobody takes it for one"
     finally:
         transport.close()
 
@@ -322,6 +323,8 @@ def test_refusals(operation, payload, status):
         ({"n_chains": 100_000, "flags": RunFlag.KEEP_MOMENTS}, Status.TOO_LARGE),
         ({"first_chain": 2**32 - 4}, Status.TOO_LARGE),
         ({"flags": RunFlag.CLAMPED}, Status.CHECKSUM),
+        ({"n_samples": 2**31, "flags": RunFlag.KEEP_MOMENTS}, Status.TOO_LARGE),
+        ({"n_chains": 100_000, "flags": RunFlag.INITIAL_SUMS}, Status.TOO_LARGE),
     ],
 )
 def test_runs_that_cannot_be(changes, status):
@@ -329,6 +332,31 @@ def test_runs_that_cannot_be(changes, status):
         program_of(talk)
         assert start(talk, **changes).status is status
         assert start(talk).status is Status.OK
+
+
+def test_sums_beyond_their_samples_are_refused():
+    """Or they could run over."""
+    with talking() as talk:
+        program = program_of(talk)
+        sums = np.full(8 * (program.n_sites + program.n_edges), 6, "<i4").tobytes()
+        for at in range(0, len(sums), 1000):
+            talk.ask(Operation.WRITE, wire.write_request(Segment.SUMS, at, sums[at : at + 1000]))
+        talk.ask(Operation.WRITE, wire.write_request(Segment.BETA, 0, BETA))
+        order = replace(ORDER, crc=zlib.crc32(BETA + sums), flags=RunFlag.INITIAL_SUMS, n_counted=5)
+        assert talk.ask(Operation.RUN, wire.run_request(order)).status is Status.ARGUMENT
+        assert talk.ask(Operation.RUN, wire.run_request(replace(order, n_counted=6))).status is Status.OK
+
+
+def test_a_second_host_with_the_same_session_begins_anew():
+    with talking() as talk:
+        program_of(talk)
+        assert start(talk, n_samples=10**6, last_sweep=10**6).status is Status.OK
+        hello = wire.hello_request(talk.session, 4096)
+        talk.ask(Operation.HELLO, hello, sequence=1)  # the first HELLO again, as a retry sends it
+        talk.sequence = 9000
+        assert wire.read_health(talk.ask(Operation.HEALTH).rest).activity is wire.Activity.RUNNING
+        talk.ask(Operation.HELLO, hello)  # another program that drew the same session
+        assert wire.read_health(talk.ask(Operation.HEALTH).rest).activity is wire.Activity.IDLE
 
 
 def test_own_fields_are_checked():
@@ -354,6 +382,7 @@ def test_own_fields_are_checked():
         (Segment.SITE, 0, b"\xff\xff"),
         (Segment.FIELD, 0, b"\0\0\0\x40"),
         (Segment.FIELD, 0, b"\0\0\0\x80"),
+        (Segment.NEIGHBOUR, 16, b"\2\0"),  # the second row goes up where it went down
     ],
 )
 def test_programs_that_cannot_be(segment, offset, data):
@@ -411,14 +440,16 @@ def test_the_stream_can_be_had_again_from_anywhere_that_was_not_acknowledged():
         status = pulled(talk, run, piece=50)
         while wire.read_pulled(status.rest).activity is not wire.Activity.ENDED:
             status = pulled(talk, run, piece=50)
-        talk.hear(0.2)
+        while talk.hear(0.2):
+            pass
         whole = data_of(talk, run)
         records = list(RecordReader(10_000).feed(whole))
         assert [record.kind for record in records] == [Kind.SAMPLE] * 10 + [Kind.CHECKPOINT, Kind.END]
         assert wire.read_pulled(status.rest).head == len(whole)
         talk.frames.clear()
         pulled(talk, run, 100, piece=77, again=True)
-        talk.hear(0.2)
+        while talk.hear(0.2):
+            pass
         assert data_of(talk, run) == whole[100:]
         assert pulled(talk, run, 50).detail == 3, "what was acknowledged is gone"
         assert pulled(talk, run, len(whole) + 1).detail == 3

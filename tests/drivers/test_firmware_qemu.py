@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
-from bodies import assert_same, ising_program
+from bodies import assert_same, compiled, ising_program, run_whole
 from firmware_lab import boardable, boot_again, build, needs_qemu, on_board, talking
+from glauber.compile import make_run
+from glauber.model import IsingModel
 from glauber.registry import open_driver, parse_address
+from glauber.schedule import SamplingSchedule
 from glauber_drivers import wire
 from glauber_drivers.wire import Operation
 from test_identity import ising_cases, ising_reference, ising_run
@@ -56,3 +62,16 @@ def test_watchdog(folder):
         boot_again(talk, 60)
         health = wire.read_health(talk.ask(Operation.HEALTH).rest)
         assert (health.boots, health.watchdogs) == (1, 1)
+
+
+@pytest.mark.slow
+def test_long_work_does_not_wake_the_watchdog(machine):
+    """The largest dense model in three chains with its moments: tens of millions of instructions between two sweeps."""
+    n = 181
+    model = IsingModel(np.zeros(n), np.stack(np.triu_indices(n, 1), axis=1), np.ones(n * (n - 1) // 2))
+    run = make_run(compiled(model), SamplingSchedule(n_samples=30, n_chains=3, beta=0.001), seed=1, observe={"moments"})
+    wanted = run_whole("core", compiled(model), replace(run, observe=frozenset({"samples", "moments"})))
+    machine.program(compiled(model))
+    batches = list(machine.run(run))
+    np.testing.assert_array_equal(batches[-1].moments.edges, wanted.moments.edges)
+    assert machine.health().watchdogs == 0

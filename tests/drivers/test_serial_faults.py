@@ -282,3 +282,130 @@ def test_a_caller_that_was_away_gets_the_rest():
         np.testing.assert_array_equal(joined(batches).samples, wanted(3000).packed)
     finally:
         driver.close()
+
+
+def test_samples_and_moments_resume_together():
+    """The state that a run goes on from is the one its moments belong to, not a later sample's."""
+    made: list[ProcessTransport] = []
+
+    def connect() -> ProcessTransport:
+        made.append(ProcessTransport(lambda descriptor: [str(host_program("any"))], "host"))
+        return made[-1]
+
+    with gl.Device(SerialPbitDriver(connect, "host")) as device:
+        job = device.submit(MODEL, schedule(30_000), seed=3, observe={"samples", "moments"})
+        done = 0
+        for progress in job.watch():
+            if progress.samples_done > done and len(made) < 4:
+                done = progress.samples_done
+                os.kill(made[-1].process.pid, signal.SIGKILL)
+        assert len(made) > 1, "this machine is too fast for the test"
+        assert_right(job.result(60), 30_000)
+
+
+def test_batches_of_moments_end_where_their_state_is():
+    driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program("any"))], "host"), "host")
+    try:
+        program = compiled(MODEL)
+        driver.program(program)
+        run = make_run(program, schedule(20_000), seed=3, observe={"samples", "moments"})
+        batches = list(driver.run(run))
+        assert len(batches) > 1, "this machine is too fast for the test"
+        for batch in batches:
+            np.testing.assert_array_equal(batch.samples[:, -1], batch.state)
+    finally:
+        driver.close()
+
+
+class Deaf(ProcessTransport):
+    """For a while nothing that is written arrives."""
+
+    deaf = False
+
+    def write(self, data: bytes, timeout: float) -> None:
+        if not self.deaf:
+            super().write(data, timeout)
+
+
+def test_a_cancel_that_does_not_get_through_spoils_no_later_job():
+    made: list[Deaf] = []
+
+    def connect() -> Deaf:
+        made.append(Deaf(lambda descriptor: [str(host_program("any"))], "deaf"))
+        return made[-1]
+
+    with gl.Device(SerialPbitDriver(connect, "deaf")) as device:
+        job = running(device, 200_000)
+        made[-1].deaf = True
+        job.cancel()
+        assert job.wait(10)
+        made[-1].deaf = False
+        assert_right(device.submit(MODEL, schedule(), seed=3, observe={"samples", "moments"}).result(30))
+
+
+def test_a_run_that_nobody_waits_for_is_ended_by_a_new_session():
+    driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program("any"))], "host"), "host")
+    with gl.Device(driver) as device:
+        program = compiled(MODEL)
+        driver.program(program)
+        endless = make_run(program, schedule(10**6), seed=1)
+        driver._start(program, endless, endless.n_sweeps)  # and its stream is forgotten
+        other = ISING_MODELS["glass"]()
+        assert device.submit(other, schedule(), seed=3).result(30).n_samples == 30
+
+
+def test_the_energy_counter_does_not_fall_at_a_reset():
+    with gl.open_device("firmware://host") as device:
+        driver = device._driver
+        assert isinstance(driver, SerialPbitDriver)
+        device.submit(MODEL, schedule(3000), seed=3).result(60)
+        before = driver.energy_counter_joules()
+        driver.link.request(Operation.RESET)
+        device.submit(MODEL, schedule(), seed=3).result(60)
+        assert driver.energy_counter_joules() > before
+
+
+def test_a_closed_link_stays_closed():
+    driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program("any"))], "host"), "host")
+    driver.close()
+    with pytest.raises(DeviceIOError, match="was closed"):
+        driver.link.open()
+    with pytest.raises(DeviceIOError, match="was closed"):
+        driver.program(compiled(MODEL))
+
+
+def test_answers_of_65536_requests_ago_are_none():
+    driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program("any"))], "host"), "host")
+    try:
+        stale = wire.Answer(wire.Status.OK, 0, bytes(88))
+        driver.link._answers = {(operation, number): stale for operation in Operation for number in range(0x10000)}
+        assert driver.link.request(Operation.PING, b"fresh") == b"fresh"
+        assert driver.health().boots == 0
+    finally:
+        driver.close()
+
+
+def test_a_slow_link_spends_its_time_on_the_run():
+    """At 11.5 kB/s a checkpoint of 4 KB takes a third of a second: most sweeps must still be done between them."""
+
+    class Slow(ProcessTransport):
+        def read(self, timeout: float) -> bytes:
+            data = super().read(timeout)
+            time.sleep(len(data) / 11_500)
+            return data
+
+    driver = SerialPbitDriver(lambda: Slow(lambda d: [str(host_program("any"))], "slow"), "slow")
+    try:
+        program = compiled(gl.IsingModel(np.zeros(1000), np.array([(k, k + 1) for k in range(999)]), np.ones(999)))
+        driver.program(program)
+        batches, began = [], time.monotonic()
+        for batch in driver.run(
+            make_run(program, gl.SamplingSchedule(n_samples=1, n_chains=32, n_warmup=10**9), seed=1)
+        ):
+            batches.append(batch)
+            if time.monotonic() - began > 4:
+                break
+        assert 1 < len(batches) < 6
+        assert batches[-1].next_sweep > 1000
+    finally:
+        driver.close()

@@ -60,9 +60,7 @@ static uint32_t number_in(const char *name) {
 void hal_init(void) {
     struct sigaction action;
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length <= 0) {
-        _exit(2);
-    }
+    program[length > 0 ? length : 0] = 0; /* without a path a reset ends the process, and the host starts another */
     boots = number_in("GLB_BOOTS");
     watchdogs = number_in("GLB_WATCHDOGS");
     fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK);
