@@ -421,7 +421,7 @@ class RunStream:
         self._flagged = False
         self._due = False
         self._counted = (self._came, 0)
-        self._rate = 0.0
+        self._window = LEAST_CREDIT
         self.checkpoint_wanted = False
         self.progress: wire.Pulled | None = None
 
@@ -488,14 +488,17 @@ class RunStream:
         most = min(self._link.hello.stream, NOISY_CREDIT if self._link.noisy else CREDIT)
         if self._link.reproducible:  # a measured rate is never the same again
             return min(most, LEAST_CREDIT)
-        return min(most, max(LEAST_CREDIT, int(self._rate)))
+        return min(most, self._window)
 
     def _measure(self) -> None:
-        """Bytes per second, over spans of a fifth of a second; a link that waits for the board only looks slow."""
+        """More credit while it is used up within half a second, less where it lasts for longer than one."""
         since, count = self._counted
-        span = self._link.now() - since
-        if span >= 0.2:
-            self._rate = max(0.5 * self._rate, (self._next - count) / span)
+        if self._next - count >= self._window:
+            span = self._link.now() - since
+            if span < 0.5:
+                self._window = min(2 * self._window, CREDIT)
+            elif span > 1:
+                self._window = max(self._window // 2, LEAST_CREDIT)
             self._counted = (self._link.now(), self._next)
 
     def _hear(self) -> None:
