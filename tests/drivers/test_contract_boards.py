@@ -58,8 +58,9 @@ class TestScpi(OnStand):
             yield
 
 
+@pytest.mark.slow
 class TestProbana(OnStand):
-    """Statistically: the board has noise of its own, so nothing can be compared bit for bit."""
+    """Statistically: the board has noise of its own, so nothing can be compared bit for bit. Half a minute of laws."""
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
