@@ -24,7 +24,7 @@ from glauber.spec import AnySpec
 from platformdirs import user_cache_path
 
 import glauber_drivers
-from glauber_drivers.serial_pbit import _BoardFactory
+from glauber_drivers.serial_pbit import BoardFactory
 
 INSTALL = "apt-get install --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
 KINDS = ("any", "king")
@@ -175,7 +175,7 @@ def qemu_command(elf: Path, descriptor: int) -> list[str]:
     ]
 
 
-class FirmwareFactory(_BoardFactory):
+class FirmwareFactory(BoardFactory):
     """Opens `firmware://host` and `firmware://qemu`, with `?chip=any` (the default) or `?chip=king`."""
 
     def _connect(self, address: Address) -> Callable[[], Transport]:

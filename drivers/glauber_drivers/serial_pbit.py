@@ -16,14 +16,14 @@ import numpy as np
 from glauber.compile import AnyProgram, Program, Run
 from glauber.driver import Address, Batch, Transport, Wrap, link
 from glauber.errors import DeviceIOError, DeviceNotFoundError, GlauberError, ModelNotSupportedError, ProtocolError
-from glauber.spec import AnySpec, Capabilities, Coefficients, PbitSpec, Provenance, Quantity
-from glauber.topology import EdgeList
+from glauber.spec import AnySpec, Provenance
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from glauber_drivers import wire
 from glauber_drivers.board_arrays import BoardRun, program_segments, run_segments
 from glauber_drivers.board_batches import BatchCollector
+from glauber_drivers.board_spec import board_spec
 from glauber_drivers.serial_link import BoardResetError, Link
 from glauber_drivers.transport import DEFAULT_BAUD, SerialTransport
 from glauber_drivers.wire import Capability, Kind, Operation, RunFlag, Segment
@@ -37,60 +37,6 @@ BATCH_SECONDS = 0.1
 CHECKPOINT_SECONDS = 0.45
 """How often a state is asked for where none comes by itself; between two polls, so that a recording plays the same."""
 BATCH_BYTES = 1 << 24
-
-
-def board_spec(hello: wire.Hello, edges: NDArray[np.int32] | None, name: str) -> PbitSpec:
-    """A board's description, from what it says of itself."""
-
-    def reported(value: float, unit: str) -> Quantity:
-        return Quantity(value=value, unit=unit, provenance="vendor", source=f"reported by {name}")
-
-    deterministic = Capability.DETERMINISTIC in hello.capabilities
-    observables = {"samples", "last", "energies"} | ({"moments"} if Capability.MOMENTS in hello.capabilities else set())
-    return PbitSpec(
-        name=_plain(hello.name),
-        title=f"Board {hello.name!r}, firmware {hello.firmware_version}",
-        vendor="reported by the board",
-        status="prototype",
-        description="A board that speaks glauber's wire protocol, version 1",
-        units=reported(hello.sites, "p-bit"),
-        any_graph=edges is None,
-        topology=None if edges is None else EdgeList(n=hello.sites, edge_list=tuple(map(_pair, edges))),
-        coefficients=Coefficients(
-            weight_bits=hello.weight_bits,
-            field_bits=hello.field_bits,
-            provenance="vendor",
-            source=f"reported by {name}",
-        ),
-        capabilities=Capabilities.model_validate(
-            {
-                "deterministic": deterministic,
-                "clamp": Capability.CLAMP in hello.capabilities,
-                "observables": observables,
-            }
-        ),
-        facts={
-            "couplings": reported(hello.entries / 2, "1"),
-            "words_of_state": reported(hello.cells, "1"),
-            "boots": reported(hello.boots, "1"),
-        },
-        notes=("energy: the board's counter is " + _counter_note(hello),),
-    )
-
-
-def _pair(edge: NDArray[np.int32]) -> tuple[int, int]:
-    return int(edge[0]), int(edge[1])
-
-
-def _plain(name: str) -> str:
-    text = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-")
-    return text or "board"
-
-
-def _counter_note(hello: wire.Hello) -> str:
-    if Capability.ENERGY not in hello.capabilities:
-        return "missing"
-    return "measured on the board" if Capability.ENERGY_MEASURED in hello.capabilities else "a model in its firmware"
 
 
 class SerialPbitDriver:
@@ -451,7 +397,7 @@ def _baud(address: Address) -> int:
     return int(text)
 
 
-class _BoardFactory:
+class BoardFactory:
     """What the schemes have in common."""
 
     def open(self, address: Address) -> SerialPbitDriver:
@@ -475,7 +421,7 @@ class _BoardFactory:
         return ()
 
 
-class SerialFactory(_BoardFactory):
+class SerialFactory(BoardFactory):
     """Opens `serial:///dev/ttyACM0?baud=115200`, or `serial://COM3`."""
 
     def _connect(self, address: Address) -> Callable[[], Transport]:
@@ -504,7 +450,7 @@ class SerialFactory(_BoardFactory):
                 driver.close()
 
 
-class SocketFactory(_BoardFactory):
+class SocketFactory(BoardFactory):
     """Opens `socket://127.0.0.1:5000`: a board behind a serial server."""
 
     def _connect(self, address: Address) -> Callable[[], Transport]:
