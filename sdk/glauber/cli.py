@@ -23,6 +23,7 @@ from glauber.console import print_json as _print_json
 from glauber.console import print_table as _table
 from glauber.console import progress_bar as _progress
 from glauber.errors import InvalidModelError
+from glauber.server.commands import audit_app, serve, token_app
 
 app = typer.Typer(
     name="glauber",
@@ -32,6 +33,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(conformance)
+app.command()(serve)
+app.add_typer(token_app)
+app.add_typer(audit_app)
 
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")

@@ -8,6 +8,10 @@
     |-- DeviceIOError(OSError)               the link to the device failed
     |   `-- ProtocolError                    the device answered, but not what its protocol says
     |-- FileFormatError(ValueError)          a file that is truncated, malformed or of another version
+    |-- StoreError(OSError)                  jobs cannot be stored or read: disk full, read-only, locked, newer version
+    |   `-- StoreCorruptError                stored bytes are not those that were written
+    |-- JobNotFoundError(LookupError)        no job has this id
+    |-- AccessError(PermissionError)         a lab server does not let this token do that
     |-- MeteringError                        a meter cannot say: window too short, uncertainty above the signal
     |-- CalibrationError                     a calibration that cannot be made or applied
     |-- JobFailedError(RuntimeError)         the job broke on the device; `__cause__` has the reason
@@ -66,6 +70,25 @@ class FileFormatError(GlauberError, ValueError):
     """A file is truncated, malformed or of a version that is not understood."""
 
 
+class StoreError(GlauberError, OSError):
+    """The job store cannot do what was asked: disk full, read-only, locked for too long, of a newer version."""
+
+
+class StoreCorruptError(StoreError):
+    """Something in the job store is not what was written there; what is not named is intact."""
+
+
+class JobNotFoundError(GlauberError, LookupError):
+    """No job has this id, or it was removed."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class AccessError(GlauberError, PermissionError):
+    """A lab server refuses: no token, a wrong, expired or revoked one, or one without the scope or the right."""
+
+
 class MeteringError(GlauberError):
     """A meter works but cannot say how many joules: the window is too short, or its uncertainty exceeds the signal."""
 
@@ -97,3 +120,13 @@ class MissingExtraError(GlauberError, ImportError):
 def missing_extra(package: str, extra: str, what: str) -> MissingExtraError:
     """The error to raise when `what` needs `package`, which the extra `extra` installs."""
     return MissingExtraError(f"{what} needs the package {package!r}; install it with: pip install 'glauber[{extra}]'")
+
+
+def error_named(name: str, message: str, reasons: tuple[str, ...] = ()) -> GlauberError | None:
+    """An error of this module by the name of its class, as servers and stores write it; None if there is none."""
+    kind = globals().get(name)
+    if not (isinstance(kind, type) and issubclass(kind, GlauberError)):
+        return None
+    if kind is ModelNotSupportedError:  # its text is a heading and the reasons
+        return ModelNotSupportedError(message.partition("\n")[0] if reasons else message, reasons)
+    return kind(message)
