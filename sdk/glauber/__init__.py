@@ -24,6 +24,7 @@ _HOME = {
     "Job": "job",
     "JobRequest": "request",
     "JobStatus": "job",
+    "JobStore": "store",
     "PopulationSchedule": "schedule",
     "PottsModel": "model",
     "Quantity": "spec",
@@ -34,6 +35,7 @@ _HOME = {
     "TemperingSchedule": "schedule",
     "as_completed": "job",
     "available_devices": "registry",
+    "get_job": "stored_job",
     "load_spec": "catalogue",
     "open_device": "device",
     "read_model": "formats",
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     )
     from glauber.solver import Solution, SolveProgress, solve
     from glauber.spec import Quantity
+    from glauber.store import JobStore
+    from glauber.stored_job import get_job
 
 __all__ = [
     "AnnealingSchedule",
@@ -74,6 +78,7 @@ __all__ = [
     "Job",
     "JobRequest",
     "JobStatus",
+    "JobStore",
     "PopulationSchedule",
     "PottsModel",
     "Quantity",
@@ -84,6 +89,7 @@ __all__ = [
     "TemperingSchedule",
     "as_completed",
     "available_devices",
+    "get_job",
     "load_spec",
     "open_device",
     "read_model",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import os
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -28,14 +28,20 @@ from glauber.errors import (
     JobFailedError,
     ModelNotSupportedError,
 )
-from glauber.execution import execute
+from glauber.execution import Requeued, Stop, execute, partial_result
 from glauber.job import Job, JobStatus, checked_timeout
+from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
 from glauber.model import Model
 from glauber.prepare import Prepared, ProgramCache, needed_bytes, operations, prepare, prepared_operations
+from glauber.queueing import Entry, FairQueue
 from glauber.registry import open_driver, parse_address
 from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
+from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule, Schedule
 from glauber.spec import AnySpec, Quantity
+from glauber.store import JobStore, open_store
+from glauber.store.jobs import Final
+from glauber.stored_job import stored_job
 
 _standard_log = logging.getLogger("glauber")
 _standard_log.addHandler(logging.NullHandler())
@@ -74,19 +80,28 @@ class Estimate:
 class Device:
     """A device that takes jobs; a context manager that drains its queue on a normal exit and cancels on an error.
 
-    Jobs run one at a time, by priority and then in the order they came. The same seed and program give the same
-    samples on every device that is deterministic.
+    Jobs run one at a time, by priority and then in the order they came; with several owners, the one who has had least
+    goes next. The same seed and program give the same samples on every device that is deterministic.
 
     Args:
         driver: the machine, or a service with a queue of its own. `open_device` finds it by address.
         address: for provenance and messages.
         seed: from which the seeds of jobs without one are derived; None takes the system's entropy.
+        store: where jobs are kept: an open store, a file, or True for the default one. What a process that ended left
+            there of this device's jobs is taken over at once. A service keeps its jobs itself, so it takes none.
 
     Attributes:
         energy_counter: the machine's own counter of joules, or None.
     """
 
-    def __init__(self, driver: Driver | JobService, *, address: str = "", seed: int | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver | JobService,
+        *,
+        address: str = "",
+        seed: int | None = None,
+        store: JobStore | str | Path | Literal[True] | None = None,
+    ) -> None:
         # asked once: checking a protocol takes longer than preparing a small job
         self._driver: Driver | JobService = driver
         self._service = driver if isinstance(driver, JobService) else None
@@ -103,16 +118,23 @@ class Device:
         self._numbers = itertools.count()
         self._prefix = f"{int(time.time()):x}-{secrets.token_hex(3)}"
         self._lock = threading.Condition()
-        self._queue: list[tuple[int, int, Job, Prepared]] = []
+        self._queue = FairQueue()
+        self._jobs: dict[str, Job] = {}  # that are queued or running
+        self._held_for: str | None = None
         self._loaded: str | None = None
-        self._closing: Literal["no", "drain", "cancel"] = "no"
+        self._closing: Literal["no", "drain", "cancel", "requeue"] = "no"
         self._death: BaseException | None = None
         self._running: Job | None = None
         self._followers: dict[str, tuple[Job, str]] = {}
         self._log = _log.bind(device=self.address)
         self._process = os.getpid()  # a fork inherits the object but not its thread
         self._worker: threading.Thread | None = None
+        self._keeper: Keeper | None = None
         if self._machine is not None:
+            if store is not None:
+                owned = not isinstance(store, JobStore)
+                self._keeper = Keeper(open_store(store), owned=owned, address=self.address, spec=driver.spec)
+                self._take_over(self._machine)
             self._worker = threading.Thread(target=self._work, name=f"glauber {self.address}", daemon=True)
             self._worker.start()
 
@@ -181,13 +203,102 @@ class Device:
             prepared = replace(prepared, run=replace(prepared.run, seed=seed))
         job_id = f"{self._prefix}-{number:06d}"
         job = Job(job_id, request, seed, self._cancel)
+        if self._keeper is not None:
+            kept_id = self._keeper.find(request) or self._keeper.add(job, prepared.program)
+            if kept_id != job_id:
+                return self.job(kept_id) or stored_job(self._keeper.store, kept_id)
         with self._lock:
             self._check_open()
-            heapq.heappush(self._queue, (-request.priority, number, job, prepared))
+            self._jobs[job_id] = job
+            self._queue.push((number, job, prepared))
             self._lock.notify()
         if _standard_log.isEnabledFor(logging.DEBUG):  # structlog takes microseconds to find out that nobody listens
             self._log.debug("job queued", job=job_id, sites=request.model.n_sites, sweeps=request.schedule.n_sweeps)
         return job
+
+    def _take_over(self, machine: Driver) -> None:
+        """Queue what an earlier process left in the store; it goes before whatever comes now."""
+        assert self._keeper is not None
+        found = list(self._keeper.orphans())
+        for place, (record, request) in enumerate(found):
+            try:
+                if isinstance(request, GlauberError):
+                    raise request
+                prepared = prepare(request, machine, record.seed, self._cache)
+            except GlauberError as error:
+                self._log.warning("a stored job cannot run any more", job=record.id, error=repr(error))
+                self._keeper.store.finish(record.id, JobStatus.FAILED, error=error)
+                continue
+            request = replace(request, owner=record.owner)
+            job = Job(record.id, request, record.seed, self._cancel)
+            self._jobs[job.id] = job
+            self._queue.push((place - len(found), job, prepared))
+        if found:
+            self._log.info("jobs taken over from the store", jobs=len(found))
+
+    # Looking at the queue
+
+    @property
+    def store(self) -> JobStore | None:
+        """Where jobs are kept, or None."""
+        return None if self._keeper is None else self._keeper.store
+
+    @property
+    def queued(self) -> list[Job]:
+        """The jobs that wait, about in the order in which they will start."""
+        with self._lock:
+            return list(self._queue)
+
+    @property
+    def running(self) -> Job | None:
+        """The job that runs now."""
+        return self._running
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of this id if it is queued or running here; `glauber.get_job` finds stored ones too."""
+        return self._jobs.get(job_id)
+
+    def partial_result(self, job_id: str) -> SampleSet:
+        """What a job has drawn so far, as far as it is stored; of one that has ended, its result.
+
+        Raises:
+            InvalidModelError: the device has no store.
+            JobNotFoundError: no such job, or it has ended without a result.
+            BudgetExceededError: nothing is stored yet.
+        """
+        if self._keeper is None or self._machine is None:
+            raise InvalidModelError(
+                f"{self.address} stores no jobs; open it with store=True to look at partial results"
+            )
+        store = self._keeper.store
+        record = store.get(job_id)
+        if record.status.final:
+            return store.result(job_id)
+        request = store.request(job_id)
+        batches, seconds = store.parts(job_id)
+        return partial_result(
+            prepare(request, self._machine, record.seed, self._cache),
+            self._machine,
+            batches,
+            job_id=job_id,
+            address=self.address,
+            spec_hash=self._spec_hash,
+            seconds=seconds,
+        )
+
+    def hold(self, owner: str | None) -> None:
+        """Reserve the device: only this owner's jobs start; None lets go.
+
+        A job of another owner that runs goes back to the queue at its next batch, and later goes on where it was.
+
+        Raises:
+            InvalidModelError: without a store, what a job has drawn could not be kept.
+        """
+        if self._keeper is None:
+            raise InvalidModelError(f"{self.address} stores no jobs, so none can make way; open it with store=True")
+        with self._lock:
+            self._held_for = owner
+            self._lock.notify_all()
 
     def estimate(self, model: Model, schedule: Schedule | None = None, **arguments: Any) -> Estimate:
         """What a job would take; raises what `submit` would raise. Arguments as for `submit`."""
@@ -251,26 +362,70 @@ class Device:
         job: Job | None = None
         try:
             while True:
+                entry = self._next()
+                if entry is None:
+                    return
+                number, job, prepared = entry
+                began = time.perf_counter()
+                again = self._run(job, prepared)
+                self._running = None
                 with self._lock:
-                    self._lock.wait_for(lambda: self._queue or self._closing != "no")
-                    if not self._queue:
-                        return
-                    _, _, job, prepared = heapq.heappop(self._queue)
-                    self._running = job
-                self._run(job, prepared)
-                self._running = job = None
+                    self._queue.charge(job.owner, time.perf_counter() - began)
+                    if again:
+                        self._queue.push((number, job, prepared))
+                    else:
+                        self._jobs.pop(job.id, None)
+                job = None
         except BaseException as error:
             self._bury(error, job)
 
-    def _run(self, job: Job, prepared: Prepared) -> None:
-        """Run one job; what goes wrong in it ends the job, not the worker."""
+    def _next(self) -> Entry | None:
+        """Wait for the next job; None when the device closes."""
+        while True:
+            with self._lock:
+                if self._closing in ("cancel", "requeue"):
+                    return None
+                entry = self._queue.pop(None if self._closing == "drain" else self._held_for)
+                if entry is not None:
+                    self._running = entry[1]
+                    return entry
+                if self._closing == "drain":
+                    return None
+                # jobs that wait for a reservation's end may be cancelled from another process meanwhile
+                self._lock.wait(POLL_SECONDS if self._queue else None)
+            self._hear_cancels()
+
+    def _hear_cancels(self) -> None:
+        for job_id in [] if self._keeper is None else self._keeper.cancels():
+            job = self._jobs.get(job_id)
+            if job is not None:
+                job.ask_to_cancel()
+
+    def _stop_asked(self, job: Job) -> Stop | None:
+        self._hear_cancels()
+        if job.cancel_asked:
+            return "cancel"
+        held = self._held_for
+        if self._closing == "requeue" or (held is not None and job.owner != held):
+            return "requeue"
+        return None
+
+    def _run(self, job: Job, prepared: Prepared) -> bool:
+        """Run one job; what goes wrong in it ends the job, not the worker. Whether it is to run again later."""
         assert self._machine is not None
         if job.cancel_asked:
-            job.finish(JobStatus.CANCELLED)
-            return
+            self._end(job, JobStatus.CANCELLED)
+            return False
         queue_seconds = time.perf_counter() - job.submitted
-        job.start()
+        writer: PartWriter | None = None
         try:
+            kept: dict[str, Any] = {}
+            if self._keeper is not None:
+                self._keeper.store.start(job.id)
+                batches, seconds = self._keeper.earlier(job.id, resumable=self.spec.capabilities.initial)
+                writer = PartWriter(self._keeper.store, job.id, seconds)
+                kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
+            job.start()
             with self._machine_lock:
                 key = prepared.program.key
                 load, self._loaded = (
@@ -286,37 +441,79 @@ class Device:
                     spec_hash=self._spec_hash,
                     queue_seconds=queue_seconds,
                     report=job.advance,
-                    stop_asked=lambda: job.cancel_asked,
+                    stop_asked=lambda: self._stop_asked(job),
                     meter=self._meter,
+                    **kept,
                 )
                 self._loaded = key
+        except Requeued:
+            return self._requeue(job, writer)
         except Exception as error:
             if job.cancel_asked and isinstance(error, GlauberError):
-                job.finish(JobStatus.CANCELLED)
+                self._end(job, JobStatus.CANCELLED)
             else:
-                job.finish(JobStatus.FAILED, error=error)
+                self._end(job, JobStatus.FAILED, error=error)
                 self._log.warning("job failed", job=job.id, error=repr(error))
-            return
+            return False
         if result.provenance.stopped_by == "cancel":
-            job.finish(JobStatus.CANCELLED, result if job.request.partial else None)
+            self._end(job, JobStatus.CANCELLED, result if job.request.partial else None)
         else:
-            job.finish(JobStatus.DONE, result)
+            self._end(job, JobStatus.DONE, result)
         if _standard_log.isEnabledFor(logging.DEBUG):
             self._log.debug("job ended", job=job.id, status=job.status.value, seconds=result.timing["total"])
+        return False
+
+    def _end(
+        self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None
+    ) -> None:
+        """The job has ended: in the store first, so that who sees the end can rely on it."""
+        if self._keeper is not None:
+            failure = self._keeper.ended(job, status, result, error)
+            if failure is not None:
+                self._log.error("the end of a job was not stored", job=job.id, error=repr(failure))
+                job.finish(JobStatus.FAILED, error=error or failure)
+                return
+        job.finish(status, result, error)
+
+    def _requeue(self, job: Job, writer: PartWriter | None) -> bool:
+        """The running job makes way; whether it waits here for its turn."""
+        assert self._keeper is not None
+        assert writer is not None
+        leaving = self._closing == "requeue"
+        try:
+            writer.flush()
+            why = "the device was closed" if leaving else "the device was reserved"
+            self._keeper.store.requeue(job.id, f"{why}; it goes on where it was", release=leaving)
+        except GlauberError as error:
+            self._log.warning("a job that made way goes on from an earlier part", job=job.id, error=repr(error))
+        if leaving:
+            self._leave(job)
+            return False
+        job.wait_again()
+        return True
+
+    def _leave(self, job: Job) -> None:
+        """End the handle of a job that stays in the store."""
+        job.finish(
+            JobStatus.FAILED,
+            error=DeviceClosedError(
+                f"{self.address} was closed; job {job.id} stays in the store and goes on when the device is opened"
+                " again: glauber.get_job(id) comes back to it"
+            ),
+        )
 
     def _bury(self, error: BaseException, job: Job | None) -> None:
         """The worker is dying: fail its job and all that wait, and take no more."""
         with self._lock:
             self._death = error
-            waiting = [entry[2] for entry in self._queue]
-            self._queue.clear()
+            waiting = self._queue.clear()
         self._log.error("worker died", error=repr(error))
         for each in ([] if job is None else [job]) + waiting:
             failure = JobFailedError(
                 f"the worker of {self.address} died of {error!r}; open the device again and resubmit"
             )
             failure.__cause__ = error
-            each.finish(JobStatus.FAILED, error=failure)
+            self._end(each, JobStatus.FAILED, error=failure)
 
     def _cancel(self, job: Job) -> None:
         """A queued job ends at once; a running one at its next batch."""
@@ -326,13 +523,11 @@ class Device:
                 self._service.cancel(followed[1])
             return
         with self._lock:
-            left = [entry for entry in self._queue if entry[2] is not job]
-            was_queued = len(left) < len(self._queue)
+            was_queued = self._queue.remove(job)
             if was_queued:
-                self._queue = left
-                heapq.heapify(self._queue)
+                self._jobs.pop(job.id, None)
         if was_queued:
-            job.finish(JobStatus.CANCELLED)
+            self._end(job, JobStatus.CANCELLED)
 
     # Services with a queue of their own
 
@@ -368,17 +563,22 @@ class Device:
 
     # Closing
 
-    def close(self, *, drain: bool = False, timeout: float | None = None) -> None:
+    def close(self, *, drain: bool = False, requeue: bool = False, timeout: float | None = None) -> None:
         """Take no more jobs, and let go of the machine; may be called twice.
 
         Args:
             drain: run what is queued first; otherwise queued jobs are cancelled and the running one stops at its next
                 batch.
+            requeue: leave in the store what is queued, and what runs with all that it has drawn, for whoever opens the
+                device next.
             timeout: seconds to wait at most for what still runs.
 
         Raises:
-            InvalidModelError: called from a job's own callback, which would wait for itself, or timeout is no number.
+            InvalidModelError: called from a job's own callback, which would wait for itself; or timeout is no number;
+                or requeue without a store, or with drain.
         """
+        if requeue and (drain or self._keeper is None):
+            raise InvalidModelError("requeue=True needs a store, and means the opposite of drain=True")
         if threading.current_thread() is self._worker:
             raise InvalidModelError("close() was called in the device's own thread, which would wait for itself")
         limit = checked_timeout(timeout)
@@ -388,16 +588,19 @@ class Device:
             return None if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
 
         with self._lock:
-            self._closing = "drain" if drain and self._closing != "cancel" else "cancel"
-            dropped = [] if drain else [entry[2] for entry in self._queue]
-            if not drain:
-                self._queue.clear()
+            if self._closing in ("no", "drain"):
+                self._closing = "drain" if drain else "requeue" if requeue else "cancel"
+            dropped = [] if drain else self._queue.clear()
             running = self._running
             self._lock.notify_all()
         for job in dropped:
-            job.finish(JobStatus.CANCELLED)
+            self._jobs.pop(job.id, None)
+            if self._closing == "requeue":
+                self._leave(job)
+            else:
+                self._end(job, JobStatus.CANCELLED)
         followed = [job for job, _ in list(self._followers.values())]
-        if not drain:
+        if not drain and not requeue:
             for job in ([running] if running is not None else []) + followed:
                 try:
                     job.ask_to_cancel()
@@ -408,6 +611,8 @@ class Device:
         for job in followed:
             job.wait(left())
         self._driver.close()
+        if self._keeper is not None and (self._worker is None or not self._worker.is_alive()):
+            self._keeper.close()
 
     def __enter__(self) -> Self:
         return self
@@ -418,7 +623,13 @@ class Device:
         self.close(drain=error is None)
 
 
-def open_device(address: str, *, seed: int | None = None, wrap: Wrap | None = None) -> Device:
+def open_device(
+    address: str,
+    *,
+    seed: int | None = None,
+    wrap: Wrap | None = None,
+    store: JobStore | str | Path | Literal[True] | None = None,
+) -> Device:
     """Open a device by its address, such as `sim://pbit-king-64?seed=7`.
 
     Close it, or use it in a `with` block: its thread keeps it alive until then.
@@ -427,8 +638,11 @@ def open_device(address: str, *, seed: int | None = None, wrap: Wrap | None = No
         address: scheme://name?parameters; `seed` is understood by every scheme.
         seed: the device's seed; the same as in the address.
         wrap: middleware around the board's transport, such as a recorder or a fault injector of `glauber.testing`.
+        store: keep the jobs on disk, so that they survive this process: an open `JobStore`, the path of one, or True
+            for the default one.
 
     Raises:
+        StoreError: the store cannot be opened.
         DeviceNotFoundError: no such scheme or name; close ones are suggested; or it has no transport to wrap.
     """
     parsed = parse_address(address)
@@ -441,4 +655,8 @@ def open_device(address: str, *, seed: int | None = None, wrap: Wrap | None = No
             raise InvalidModelError(f"seed={text} in {address} is not an integer from 0 to 2^64 - 1")
         seed = int(text)
     driver = open_driver(type(parsed)(parsed.scheme, parsed.name, parameters, address), wrap=wrap)
-    return Device(driver, address=address, seed=seed)
+    try:
+        return Device(driver, address=address, seed=seed, store=store)
+    except BaseException:
+        driver.close()
+        raise

@@ -1,27 +1,32 @@
-"""One prepared job on one driver: run it batch by batch, and put the result together. No thread, no queue."""
+"""One prepared job on one driver: run it batch by batch, and put the result together. No thread, no queue.
+
+A job that ran before goes on from the batches that were kept of it; its samples are what they would have been.
+"""
 
 from __future__ import annotations
 
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.checkpoint import resumed
 from glauber.compile import pack_spins, unpack_spins
 from glauber.driver import Batch, Driver, Resamplings
-from glauber.energy import modelled_energy
+from glauber.energy import EnergyReport, modelled_energy
 from glauber.errors import BudgetExceededError
 from glauber.findings import Exchanges, Population
 from glauber.meter import EnergyMeter, JobWindow
 from glauber.model import IsingModel, PottsModel
-from glauber.prepare import Prepared, prepared_operations
+from glauber.prepare import Prepared, StopReason, prepared_operations
 from glauber.samples import Moments, Provenance, SampleSet, field_change
 from glauber.schedule import AsynchronousSchedule, PopulationSchedule, SamplingSchedule
 
@@ -160,8 +165,16 @@ class _Collector:
 
 
 @lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
+    """Of what computes here."""
     return {"glauber": version("glauber"), "numpy": np.__version__, "python": platform.python_version()}
+
+
+Stop = Literal["cancel", "requeue"]
+
+
+class Requeued(Exception):  # noqa: N818  # no error: the job goes on another time
+    """The job stopped because it was asked to make way."""
 
 
 def execute(
@@ -174,8 +187,11 @@ def execute(
     spec_hash: str,
     queue_seconds: float,
     report: Callable[[int, int], None],
-    stop_asked: Callable[[], bool],
+    stop_asked: Callable[[], Stop | None],
     meter: EnergyMeter | None = None,
+    earlier: Sequence[Batch] = (),
+    earlier_seconds: float = 0.0,
+    keep: Callable[[Batch], None] | None = None,
 ) -> SampleSet:
     """Run a prepared job to its end, its budget's, or until stop_asked() says so.
 
@@ -190,35 +206,49 @@ def execute(
         report: called with (sweeps done, samples done) after each batch.
         stop_asked: asked after each batch.
         meter: its window is open from before the program is loaded until the run has ended.
+        earlier: what the job had drawn when it was stopped before.
+        earlier_seconds: that it had run by then.
+        keep: called with each batch, to store it.
 
     Raises:
         BudgetExceededError: the budget, or the cancellation, left no sample.
+        Requeued: stop_asked() said so.
     """
-    request, run, spec = prepared.request, prepared.run, driver.spec
+    request, run = prepared.request, prepared.run
     collector = _Collector(prepared)
+    for batch in earlier:
+        collector.take(batch)
+    if earlier:
+        run, meter = resumed(run, earlier[-1]), None
     reading, sweeps = 0.0, run.first_sweep - 1
     stopped_by = prepared.stopped_by
     seconds = None if request.budget is None else request.budget.seconds
     batches: Iterator[Batch] | None = None
     window = None if meter is None else JobWindow(meter)
     began = time.perf_counter()
+    programmed = began
     try:
-        if load:
+        if load and sweeps < run.n_sweeps:
             driver.program(prepared.program)
         programmed = time.perf_counter()
-        batches = driver.run(run)
+        batches = driver.run(run) if sweeps < run.n_sweeps else iter(())
         for batch in batches:
             arrived = time.perf_counter()
             collector.take(batch)
             sweeps = batch.next_sweep - 1
+            if keep is not None:
+                keep(batch)
             report(sweeps, collector.n_samples)
             reading += time.perf_counter() - arrived
             if sweeps >= run.n_sweeps:
                 break
-            if stop_asked():
+            stop = stop_asked()
+            if stop == "requeue":
+                raise Requeued
+            if stop == "cancel":
                 stopped_by = "cancel"
                 break
-            if seconds is not None and time.perf_counter() - programmed >= seconds:
+            if seconds is not None and time.perf_counter() - programmed + earlier_seconds >= seconds:
                 stopped_by = "seconds"
                 break
     finally:
@@ -238,16 +268,90 @@ def execute(
             " or warm up less"
         )
     finishing = time.perf_counter()
-    packed, energies, last = collector.packed(), collector.energies(), collector.last_state()
+    parts = collector.packed(), collector.energies(), collector.last_state()
     ended = time.perf_counter()
     reading += ended - finishing
     counted = prepared_operations(prepared, sweeps, collector.n_samples, loads=int(load))
-    energy = modelled_energy(spec, counted)
+    energy = modelled_energy(driver.spec, counted)
     if window is not None:
         energy = window.report(energy)
-    clamped = None if request.clamp is None else request.clamp != request.free_value
+    elif earlier:
+        energy = replace(energy, not_measured="the job was stopped and went on later, so no one window holds it")
+    return _result(
+        prepared,
+        collector,
+        parts,
+        sweeps=sweeps,
+        stopped_by=stopped_by,
+        energy=energy,
+        timing={
+            "queue": queue_seconds,
+            "program": programmed - began,
+            "sample": ended - programmed - reading + earlier_seconds,
+            "read": reading,
+            "total": queue_seconds + ended - began + earlier_seconds,
+        },
+        driver=driver,
+        job_id=job_id,
+        address=address,
+        spec_hash=spec_hash,
+    )
+
+
+def partial_result(
+    prepared: Prepared,
+    driver: Driver,
+    batches: Sequence[Batch],
+    *,
+    job_id: str,
+    address: str,
+    spec_hash: str,
+    seconds: float,
+) -> SampleSet:
+    """What a job that has not ended has drawn so far, from the batches that were kept; stopped_by says "cancel".
+
+    Raises:
+        BudgetExceededError: nothing yet.
+    """
+    collector = _Collector(prepared)
+    for batch in batches:
+        collector.take(batch)
+    if collector.n_samples == 0:
+        raise BudgetExceededError(f"nothing that job {job_id} has drawn is stored yet; ask again in a moment")
+    sweeps = batches[-1].next_sweep - 1
+    return _result(
+        prepared,
+        collector,
+        (collector.packed(), collector.energies(), collector.last_state()),
+        sweeps=sweeps,
+        stopped_by="cancel",
+        energy=modelled_energy(driver.spec, prepared_operations(prepared, sweeps, collector.n_samples)),
+        timing={"queue": 0.0, "program": 0.0, "sample": seconds, "read": 0.0, "total": seconds},
+        driver=driver,
+        job_id=job_id,
+        address=address,
+        spec_hash=spec_hash,
+    )
+
+
+def _result(
+    prepared: Prepared,
+    collector: _Collector,
+    parts: tuple[NDArray[np.unsignedinteger] | None, NDArray[np.float64] | None, NDArray[np.unsignedinteger]],
+    *,
+    sweeps: int,
+    stopped_by: StopReason | None,
+    energy: EnergyReport,
+    timing: dict[str, float],
+    driver: Driver,
+    job_id: str,
+    address: str,
+    spec_hash: str,
+) -> SampleSet:
+    """The result of what a collector took."""
+    request, run = prepared.request, prepared.run
+    packed, energies, last = parts
     at_one = isinstance(request.schedule, SamplingSchedule | AsynchronousSchedule)
-    beta = float(request.schedule.beta_table()[0]) if at_one else None
     return SampleSet(
         model=request.model,
         n_chains=request.schedule.n_chains,
@@ -256,32 +360,26 @@ def execute(
         last_packed=last,
         moments=collector.moments if "moments" in request.observe else None,
         fields=request.fields,
-        clamped=clamped,
-        timing={
-            "queue": queue_seconds,
-            "program": programmed - began,
-            "sample": ended - programmed - reading,
-            "read": reading,
-            "total": queue_seconds + ended - began,
-        },
+        clamped=None if request.clamp is None else request.clamp != request.free_value,
+        timing=timing,
         energy_report=energy,
         resident=collector.resident,
         provenance=Provenance(
             address=address,
-            device=spec.name,
+            device=driver.spec.name,
             spec_hash=spec_hash,
             job_id=job_id,
             seed=run.seed,
             request_key=request,
             program_key=prepared.program.key,
             contract_version=int(getattr(driver, "contract_version", 0)),
-            beta=beta,
+            beta=float(request.schedule.beta_table()[0]) if at_one else None,
             sweeps_per_sample=request.schedule.sweeps_per_sample,
             n_sweeps=sweeps,
             quantisation=prepared.quantisation,
             stopped_by=stopped_by,
             kernel=collector.facts,
-            versions=_versions(),
+            versions=software_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             embedding=collector.embedding_facts(),
         ),

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,11 +74,18 @@ def write_archive(
     path: str | Path, kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     """Write arrays and a JSON header as one compressed npz."""
+    write_bytes(path, pack_archive(kind, version, header, arrays))
+
+
+def pack_archive(
+    kind: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, compress: bool = True
+) -> bytes:
+    """Arrays and a JSON header as the bytes of one npz; the same content gives the same bytes."""
     text = json.dumps({"format": kind, "version": version, **header})
     buffer = io.BytesIO()
     packed = {_HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
-    np.savez_compressed(buffer, allow_pickle=False, **packed)
-    write_bytes(path, buffer.getvalue())
+    (np.savez_compressed if compress else np.savez)(buffer, allow_pickle=False, **packed)
+    return buffer.getvalue()
 
 
 def read_archive(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -84,15 +94,73 @@ def read_archive(path: str | Path, kind: str, version: int) -> tuple[dict[str, A
     Raises:
         FileFormatError: truncated, not an archive, of another kind or of another version.
     """
-    content = io.BytesIO(Path(path).read_bytes())
+    return unpack_archive(Path(path).read_bytes(), kind, version, path)
+
+
+def unpack_archive(
+    content: bytes, kind: str, version: int, name: str | Path, *, limit_bytes: int | None = None
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and arrays of an archive's bytes.
+
+    Args:
+        content: what `pack_archive` made.
+        kind: that is expected.
+        version: that is expected.
+        name: what to call it in messages.
+        limit_bytes: refuse, before unpacking, what would unpack to more than this.
+
+    Raises:
+        FileFormatError: truncated, not an archive, of another kind or of another version, or too large.
+    """
     try:
-        with np.load(content, allow_pickle=False) as archive:
+        if limit_bytes is not None:
+            _check_size(content, limit_bytes, name)
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(_HEADER).tobytes())
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError, NotImplementedError) as error:
-        raise FileFormatError(f"{path} is not a complete {kind} archive ({error}); write it again") from error
-    check_header(header, kind, version, path)
+    except FileFormatError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, AttributeError, NotImplementedError,
+            TypeError, OSError, MemoryError, RecursionError, struct.error, RuntimeError) as error:  # fmt: skip
+        raise FileFormatError(f"{name} is not a complete {kind} archive ({error}); write it again") from error
+    check_header(header, kind, version, name)
     return header, arrays
+
+
+MAX_MEMBERS = 64
+"""Arrays in an archive of ours; there are about a dozen."""
+
+
+def _check_size(content: bytes, limit_bytes: int, name: str | Path) -> None:
+    """Refuse a decompression bomb by what the members really unpack to, and what their headers claim.
+
+    The directory of a zip file can lie, so each member is unpacked in pieces and counted, and nothing is kept.
+    """
+    total = 0
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if len(archive.infolist()) > MAX_MEMBERS:
+            raise FileFormatError(f"{name} has {len(archive.infolist())} members; at most {MAX_MEMBERS} are read")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                promised = _promised_bytes(file)
+                if promised + total > limit_bytes:
+                    raise FileFormatError(f"{name} unpacks to more than the {limit_bytes} bytes that are allowed")
+                while piece := file.read(1 << 20):
+                    total += len(piece)
+                    if total > limit_bytes:
+                        raise FileFormatError(f"{name} unpacks to more than the {limit_bytes} bytes that are allowed")
+
+
+def _promised_bytes(file: IO[bytes]) -> int:
+    """What the header of an npy member says that its array takes."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"npy version {version} is not written by us")
+    return math.prod(shape) * dtype.itemsize
 
 
 def check_header(header: Any, kind: str, version: int, path: str | Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from glauber.errors import GlauberError, InvalidModelError, JobCancelledError, JobFailedError, JobTimeoutError
@@ -16,6 +18,15 @@ from glauber.request import JobRequest
 from glauber.samples import SampleSet
 
 _log = logging.getLogger("glauber")
+
+
+@lru_cache(maxsize=1)
+def local_user() -> str:
+    """Who runs this process: the owner of jobs that name none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in many containers
+        return "nobody"
 
 
 class JobStatus(Enum):
@@ -89,6 +100,11 @@ class Job:
         self._version = 0
 
     # What the user sees
+
+    @property
+    def owner(self) -> str:
+        """Whose job it is."""
+        return self.request.owner or local_user()
 
     @property
     def status(self) -> JobStatus:
@@ -229,6 +245,12 @@ class Job:
         with self._changed:
             self._status = JobStatus.RUNNING
             self._began = time.perf_counter()
+            self._tell()
+
+    def wait_again(self) -> None:
+        """The job made way for others and waits."""
+        with self._changed:
+            self._status = JobStatus.QUEUED
             self._tell()
 
     def advance(self, sweeps_done: int, samples_done: int) -> None:

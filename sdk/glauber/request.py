@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from glauber.checks import real_numbers, whole_number
 from glauber.compile.quantise import largest
 from glauber.errors import FileFormatError, InvalidModelError
-from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
+from glauber.formats import model_from_arrays, model_to_arrays, pack_archive, unpack_archive, write_bytes
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.schedule import (
     SCHEDULES,
@@ -79,6 +79,9 @@ class JobRequest:
         partial: a cancelled job keeps what it has drawn.
         threads: for simulators; changes no sample.
         isa: for simulators: "portable", "sse2", "avx2", "avx512"; changes no sample.
+        owner: whose job it is, for stores and servers; None for the user who runs the process.
+        idempotency_key: where jobs are stored, a second request of the same owner with the same key is the first one.
+        reuse: where jobs are stored, answer with the result of an earlier job of the same program, device and seed.
 
     Raises:
         InvalidModelError: naming the value that is wrong and what would be right.
@@ -98,6 +101,9 @@ class JobRequest:
     partial: bool = False
     threads: int | None = None
     isa: str | None = None
+    owner: str | None = None
+    idempotency_key: str | None = None
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, IsingModel | PottsModel):
@@ -110,7 +116,13 @@ class JobRequest:
         set_(self, "priority", whole_number("priority", self.priority, -(2**31), 2**31))
         if self.threads is not None:
             set_(self, "threads", whole_number("threads", self.threads, 1, 256))
-        for name in ("embed", "partial"):
+        for name in ("owner", "idempotency_key"):
+            _check_name(name, getattr(self, name))
+        if self.reuse is True and self.seed is None:
+            raise InvalidModelError(
+                "reuse needs a seed: a job without one would draw new samples; submit with seed=..."
+            )
+        for name in ("embed", "partial", "reuse"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidModelError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.on_overflow not in ("error", "scale"):
@@ -246,15 +258,15 @@ class JobRequest:
 
     # File form
 
-    def _arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """The request as a JSON-ready header and arrays."""
         header, arrays = model_to_arrays(self.model)
         optional = {"clamp": self.clamp, "job_fields": self.fields, "initial": self.initial}
         arrays.update({name: array for name, array in optional.items() if array is not None})
         header["schedule"] = self.schedule.model_dump(mode="json")
         header["observe"] = sorted(self.observe)
         header["budget"] = None if self.budget is None else self.budget.model_dump()
-        for name in ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa"):
-            header[name] = getattr(self, name)
+        header |= {name: getattr(self, name) for name in _PLAIN}
         return header, arrays
 
     @property
@@ -270,20 +282,33 @@ class JobRequest:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write the request as one npz file without pickle."""
-        write_archive(path, REQUEST_FORMAT, REQUEST_VERSION, *self._arrays())
+    def to_bytes(self) -> bytes:
+        """The request as the bytes of one npz file without pickle."""
+        return pack_archive(REQUEST_FORMAT, REQUEST_VERSION, *self.to_arrays())
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote; every check runs again.
+    def from_bytes(cls, content: bytes, *, name: str | Path = "the request", limit_bytes: int | None = None) -> Self:
+        """Read what `to_bytes` made; every check runs again.
+
+        Args:
+            content: the bytes.
+            name: what to call them in messages.
+            limit_bytes: refuse, before unpacking, what would unpack to more than this.
 
         Raises:
-            FileFormatError: truncated, or of another format or version.
+            FileFormatError: truncated, too large, of another format or version, or no valid request.
         """
-        header, arrays = read_archive(path, REQUEST_FORMAT, REQUEST_VERSION)
-        plain = ("seed", "priority", "on_overflow", "embed", "partial", "threads", "isa")
-        model = model_from_arrays(header, arrays, path)
+        header, arrays = unpack_archive(content, REQUEST_FORMAT, REQUEST_VERSION, name, limit_bytes=limit_bytes)
+        return cls.from_arrays(header, arrays, name)
+
+    @classmethod
+    def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str | Path) -> Self:
+        """Read what `to_arrays` made; every check runs again.
+
+        Raises:
+            FileFormatError: they do not make a request.
+        """
+        model = model_from_arrays(header, arrays, name)
         try:
             return cls(
                 model=model,
@@ -293,10 +318,32 @@ class JobRequest:
                 initial=arrays.get("initial"),
                 observe=frozenset(header["observe"]),
                 budget=None if header["budget"] is None else Budget(**header["budget"]),
-                **{name: header[name] for name in plain},
+                **{name: header[name] for name in _PLAIN},
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path} does not hold a valid job request: {error!r}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(f"{name} does not hold a valid job request: {error!r}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the request as one npz file without pickle."""
+        write_bytes(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; raises as `from_bytes` does, or OSError."""
+        return cls.from_bytes(Path(path).read_bytes(), name=path)
+
+
+_PLAIN = (
+    "seed", "priority", "on_overflow", "embed", "partial", "threads", "isa", "owner", "idempotency_key", "reuse"
+)  # fmt: skip
+
+
+def _check_name(name: str, value: object) -> None:
+    """Names go into files, logs and headers: short, printable, no spaces at the ends."""
+    if value is None:
+        return
+    if not isinstance(value, str) or not 1 <= len(value) <= 128 or not value.isprintable() or value != value.strip():
+        raise InvalidModelError(f"{name} must be a printable text of 1 to 128 characters, not {value!r}")
 
 
 def check_seed(seed: object) -> int | None:

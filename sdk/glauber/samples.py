@@ -17,7 +17,7 @@ from glauber.diagnostics import Diagnostics, diagnose
 from glauber.energy import EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.findings import Exchanges, Population
-from glauber.formats import model_from_arrays, model_to_arrays, read_archive, write_archive
+from glauber.formats import model_from_arrays, model_to_arrays, pack_archive, unpack_archive, write_bytes
 from glauber.model import IsingModel, Model
 
 if TYPE_CHECKING:
@@ -370,8 +370,12 @@ class SampleSet:
 
     # File form
 
-    def save(self, path: str | Path) -> None:
-        """Write everything but the program as one npz file without pickle; spins stay packed."""
+    def to_bytes(self, *, fast: bool = False) -> bytes:
+        """Everything but the program as the bytes of one npz file without pickle; spins stay packed.
+
+        Args:
+            fast: neither compressed, nor with energies that can be computed again from the states.
+        """
         header, arrays = model_to_arrays(self.model)
         arrays = {f"model.{name}": array for name, array in arrays.items()}
         optional = {
@@ -379,7 +383,7 @@ class SampleSet:
             "last": self.last_packed,
             "job_fields": self.fields,
             "clamped": self.clamped,
-            "energies": self.energies if self.packed is not None else self.stored_energies,
+            "energies": self.energies if self.packed is not None and not fast else self.stored_energies,
             "updates": self.updates,
             "moments.sites": None if self.moments is None else self.moments.sites,
             "moments.edges": None if self.moments is None else self.moments.edges,
@@ -397,20 +401,29 @@ class SampleSet:
             "provenance": asdict(self.provenance),
             "energy": asdict(self.energy_report),
         }
-        write_archive(path, SAMPLES_FORMAT, SAMPLES_VERSION, header, arrays)
+        return pack_archive(SAMPLES_FORMAT, SAMPLES_VERSION, header, arrays, compress=not fast)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
+    def from_bytes(cls, content: bytes, *, name: str | Path = "the result") -> Self:
+        """Read what `to_bytes` made; `name` is what messages call it.
 
         Raises:
             FileFormatError: truncated, or of another format or version.
         """
-        header, arrays = read_archive(path, SAMPLES_FORMAT, SAMPLES_VERSION)
+        header, arrays = unpack_archive(content, SAMPLES_FORMAT, SAMPLES_VERSION, name)
         try:
-            return cls._from_arrays(header, arrays, path)
+            return cls._from_arrays(header, arrays, name)
         except (KeyError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{path} does not hold a valid sample set: {error!r}") from error
+            raise FileFormatError(f"{name} does not hold a valid sample set: {error!r}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_bytes` to a file, whole or not at all."""
+        write_bytes(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; raises as `from_bytes` does, or OSError."""
+        return cls.from_bytes(Path(path).read_bytes(), name=path)
 
     @classmethod
     def _from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], path: str | Path) -> Self:

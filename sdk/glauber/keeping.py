@@ -1,0 +1,184 @@
+"""A device's side of the job store: what it writes while its jobs run, and what it finds there when it opens."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from glauber.checkpoint import merge_batches
+from glauber.compile import AnyProgram
+from glauber.driver import Batch
+from glauber.errors import GlauberError, JobNotFoundError, StoreError
+from glauber.execution import software_versions
+from glauber.job import Job
+from glauber.request import JobRequest
+from glauber.samples import SampleSet
+from glauber.spec import AnySpec
+from glauber.store import JobRecord, JobStore
+from glauber.store.jobs import Final, NewJob
+
+PART_SECONDS = 1.0
+"""How often what a job has drawn is stored: a crash costs at most about as much."""
+PART_BYTES = 64 * 2**20
+"""A part is stored earlier where it has become so large."""
+POLL_SECONDS = 0.2
+"""How often a device looks whether another process wants one of its jobs stopped."""
+
+_log = logging.getLogger("glauber")
+
+
+def without_seed(address: str) -> str:
+    """A device's address without the seed from which its jobs' seeds are derived: what is stored as the device."""
+    parts = urlsplit(address)
+    query = urlencode([pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "seed"], safe=":/")
+    return urlunsplit((*parts[:3], query, parts.fragment)) if parts.scheme else address
+
+
+class Keeper:
+    """One device's jobs in a store. Methods may be called from any thread.
+
+    Args:
+        store: where.
+        owned: whether to close it with the device.
+        address: of the device.
+        spec: of the device.
+    """
+
+    def __init__(self, store: JobStore, *, owned: bool, address: str, spec: AnySpec) -> None:
+        self.store = store
+        self._owned = owned
+        self.device = without_seed(address)
+        self._spec = spec
+        self._spec_hash = spec.spec_hash
+        graph = spec.topology
+        self._topology = None if graph is None else hashlib.sha256(graph.model_dump_json().encode()).hexdigest()[:16]
+        self._polled = time.monotonic()
+
+    def add(self, job: Job, program: AnyProgram) -> str:
+        """Make a job durable; its id, which is an earlier one's where the idempotency key says so."""
+        request = job.request
+        return self.store.add(
+            NewJob(
+                id=job.id,
+                request=request if request.seed is not None else replace(request, seed=job.seed),
+                asked_key=request.key,
+                owner=job.owner,
+                device=self.device,
+                spec_hash=self._spec_hash,
+                spec=self._spec.model_dump_json,
+                topology=self._topology,
+                program_key=program.key,
+                versions=software_versions(),
+            )
+        )
+
+    def find(self, request: JobRequest) -> str | None:
+        """An earlier job whose result answers a request that may be answered so."""
+        return self.store.find_result(request.key, self.device, self._spec_hash) if request.reuse else None
+
+    def orphans(self) -> Iterator[tuple[JobRecord, JobRequest | GlauberError]]:
+        """Jobs of this device whose process has ended, with what was asked or why that cannot be read any more."""
+        for job_id in self.store.adopt(self.device):
+            record = self.store.get(job_id)
+            try:
+                if record.spec_hash != self._spec_hash:
+                    self.store.drop_parts(job_id)  # the device is another one now: from the start
+                yield record, self.store.request(job_id)
+            except GlauberError as error:
+                yield record, error
+
+    def earlier(self, job_id: str, *, resumable: bool) -> tuple[list[Batch], float]:
+        """What a job has drawn before, and in how many seconds; nothing where it must run from its start."""
+        try:
+            batches, seconds = self.store.parts(job_id)
+            if not batches or resumable:
+                return batches, seconds
+        except GlauberError as error:
+            _log.warning("job %s runs from its start: %s", job_id, error)
+        self.store.drop_parts(job_id)
+        return [], 0.0
+
+    def ended(
+        self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None
+    ) -> BaseException | None:
+        """Store how a job ended; what went wrong with that, if anything did."""
+        try:
+            self.store.finish(job.id, status, result, error)
+        except StoreError as failure:
+            what = StoreError(
+                f"job {job.id} ended ({status.value}), but that could not be stored: {failure}. It stays in the store"
+                f" as it was, and runs again when {self.device} is opened"
+            )
+            what.__cause__ = failure
+            return what
+        except JobNotFoundError as failure:
+            return failure
+        return None
+
+    def cancels(self) -> list[str]:
+        """Jobs that another process wants stopped; asks the store a few times a second at most."""
+        now = time.monotonic()
+        if now - self._polled < POLL_SECONDS:
+            return []
+        self._polled = now
+        try:
+            return self.store.cancels()
+        except StoreError as error:
+            _log.warning("cannot ask the store for cancellations: %s", error)
+            return []
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.release()
+        if self._owned:
+            self.store.close()
+
+
+class PartWriter:
+    """Merges a job's batches into parts and stores them, every second or so.
+
+    What cannot be stored is not lost as long as the process lives, so a full disk does not stop the job here; it is
+    said once, and tried again with the next part.
+    """
+
+    def __init__(self, store: JobStore, job_id: str, earlier_seconds: float) -> None:
+        self._store, self._job_id = store, job_id
+        self._began = time.monotonic() - earlier_seconds
+        self._last = time.monotonic()
+        self._pending: list[Batch] = []
+        self._bytes = 0
+        self._warned = False
+        self._lock = threading.Lock()
+
+    def take(self, batch: Batch) -> None:
+        """One more batch."""
+        with self._lock:
+            self._pending.append(batch)
+            self._bytes += 0 if batch.samples is None else batch.samples.nbytes
+            if time.monotonic() - self._last >= PART_SECONDS or self._bytes >= PART_BYTES:
+                self._flush()
+
+    def flush(self) -> None:
+        """Store what is pending."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        self._last = time.monotonic()
+        merged = merge_batches(self._pending)
+        self._pending, self._bytes = [merged], 0
+        try:
+            self._store.add_part(self._job_id, merged, self._last - self._began)
+        except StoreError as error:
+            if not self._warned:
+                _log.warning("what job %s draws cannot be stored for now: %s", self._job_id, error)
+            self._warned = True
+            return
+        self._pending = []

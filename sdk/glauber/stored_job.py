@@ -1,0 +1,81 @@
+"""A handle of a job that another process runs, or that ended long ago: `get_job`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from glauber import errors
+from glauber.errors import GlauberError, JobFailedError
+from glauber.job import Job, JobStatus
+from glauber.store import JobRecord, JobStore, open_store
+
+POLL_SECONDS = (0.05, 0.5)
+"""How often the store is asked for progress: at first, and after a while."""
+
+
+def named_error(name: str | None, message: str) -> GlauberError:
+    """An error of this SDK from its name and text, as they come from a store or over a network."""
+    found = getattr(errors, name or "", None)
+    if isinstance(found, type) and issubclass(found, GlauberError):
+        return found(message)
+    return JobFailedError(message if name is None else f"{name}: {message}")
+
+
+def stored_job(store: JobStore, job_id: str) -> Job:
+    """A handle that follows a stored job until it ends; a cancel reaches whoever runs it.
+
+    Raises:
+        JobNotFoundError: the store has no such job.
+    """
+    record = store.get(job_id)
+    job = Job(job_id, store.request(job_id), record.seed, lambda job: _cancel(store, job))
+    if not _mirror(store, job, record):
+        threading.Thread(target=_follow, args=(store, job), name=f"glauber job {job_id}", daemon=True).start()
+    return job
+
+
+def _cancel(store: JobStore, job: Job) -> None:
+    store.ask_to_cancel(job.id)
+
+
+def _follow(store: JobStore, job: Job) -> None:
+    pause = POLL_SECONDS[0]
+    try:
+        while not _mirror(store, job, store.get(job.id)):
+            time.sleep(pause)
+            pause = min(POLL_SECONDS[1], pause * 1.2)
+    except GlauberError as error:
+        job.finish(JobStatus.FAILED, error=error)
+
+
+def _mirror(store: JobStore, job: Job, record: JobRecord) -> bool:
+    """Bring a handle to where the record is; whether it has ended."""
+    status = record.status
+    if status is JobStatus.RUNNING and job.status is JobStatus.QUEUED:
+        job.start()
+    if (record.sweeps_done, record.samples_done) != (job.progress.sweeps_done, job.progress.samples_done):
+        job.advance(record.sweeps_done, record.samples_done)
+    if status is JobStatus.FAILED:
+        job.finish(JobStatus.FAILED, error=named_error(record.error, record.message))
+    elif status is JobStatus.DONE:
+        job.finish(JobStatus.DONE, store.result(job.id))
+    elif status is JobStatus.CANCELLED:
+        kept = record.stopped_by is not None  # a result was stored
+        job.finish(JobStatus.CANCELLED, store.result(job.id) if kept else None)
+    return job.done()
+
+
+def get_job(job_id: str, *, store: JobStore | str | Path | None = None) -> Job:
+    """Come back to a job by nothing but its id: its state, its result, a cancel.
+
+    Args:
+        job_id: of a stored job, or of a job behind a lab server, whose id is an address.
+        store: where it is stored; None takes the default store.
+
+    Raises:
+        JobNotFoundError: no such job.
+        StoreError: the store cannot be read.
+    """
+    return stored_job(open_store(True if store is None else store), job_id)
