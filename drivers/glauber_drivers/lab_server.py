@@ -157,7 +157,14 @@ class LabService:
 
     def result(self, job_id: str) -> SampleSet:
         """See JobService.result."""
-        content = self._ask("GET", f"{self._path(job_id)}/result").content
+        return self._samples(job_id, "result")
+
+    def partial_result(self, job_id: str) -> SampleSet:
+        """See PartialResults.partial_result."""
+        return self._samples(job_id, "partial")
+
+    def _samples(self, job_id: str, what: str) -> SampleSet:
+        content = self._ask("GET", f"{self._path(job_id)}/{what}").content
         try:
             return SampleSet.from_bytes(content, name=f"the result of {job_id}")
         except FileFormatError as error:

@@ -310,6 +310,15 @@ class Estimating(Protocol):
         ...
 
 
+@runtime_checkable
+class PartialResults(Protocol):
+    """What a job service can be beside: one that shows what a job has drawn so far."""
+
+    def partial_result(self, job_id: str) -> SampleSet:
+        """What is there now; of a job that has ended, its result."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A device address, as `registry.parse_address` reads it: scheme://name?parameter=value.

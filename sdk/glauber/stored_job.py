@@ -6,8 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from glauber import errors
-from glauber.errors import GlauberError, JobFailedError
+from glauber.errors import GlauberError, JobFailedError, error_named
 from glauber.job import Job, JobStatus
 from glauber.store import JobRecord, JobStore, open_store
 
@@ -17,10 +16,8 @@ POLL_SECONDS = (0.05, 0.5)
 
 def named_error(name: str | None, message: str) -> GlauberError:
     """An error of this SDK from its name and text, as they come from a store or over a network."""
-    found = getattr(errors, name or "", None)
-    if isinstance(found, type) and issubclass(found, GlauberError):
-        return found(message)
-    return JobFailedError(message if name is None else f"{name}: {message}")
+    found = None if name is None else error_named(name, message)
+    return found or JobFailedError(message if name is None else f"{name}: {message}")
 
 
 def stored_job(store: JobStore, job_id: str) -> Job:

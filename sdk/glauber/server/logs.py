@@ -28,7 +28,7 @@ def server_log() -> Any:
 def log_to_stderr() -> None:
     """Send what glauber and uvicorn say to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    render = [
+    render: list[Any] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(),
