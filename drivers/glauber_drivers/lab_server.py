@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glauber.driver import Address, Estimate, JobService, ServiceEvent
+from glauber.driver import Address, Estimate, RemoteJobs, ServiceEvent
 from glauber.energy import EnergyReport
 from glauber.errors import (
     AccessError,
@@ -159,6 +159,11 @@ class LabService:
         """See JobService.result."""
         return self._samples(job_id, "result")
 
+    def request(self, job_id: str) -> JobRequest:
+        """See RemoteJobs.request."""
+        content = self._ask("GET", f"{self._path(job_id)}/request", patience=SHORT_PATIENCE).content
+        return JobRequest.from_bytes(content, name=f"the request of {job_id}")
+
     def partial_result(self, job_id: str) -> SampleSet:
         """See PartialResults.partial_result."""
         return self._samples(job_id, "partial")
@@ -185,7 +190,8 @@ class LabService:
                     yield event
                     if event.status in FINAL:
                         return
-            except (self._http.TransportError, _Transient) as error:
+            except (self._http.TransportError, self._http.StreamError, _Transient, RuntimeError) as error:
+                self._check_open()  # RuntimeError: the client was closed by another thread
                 trouble: object = error
             else:
                 trouble, contact = "it ended the stream of events", time.monotonic()
@@ -336,14 +342,8 @@ class LabFactory:
         """See DriverFactory.devices: which servers there are nobody says."""
         return ()
 
-    def open_job(self, address: Address) -> tuple[JobService, str]:
-        """The service and the id of a job by its address, http://HOST:PORT/jobs/ID.
-
-        Raises:
-            JobNotFoundError: the server has no such job.
-            AccessError: the token may not see it.
-            DeviceNotFoundError: nobody answers there.
-        """
+    def open_job(self, address: Address) -> tuple[RemoteJobs, str]:
+        """See RemoteJobFactory.open_job."""
         base, what, name, token = _parts(address)
         if what != "jobs":
             raise DeviceNotFoundError(f"{base}/{what}/{name} is a device, not a job; open it by glauber.open_device()")

@@ -319,6 +319,30 @@ class PartialResults(Protocol):
         ...
 
 
+@runtime_checkable
+class RemoteJobs(JobService, Protocol):
+    """What a job service can be beside: one whose jobs' ids are addresses, so that a job is found by its id alone."""
+
+    def request(self, job_id: str) -> JobRequest:
+        """What was asked."""
+        ...
+
+
+@runtime_checkable
+class RemoteJobFactory(Protocol):
+    """What a factory can be beside: one that opens the service of a job by the job's address."""
+
+    def open_job(self, address: Address) -> tuple[RemoteJobs, str]:
+        """The service and the job's id.
+
+        Raises:
+            JobNotFoundError: the service has no such job.
+            AccessError: it may not be seen from here.
+            DeviceNotFoundError: nobody answers there.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A device address, as `registry.parse_address` reads it: scheme://name?parameter=value.

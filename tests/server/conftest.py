@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lab_bench import Bench  # noqa: E402
+from lab_bench import Bench
 
 
 @pytest.fixture

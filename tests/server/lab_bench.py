@@ -74,7 +74,9 @@ class Bench:
 
     def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.lab = Lab(read_config(write_config(folder, config)))
-        self.tokens = {scope: create_token(self.lab.file, f"{scope}er", scope, 1)[1] for scope in ("read", "submit", "admin")}
+        self.tokens = {
+            scope: create_token(self.lab.file, f"{scope}er", scope, 1)[1] for scope in ("read", "submit", "admin")
+        }
         self.app = create_app(self.lab)
         self.client = Client(self.app)
 
@@ -103,7 +105,9 @@ class Bench:
         headers = {**NPZ, **({} if key is None else {"Idempotency-Key": key})}
         return self.post(f"/devices/{device}/jobs", who, content=content, headers=headers)
 
-    def wait(self, job_id: str, who: str = "submit", until=("done", "failed", "cancelled"), seconds: float = 30) -> dict:
+    def wait(
+        self, job_id: str, who: str = "submit", until=("done", "failed", "cancelled"), seconds: float = 30
+    ) -> dict:
         deadline = time.monotonic() + seconds
         while True:
             job = self.get(f"/jobs/{job_id}", who).json()
@@ -148,7 +152,8 @@ class Process:
                 if httpx.get(f"{self.url}/health", trust_env=False).status_code == 200:
                     return self
             except httpx.TransportError:
-                assert self.process.poll() is None and time.monotonic() < deadline, self.logged()
+                assert self.process.poll() is None, self.logged()
+                assert time.monotonic() < deadline, self.logged()
                 time.sleep(0.05)
 
     def logged(self) -> str:

@@ -6,7 +6,7 @@ import json
 
 import glauber as gl
 import numpy as np
-from lab_bench import LONG, MODEL, SHORT
+from lab_bench import MODEL, SHORT
 
 
 def frames(text):

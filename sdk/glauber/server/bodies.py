@@ -79,7 +79,7 @@ async def read_body(request: Request, kind: str, limit: int) -> bytes:
         413, "RequestTooLargeError", f"the body is larger than the {limit} bytes that this server takes"
     )
     declared = request.headers.get("content-length", "0")
-    if declared.isascii() and declared.isdigit() and int(declared) > limit:
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise too_large
     body = bytearray()
     try:

@@ -1,9 +1,10 @@
 """What an owner may use in a day, midnight to midnight UTC.
 
-Asked when a job is submitted: what the owner's jobs have used today, plus the estimates of those that are queued or
-running, plus the estimate of the new one must stay within the budget. A job that was accepted is allowed to run, even
-if jobs before it took longer than estimated: who was told yes is not told no an hour later. What an estimate does not
-know (no measured rate and no published figure) counts as nothing, and the next submission sees what it really took.
+Asked when a job is submitted: what the owner's jobs that ended today have used, plus the estimates of those that are
+queued or running, plus the estimate of the new one must stay within the budget. A job that was accepted is allowed to
+run, even if jobs before it took longer than estimated: who was told yes is not told no an hour later. What an estimate
+does not know (no measured rate and no published figure) counts as nothing, and the next submission sees what the job
+really took.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def check_budget(
             "s",
             budget.seconds_per_day,
             used=sum(line.seconds or 0.0 for line in used),
-            queued=sum(estimates.left(where, job) or 0.0 for where, job in waiting),
+            queued=sum(
+                max(estimates.seconds(where, job.request) or 0.0, job.progress.seconds) for where, job in waiting
+            ),
             new=estimates.seconds(device, request) or 0.0,
         )
     if budget.joules_per_day is not None:

@@ -29,6 +29,7 @@ from glauber.server.estimates import Estimates
 from glauber.server.labfile import LabFile
 from glauber.server.logs import server_log
 from glauber.server.reservations import Reservation, reservations
+from glauber.server.tokens import Token
 from glauber.store import JobRecord, JobStore, default_path
 
 WATCH_SECONDS = 1.0
@@ -201,6 +202,8 @@ class Lab:
 
         def ended(job: Job) -> None:
             with self._ends_lock:
+                if self._last_end.get(key) == job.id:  # submitted twice at once, with one key
+                    return
                 self._previous[job.id] = self._last_end.get(key, "")
                 self._last_end[key] = job.id
                 while len(self._previous) > REMEMBERED_ENDS:
@@ -311,7 +314,7 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def own_job(lab: Lab, job_id: str, owner: str, *, admin: bool) -> JobRecord:
+def own_job(lab: Lab, job_id: str, token: Token) -> JobRecord:
     """A job whose data a token may see: its owner's, or anybody's for an admin.
 
     Raises:
@@ -319,6 +322,9 @@ def own_job(lab: Lab, job_id: str, owner: str, *, admin: bool) -> JobRecord:
         AccessError: it is somebody else's.
     """
     record = lab.store.get(job_id)
-    if record.owner != owner and not admin:
-        raise AccessError(f"job {job_id} is {record.owner}'s; its requests and results are for him and for admins")
+    if record.owner != token.owner and not token.allows("admin"):
+        audit.append(lab.file, token.who, "refused", job_id, owner=record.owner)
+        raise AccessError(
+            f"job {job_id} is {record.owner}'s; its events, request and result are for its owner and for admins"
+        )
     return record

@@ -15,10 +15,10 @@ from glauber.server.answers import CancelAnswer, JobAnswer, JobList
 from glauber.server.bodies import NPZ, TheLab, ThePools
 from glauber.server.config import DEVICE_PATTERN, OWNER_PATTERN
 from glauber.server.gate import Reader, Submitter, needs
-from glauber.server.lab import Lab, own_job
+from glauber.server.lab import own_job
 from glauber.server.problems import Problem, documented
 from glauber.server.streams import event_stream
-from glauber.server.tokens import Token
+from glauber.server.tokens import token_is_gone
 from glauber.store import JobRecord
 
 router = APIRouter()
@@ -81,14 +81,15 @@ async def events(
 ) -> StreamingResponse:
     """What happens to a job, as it happens; Last-Event-ID goes on where a stream broke."""
     state = request.app.state
-    record = await pools.light(partial(lab.store.get, job_id))
-    if record.owner != token.owner and not token.allows("admin"):
-        raise Problem(403, "AccessError", f"job {job_id} is {record.owner}'s; GET /jobs/{job_id} shows where it is")
+    record = await pools.light(partial(own_job, lab, job_id, token))
+
+    def allowed() -> bool:
+        return not token_is_gone(lab.file, token)
 
     async def counted() -> AsyncIterator[bytes]:
         state.metrics.stream(1)
         try:
-            async for frame in event_stream(lab, pools, state.wakes, record, last_event_id):
+            async for frame in event_stream(lab, pools, state.wakes, record, last_event_id, allowed):
                 yield frame
         finally:
             state.metrics.stream(-1)
@@ -104,7 +105,7 @@ async def request(job_id: JobId, token: Reader, lab: TheLab, pools: ThePools) ->
     """What was asked, as JobRequest.to_bytes() makes it."""
 
     def pack() -> bytes:
-        _own(lab, job_id, token)
+        own_job(lab, job_id, token)
         return lab.store.request(job_id).to_bytes()
 
     return Response(await pools.heavy(pack), media_type=NPZ)
@@ -118,7 +119,7 @@ async def result(job_id: JobId, token: Reader, lab: TheLab, pools: ThePools) -> 
     """The result of a job that is done, or what a cancelled one kept."""
 
     def read() -> bytes:
-        record = _own(lab, job_id, token)
+        record = own_job(lab, job_id, token)
         try:
             return lab.store.result_bytes(job_id)
         except JobNotFoundError as error:
@@ -135,7 +136,7 @@ async def partial_result(job_id: JobId, token: Reader, lab: TheLab, pools: ThePo
     """What a job has drawn so far."""
 
     def pack() -> bytes:
-        record = _own(lab, job_id, token)
+        record = own_job(lab, job_id, token)
         found = lab.devices.get(lab.name_of(record.device))
         live = lab.live_job(record)
         if found is None or live is None:
@@ -154,11 +155,7 @@ async def partial_result(job_id: JobId, token: Reader, lab: TheLab, pools: ThePo
 @router.post("/jobs/{job_id}/cancel", responses=documented(404), openapi_extra=needs("submit"))
 async def cancel(job_id: JobId, token: Submitter, lab: TheLab, pools: ThePools) -> CancelAnswer:
     """Ask for a job to be stopped: at once if it is queued, at its next batch if it runs."""
-    return await pools.light(lambda: CancelAnswer(asked=lab.cancel(_own(lab, job_id, token), token.who)))
-
-
-def _own(lab: Lab, job_id: str, token: Token) -> JobRecord:
-    return own_job(lab, job_id, token.owner, admin=token.allows("admin"))
+    return await pools.light(lambda: CancelAnswer(asked=lab.cancel(own_job(lab, job_id, token), token.who)))
 
 
 def _no_result(record: JobRecord, error: JobNotFoundError) -> Problem:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from glauber.driver import ServiceEvent
@@ -71,24 +71,33 @@ def _call(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(act)
 
 
-async def event_stream(lab: Lab, pools: Pools, wakes: Wakes, record: JobRecord, after: int) -> AsyncIterator[bytes]:
-    """The events of a job after a number, until its last one or until the server stops."""
+async def event_stream(
+    lab: Lab, pools: Pools, wakes: Wakes, record: JobRecord, after: int, allowed: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """The events of a job after a number, until its last one, or until the server stops or `allowed` says no.
+
+    The store is asked only when the status has changed, so that many clients may watch one job.
+    """
     job, shown = lab.live_job(record), None
+    asked: JobStatus | None = None
     with wakes.watching(record.id, job) as changed:
         while True:
             changed.clear()
             ended = job is not None and job.done()  # asked first: then the store has its last event, if it can have it
-            events = await pools.light(partial(lab.store.events, record.id, after))
+            events: list[ServiceEvent] = []
+            if job is None or job.status is not asked:  # what a handle says, the store has been told before
+                asked = None if job is None else job.status
+                events = await pools.light(partial(lab.store.events, record.id, after))
             for event in events:
                 after = event.number
                 yield await _frame(lab, pools, record.id, event)
                 if JobStatus(event.status).final:
                     return
-            if ended and job is not None:  # the disk is full, for example
-                yield _text(_of(job.progress, message=str(job.exception() or "")), "", None)
-                return
             if lab.stopping:
                 yield b": the server is stopping; come back with Last-Event-ID\n\n"
+                return
+            if ended and job is not None:  # and the store could not be told: the disk is full, for example
+                yield _text(_of(job.progress, message=str(job.exception() or "")), "", None)
                 return
             if job is not None and not events:
                 progress = job.progress
@@ -101,8 +110,20 @@ async def event_stream(lab: Lab, pools: Pools, wakes: Wakes, record: JobRecord, 
                     await changed.wait()
             except TimeoutError:
                 yield b": waiting\n\n"
-            if job is not None and not job.done():
-                await asyncio.sleep(PROGRESS_SECONDS)
+            if job is not None:
+                await _rest(job, changed)
+            if not allowed():
+                yield b": the token is no longer valid\n\n"
+                return
+
+
+async def _rest(job: Job, changed: asyncio.Event) -> None:
+    """Let progress gather for a moment, unless the job ends meanwhile."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PROGRESS_SECONDS):
+            while not job.done():
+                changed.clear()
+                await changed.wait()
 
 
 def _of(progress: Progress, message: str = "") -> ServiceEvent:

@@ -67,7 +67,7 @@ def create_token(file: LabFile, owner: str, scope: str, days: float) -> tuple[To
     Raises:
         InvalidModelError: owner, scope or days are not possible.
     """
-    if re.match(OWNER_PATTERN, owner) is None:
+    if re.fullmatch(OWNER_PATTERN, owner) is None:
         raise InvalidModelError(
             f"owner {owner!r} must be 1 to 64 letters, digits or . _ @ -, and begin with a letter or digit"
         )
@@ -106,6 +106,12 @@ def check_token(file: LabFile, text: str) -> Token:
     if file.now() >= token.expires:
         raise AccessError(f"token {token.id} has expired; ask for a new one")
     return token
+
+
+def token_is_gone(file: LabFile, token: Token) -> bool:
+    """Whether a token that was valid has been revoked or has expired since: asked while an answer goes on and on."""
+    rows = file.rows("SELECT revoked FROM tokens WHERE id = ?", token.id)
+    return not rows or rows[0][0] is not None or file.now() >= token.expires
 
 
 def revoke_token(file: LabFile, token_id: str) -> Token:
