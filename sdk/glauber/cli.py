@@ -23,6 +23,7 @@ from glauber.console import print_json as _print_json
 from glauber.console import print_table as _table
 from glauber.console import progress_bar as _progress
 from glauber.errors import InvalidModelError
+from glauber.jobs_cli import jobs, usage
 from glauber.server.commands import audit_app, serve, token_app
 
 app = typer.Typer(
@@ -33,6 +34,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(conformance)
+app.add_typer(jobs)
+app.command()(usage)
 app.command()(serve)
 app.add_typer(token_app)
 app.add_typer(audit_app)
@@ -119,9 +122,19 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result here (.npz).", show_default=False)
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Store jobs in this file instead of GLAUBER_STORE or your data folder; none: in no file.",
+            show_default=False,
+        ),
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option(help="Take a stored result of the same model, device and seed if there is one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw samples of a model on a device."""
+    """Draw samples of a model on a device. The job is stored: glauber jobs list."""
     from glauber.device import open_device
     from glauber.formats import read_model
     from glauber.request import Budget, JobRequest
@@ -142,8 +155,14 @@ def run(
             on_overflow="scale" if scale else "error",
             embed=embed,
             partial=True,
+            reuse=reuse,
         )
-        with open_device(device) as opened:
+        if reuse and store == "none":
+            raise InvalidModelError("--reuse looks into the store, so it cannot go with --store none")
+        with open_device(device, store=None if store == "none" else store or True) as opened:
+            left = len(opened.queued) + (opened.running is not None)
+            if left:
+                _err.print(f"{left} jobs of a process that ended go first; glauber jobs list shows them")
             job = opened.submit_request(request)
             with _progress(not as_json) as bar:
                 task = bar.add_task("sampling", total=schedule.n_sweeps)
@@ -166,6 +185,7 @@ def run(
                     "mean_energy": float(result.energies.mean()),
                     "lowest_energy": float(result.energies.min()),
                     "lowest_state": None if best is None else best.states[0].tolist(),
+                    "job": job.id if opened.store is not None else None,
                     "seed": result.provenance.seed,
                     "stopped_by": result.provenance.stopped_by,
                     "timing": dict(result.timing),
@@ -184,6 +204,8 @@ def run(
         for assumption in quantisation.assumptions:
             typer.echo(f"! {assumption}")
         typer.echo(f"device energy: {result.energy_report}")
+        if opened.store is not None:
+            typer.echo(f"job {job.id}")
         if output is not None:
             typer.echo(f"written: {output}")
 

@@ -249,6 +249,16 @@ class Database:
             raise StoreCorruptError(f"{what} in {self.path} {found}; glauber jobs check lists all that is damaged")
         return content
 
+    def compact(self) -> None:
+        """Give space that is not used any more back to the disk; needs as much again for a moment."""
+        self._check_process()
+        with self._lock:
+            try:
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                raise typed(error, self.path) from error
+
     def close(self) -> None:
         """Let go of the file; may be called twice."""
         with self._lock:

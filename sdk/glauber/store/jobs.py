@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import platformdirs
 
@@ -120,7 +120,8 @@ class JobStore(JobReader):
         connection.execute("UPDATE clock SET latest = ?", (at,))
         return at
 
-    def _tell(self, connection: Connection, job: int, status: str, **facts: Any) -> float:
+    def tell(self, connection: Connection, job: int, status: str, **facts: Any) -> float:
+        """Append a state to a job's history, in a transaction; the time it carries."""
         at, text = self.now(connection), json.dumps(facts)
         (number,) = connection.execute(
             "SELECT coalesce(max(number), -1) + 1 FROM event WHERE job = ?", (job,)
@@ -177,7 +178,7 @@ class JobStore(JobReader):
             ).lastrowid
             assert job is not None
             connection.execute("INSERT INTO state (job, status, runner) VALUES (?, 'queued', ?)", (job, runner))
-            self._tell(connection, job, "queued")
+            self.tell(connection, job, "queued")
         if len(self._known) >= 256:
             self._known.clear()
         self._known |= learnt  # only now that it is written
@@ -219,7 +220,7 @@ class JobStore(JobReader):
                         continue
                     connection.execute("UPDATE state SET status = 'queued', runner = ? WHERE job = ?", (runner, job))
                     if status == "running":
-                        self._tell(connection, job, "queued", message="its process ended; it goes on where it was")
+                        self.tell(connection, job, "queued", message="its process ended; it goes on where it was")
                     taken.append(job_id)
         return taken
 
@@ -238,7 +239,7 @@ class JobStore(JobReader):
         """The job begins to run."""
         with self.database.write() as connection:
             job, _ = self._own(connection, job_id)
-            at = self._tell(connection, job, "running")
+            at = self.tell(connection, job, "running")
             connection.execute("UPDATE state SET status = 'running', started = ? WHERE job = ?", (at, job))
 
     def requeue(self, job_id: str, message: str, *, release: bool) -> None:
@@ -247,7 +248,7 @@ class JobStore(JobReader):
             job, _ = self._own(connection, job_id)
             (status,) = connection.execute("SELECT status FROM state WHERE job = ?", (job,)).fetchone()
             if status == "running":
-                self._tell(connection, job, "queued", message=message)
+                self.tell(connection, job, "queued", message=message)
             runner = None if release else self.runner
             connection.execute("UPDATE state SET status = 'queued', runner = ? WHERE job = ?", (runner, job))
 
@@ -293,7 +294,7 @@ class JobStore(JobReader):
                     "stopped_by": about.stopped_by,
                 }
                 facts |= {"sweeps_done": about.n_sweeps, "samples_done": result.n_samples}
-            changes["ended"] = self._tell(connection, job, status.value, **facts)
+            changes["ended"] = self.tell(connection, job, status.value, **facts)
             names = ", ".join(f"{name} = ?" for name in changes)
             connection.execute(f"UPDATE state SET {names} WHERE job = ?", (*changes.values(), job))
             _drop_parts(connection, job)
@@ -325,7 +326,7 @@ class JobStore(JobReader):
                 return False
             connection.execute("UPDATE state SET cancel = 1 WHERE job = ?", (job,))
             if runner is None or not is_alive(self._runners, runner):
-                at = self._tell(connection, job, "cancelled", message="cancelled while no process ran it")
+                at = self.tell(connection, job, "cancelled", message="cancelled while no process ran it")
                 connection.execute(
                     "UPDATE state SET status = 'cancelled', runner = NULL, ended = ? WHERE job = ?", (at, job)
                 )
@@ -346,14 +347,15 @@ class JobStore(JobReader):
         """Let go of the store; may be called twice."""
         with self._runner_lock:
             if self._runner is not None:
-                self.release_lock()
+                self._runner.close()
+                self._runner = None
         self.database.close()
 
-    def release_lock(self) -> None:
-        """End as a runner; jobs of this process become orphans."""
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _drop_parts(connection: Connection, job: int) -> None:

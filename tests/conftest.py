@@ -1,0 +1,18 @@
+"""No test writes into the user's own store of jobs, nor does a process that it starts."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _store_of_the_tests():
+    with tempfile.TemporaryDirectory(prefix="glauber-tests-") as folder:
+        before = os.environ.get("GLAUBER_STORE")
+        os.environ["GLAUBER_STORE"] = str(Path(folder) / "jobs.sqlite")
+        yield
+        os.environ.pop("GLAUBER_STORE")
+        if before is not None:
+            os.environ["GLAUBER_STORE"] = before
