@@ -48,12 +48,12 @@ class Pools:
         return await anyio.to_thread.run_sync(work, limiter=self._light)
 
 
-def _lab(request: Request) -> Lab:
+async def _lab(request: Request) -> Lab:
     lab: Lab = request.app.state.lab
     return lab
 
 
-def _pools(request: Request) -> Pools:
+async def _pools(request: Request) -> Pools:
     pools: Pools = request.app.state.pools
     return pools
 

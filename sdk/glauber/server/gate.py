@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -21,6 +22,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from glauber.errors import AccessError
 from glauber.server import audit
+from glauber.server.bodies import Pools
 from glauber.server.lab import Lab
 from glauber.server.problems import Problem
 from glauber.server.tokens import Scope, Token, check_token
@@ -42,17 +44,17 @@ class Gate:
         self._requests: RateLimitItem = RateLimitItemPerMinute(lab.config.requests_per_minute)
         self._failures: RateLimitItem = RateLimitItemPerMinute(lab.config.failed_logins_per_minute)
 
-    def admit(self, request: Request, credentials: HTTPAuthorizationCredentials | None, scope: Scope) -> Token:
+    async def admit(self, request: Request, credentials: HTTPAuthorizationCredentials | None, scope: Scope) -> Token:
         """The token of a request, if it may come in."""
         try:
             token = self._token(credentials)
         except AccessError as error:
-            raise self._failed(request, error) from None
+            raise await self._failed(request, error) from None
         structlog.contextvars.bind_contextvars(owner=token.owner, token=token.id)
         if not self._limiter.hit(self._requests, token.id):
             raise self._too_many(f"token {token.id} made more than {self._requests.amount} requests a minute", token.id)
         if not token.allows(scope):
-            audit.append(self._lab.file, token.who, "refused", request.url.path, needs=scope, has=token.scope)
+            await self._note(request, token.who, needs=scope, has=token.scope)
             raise Problem(
                 403,
                 "AccessError",
@@ -66,12 +68,17 @@ class Gate:
             raise AccessError("there is no token; send the header Authorization: Bearer glb_...")
         return check_token(self._lab.file, credentials.credentials)
 
-    def _failed(self, request: Request, error: AccessError) -> Problem:
+    async def _note(self, request: Request, who: str, **details: str) -> None:
+        """Into the audit log, which is on a disk."""
+        pools: Pools = request.app.state.pools
+        await pools.light(partial(audit.append, self._lab.file, who, "refused", request.url.path, **details))
+
+    async def _failed(self, request: Request, error: AccessError) -> Problem:
         peer = request.client.host if request.client is not None else "?"
         key = f"peer {peer}"
         if not self._limiter.hit(self._failures, key):
             return self._too_many(f"too many requests from {peer} without a valid token", key, self._failures)
-        audit.append(self._lab.file, peer, "refused", request.url.path, reason=str(error))
+        await self._note(request, peer, reason=str(error))
         return Problem(401, "AccessError", str(error), {"WWW-Authenticate": "Bearer"})
 
     def _too_many(self, what: str, key: str, item: RateLimitItem | None = None) -> Problem:
@@ -83,7 +90,7 @@ class Gate:
 def _admit(scope: Scope) -> Callable[..., Awaitable[Token]]:
     async def admit(request: Request, credentials: _Credentials) -> Token:
         gate: Gate = request.app.state.gate
-        return gate.admit(request, credentials, scope)
+        return await gate.admit(request, credentials, scope)
 
     return admit
 

@@ -53,7 +53,7 @@ class LabFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self._lock, self._read_lock = threading.RLock(), threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -66,6 +66,8 @@ class LabFile:
             self._connection.execute("PRAGMA synchronous = FULL")  # a revocation must survive a power cut
             self._connection.executescript(_TABLES)
             self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            # reads wait for no writer: tokens are checked in the server's event loop
+            self._reader = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, StoreError):
                 raise
@@ -73,8 +75,8 @@ class LabFile:
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query."""
-        with self._lock, self._errors():
-            return self._connection.execute(query, values).fetchall()
+        with self._read_lock, self._errors():
+            return self._reader.execute(query, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -107,5 +109,6 @@ class LabFile:
 
     def close(self) -> None:
         """Close the file; may be called twice."""
-        with self._lock:
+        with self._lock, self._read_lock:
             self._connection.close()
+            self._reader.close()

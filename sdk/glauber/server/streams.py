@@ -93,6 +93,8 @@ async def event_stream(
                 yield await _frame(lab, pools, record.id, event)
                 if JobStatus(event.status).final:
                     return
+            if job is None and not events and (await pools.light(partial(lab.store.get, record.id))).status.final:
+                return  # the client has the last one
             if lab.stopping:
                 yield b": the server is stopping; come back with Last-Event-ID\n\n"
                 return
