@@ -217,6 +217,8 @@ class LabService:
                     raise _Transient(str(error))
                 raise error
             for sent in EventSource(response).iter_sse():
+                if not sent.data:  # a comment, which httpx-sse reports once it has seen an id
+                    continue
                 number = int(sent.id) if sent.event == "state" else -1
                 try:
                     data = json.loads(sent.data)
@@ -276,10 +278,10 @@ class LabService:
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
         *,
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> httpx.Response:
         """An answer of status 2xx; everything that is asked here may be asked twice."""
-        deadline, pause = time.monotonic() + patience, FIRST_PAUSE
+        deadline, pause = time.monotonic() + (PATIENCE if patience is None else patience), FIRST_PAUSE
         kind = {} if content is None else {"Content-Type": "application/octet-stream"}
         while True:
             self._check_open()

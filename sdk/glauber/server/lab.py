@@ -33,7 +33,7 @@ from glauber.server.tokens import Token
 from glauber.store import JobRecord, JobStore, default_path
 
 WATCH_SECONDS = 1.0
-"""How often reservations are looked at, and the time is written down."""
+"""How often reservations are looked at if none begins or ends before, and the time is written down."""
 REMEMBERED_ENDS = 4096
 
 
@@ -244,8 +244,18 @@ class Lab:
             self._log.error("reservations cannot be looked at", error=repr(error))
 
     def _keep_watching(self) -> None:
-        while not self._closed.wait(WATCH_SECONDS):
+        while not self._closed.wait(self._until_something_begins_or_ends()):
             self._watch()
+
+    def _until_something_begins_or_ends(self) -> float:
+        try:
+            now = self.file.now()
+            times = [
+                at for name in self.devices for one in reservations(self.file, name) for at in (one.starts, one.ends)
+            ]
+        except GlauberError:  # said by the next look
+            return WATCH_SECONDS
+        return min([WATCH_SECONDS, *(at - now for at in times if at > now)])
 
     # Closing
 
