@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from glauber.checkpoint import merge_batches
 from glauber.compile import AnyProgram
@@ -34,9 +33,9 @@ _log = logging.getLogger("glauber")
 
 def without_seed(address: str) -> str:
     """A device's address without the seed from which its jobs' seeds are derived: what is stored as the device."""
-    parts = urlsplit(address)
-    query = urlencode([pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "seed"], safe=":/")
-    return urlunsplit((*parts[:3], query, parts.fragment)) if parts.scheme else address
+    base, mark, query = address.partition("?")
+    kept = [pair for pair in query.split("&") if pair and not pair.startswith("seed=")]
+    return base + mark + "&".join(kept) if kept else base
 
 
 class Keeper:

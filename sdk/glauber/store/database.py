@@ -150,17 +150,33 @@ class Database:
         except OSError as error:
             raise StoreError(f"the folder of the job store cannot be made: {error}") from error
         try:
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            self._open(str(path), migrations)
         except sqlite3.Error as error:
-            raise typed(error, path) from error
+            if not self._may_be_read_only(error):
+                raise typed(error, path) from error
+            try:  # nobody can be writing, so what is in the file is all there is
+                self._open(f"{path.resolve().as_uri()}?mode=ro&immutable=1", migrations)
+            except sqlite3.Error:
+                raise typed(error, path) from error
+
+    def _may_be_read_only(self, error: sqlite3.Error) -> bool:
+        """Whether this user may read the file and not write it, and no log lies beside it that belongs to it."""
+        name = getattr(error, "sqlite_errorname", "") or ""
+        log = self.path.with_name(self.path.name + "-wal")
+        return (
+            name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
+            and os.access(self.path, os.R_OK)
+            and not (log.exists() and log.stat().st_size)
+        )
+
+    def _open(self, name: str, migrations: Sequence[Migration]) -> None:
+        self._connection = sqlite3.connect(
+            name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
+        )
         try:
             self._prepare(migrations)
-        except BaseException as error:
+        except BaseException:
             self._connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise typed(error, path) from error
             raise
 
     def _prepare(self, migrations: Sequence[Migration]) -> None:

@@ -211,16 +211,17 @@ class JobStore(JobReader):
         taken = []
         if gone:
             with self.database.write() as connection:
-                for job, job_id, status, was in connection.execute(
-                    "SELECT number, id, status, runner FROM state JOIN job ON job = number WHERE device = ? AND status"
-                    " IN ('queued', 'running') ORDER BY number",
+                for job, job_id, status, was, sweeps, samples in connection.execute(
+                    "SELECT number, id, status, runner, sweeps_done, samples_done FROM state JOIN job ON job = number"
+                    " WHERE device = ? AND status IN ('queued', 'running') ORDER BY number",
                     (device,),
                 ).fetchall():
                     if was not in gone:
                         continue
                     connection.execute("UPDATE state SET status = 'queued', runner = ? WHERE job = ?", (runner, job))
                     if status == "running":
-                        self.tell(connection, job, "queued", message="its process ended; it goes on where it was")
+                        why = "its process ended; it goes on where it was"
+                        self.tell(connection, job, "queued", message=why, sweeps_done=sweeps, samples_done=samples)
                     taken.append(job_id)
         return taken
 

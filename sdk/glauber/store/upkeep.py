@@ -113,7 +113,7 @@ def collect_garbage(
     """
     if not older_than_seconds >= 0 or not all(each.final for each in status):
         raise InvalidModelError("only jobs that have ended are removed, and older_than_seconds must be 0 or more")
-    database = store.database
+    database, found = store.database, Garbage((), 0, 0)
     try:
         with database.write() as connection:
             before = store.now(connection) - older_than_seconds
