@@ -19,7 +19,7 @@ _HOME = {
     "AsynchronousSchedule": "schedule",
     "Budget": "request",
     "Device": "device",
-    "Estimate": "device",
+    "Estimate": "driver",
     "IsingModel": "model",
     "Job": "job",
     "JobRequest": "request",
@@ -48,7 +48,8 @@ _SUBMODULES = ("adapters", "errors", "testing")
 
 if TYPE_CHECKING:
     from glauber.catalogue import load_spec
-    from glauber.device import Device, Estimate, open_device
+    from glauber.device import Device, open_device
+    from glauber.driver import Estimate
     from glauber.formats import read_model, write_model
     from glauber.job import Job, JobStatus, as_completed, wait
     from glauber.ladder import tempering_ladder

@@ -24,6 +24,7 @@ from glauber.console import print_table as _table
 from glauber.console import progress_bar as _progress
 from glauber.errors import InvalidModelError
 from glauber.jobs_cli import jobs, usage
+from glauber.server.commands import audit_app, serve, token_app
 
 app = typer.Typer(
     name="glauber",
@@ -35,6 +36,9 @@ app = typer.Typer(
 app.command()(conformance)
 app.add_typer(jobs)
 app.command()(usage)
+app.command()(serve)
+app.add_typer(token_app)
+app.add_typer(audit_app)
 
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")

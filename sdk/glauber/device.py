@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,17 +18,29 @@ import structlog
 from numpy.typing import ArrayLike
 
 from glauber.compile import derive_seed
-from glauber.driver import Driver, EnergyCounter, Incumbent, JobService, Metered, Optimiser, OptimiseRequest, Wrap
-from glauber.energy import EnergyReport, device_seconds, modelled_energy
+from glauber.driver import (
+    Driver,
+    EnergyCounter,
+    Estimate,
+    Estimating,
+    Incumbent,
+    JobService,
+    Metered,
+    Optimiser,
+    OptimiseRequest,
+    PartialResults,
+    Wrap,
+)
+from glauber.energy import device_seconds, modelled_energy
 from glauber.errors import (
     DeviceClosedError,
-    DeviceIOError,
     GlauberError,
     InvalidModelError,
     JobFailedError,
     ModelNotSupportedError,
 )
 from glauber.execution import Requeued, Stop, execute, partial_result
+from glauber.following import Following
 from glauber.job import Job, JobStatus, checked_timeout
 from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
 from glauber.model import Model
@@ -38,7 +50,7 @@ from glauber.registry import open_driver, parse_address
 from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
 from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule, Schedule
-from glauber.spec import AnySpec, Quantity
+from glauber.spec import AnySpec
 from glauber.store import JobStore, open_store
 from glauber.store.jobs import Final
 from glauber.stored_job import stored_job
@@ -55,26 +67,6 @@ _log = structlog.wrap_logger(  # events go to the standard logger "glauber": sil
     ],
     wrapper_class=structlog.stdlib.BoundLogger,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a job would take, before it runs.
-
-    Attributes:
-        seconds: on the described device itself (for a simulator: on the machine it simulates); None where no rate is
-            published.
-        energy: joules by the device's figures.
-        sweeps: sweeps, over all chains.
-        updates: p-bit updates.
-        host_bytes: memory of this computer.
-    """
-
-    seconds: Quantity | None
-    energy: EnergyReport
-    sweeps: int
-    updates: int
-    host_bytes: int
 
 
 class Device:
@@ -104,8 +96,9 @@ class Device:
     ) -> None:
         # asked once: checking a protocol takes longer than preparing a small job
         self._driver: Driver | JobService = driver
-        self._service = driver if isinstance(driver, JobService) else None
         self._machine = None if isinstance(driver, JobService) else driver
+        self._estimator = driver if isinstance(driver, Estimating) else None
+        self._partial_results = driver if isinstance(driver, PartialResults) else None
         self._optimiser = driver if isinstance(driver, Optimiser) else None
         self._meter = driver.meter if isinstance(driver, Metered) else None
         self.energy_counter = driver if isinstance(driver, EnergyCounter) else None
@@ -125,7 +118,9 @@ class Device:
         self._closing: Literal["no", "drain", "cancel", "requeue"] = "no"
         self._death: BaseException | None = None
         self._running: Job | None = None
-        self._followers: dict[str, tuple[Job, str]] = {}
+        self._following: Following | None = None
+        if isinstance(driver, JobService):
+            self._following = Following(driver, self.address, self.seed, self._numbers)
         self._log = _log.bind(device=self.address)
         self._process = os.getpid()  # a fork inherits the object but not its thread
         self._worker: threading.Thread | None = None
@@ -193,8 +188,9 @@ class Device:
     def submit_request(self, request: JobRequest) -> Job:
         """Queue a request that was made, saved or received before; raises as `submit` does."""
         self._check_open()
-        if self._machine is None:
-            return self._hand_over(f"{self._prefix}-{next(self._numbers):06d}", request)
+        if self._following is not None:
+            return self._following.submit(request)
+        assert self._machine is not None
         prepared = prepare(request, self._machine, request.seed or 0, self._cache)
         number = next(self._numbers)  # only now: a job that is refused takes no number, so it shifts no derived seed
         seed = request.seed
@@ -256,7 +252,16 @@ class Device:
 
     def job(self, job_id: str) -> Job | None:
         """The job of this id if it is queued or running here; `glauber.get_job` finds stored ones too."""
-        return self._jobs.get(job_id)
+        return self._jobs.get(job_id) if self._following is None else self._following.job(job_id)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the device takes no more jobs; None while it does."""
+        try:
+            self._check_open()
+        except DeviceClosedError as error:
+            return str(error)
+        return None
 
     def partial_result(self, job_id: str) -> SampleSet:
         """What a job has drawn so far, as far as it is stored; of one that has ended, its result.
@@ -266,6 +271,8 @@ class Device:
             JobNotFoundError: no such job, or it has ended without a result.
             BudgetExceededError: nothing is stored yet.
         """
+        if self._partial_results is not None:
+            return self._partial_results.partial_result(job_id)
         if self._keeper is None or self._machine is None:
             raise InvalidModelError(
                 f"{self.address} stores no jobs; open it with store=True to look at partial results"
@@ -302,8 +309,15 @@ class Device:
 
     def estimate(self, model: Model, schedule: Schedule | None = None, **arguments: Any) -> Estimate:
         """What a job would take; raises what `submit` would raise. Arguments as for `submit`."""
+        return self.estimate_request(
+            JobRequest(model, SamplingSchedule() if schedule is None else schedule, **arguments)
+        )
+
+    def estimate_request(self, request: JobRequest) -> Estimate:
+        """What a request would take that was made, saved or received before."""
         self._check_open()
-        request = JobRequest(model, SamplingSchedule() if schedule is None else schedule, **arguments)
+        if self._estimator is not None:
+            return self._estimator.estimate(request)
         host_bytes, n_sweeps, n_samples = 0, request.schedule.n_sweeps, request.schedule.n_samples
         counted = operations(request, n_sweeps, n_samples)
         if self._machine is not None:
@@ -517,49 +531,12 @@ class Device:
 
     def _cancel(self, job: Job) -> None:
         """A queued job ends at once; a running one at its next batch."""
-        if self._service is not None:
-            followed = self._followers.get(job.id)
-            if followed is not None:
-                self._service.cancel(followed[1])
-            return
         with self._lock:
             was_queued = self._queue.remove(job)
             if was_queued:
                 self._jobs.pop(job.id, None)
         if was_queued:
             self._end(job, JobStatus.CANCELLED)
-
-    # Services with a queue of their own
-
-    def _hand_over(self, job_id: str, request: JobRequest) -> Job:
-        service = self._service
-        assert service is not None
-        remote_id = service.submit(request)
-        job = Job(job_id, request, -1 if request.seed is None else request.seed, self._cancel)
-        self._followers[job_id] = (job, remote_id)
-        threading.Thread(target=self._follow, args=(service, job, remote_id), daemon=True).start()
-        return job
-
-    def _follow(self, service: JobService, job: Job, remote_id: str) -> None:
-        """Mirror what the service reports of a job until it ends."""
-        try:
-            status = JobStatus.QUEUED
-            for event in service.events(remote_id, after=-1):
-                status = JobStatus(event.status)
-                if status is JobStatus.RUNNING and job.status is JobStatus.QUEUED:
-                    job.start()
-                job.advance(event.sweeps_done, event.samples_done)
-                if status is JobStatus.FAILED:
-                    raise JobFailedError(f"job {remote_id} failed at {self.address}: {event.message}")
-            if not status.final:
-                raise DeviceIOError(f"{self.address} stopped reporting on job {remote_id} while it was {status.value}")
-            keep = status is JobStatus.DONE or (status is JobStatus.CANCELLED and job.request.partial)
-            result = service.result(remote_id) if keep else None
-            job.finish(JobStatus.DONE if status is JobStatus.DONE else JobStatus.CANCELLED, result)
-        except BaseException as error:
-            job.finish(JobStatus.FAILED, error=error)
-        finally:
-            self._followers.pop(job.id, None)
 
     # Closing
 
@@ -570,14 +547,14 @@ class Device:
             drain: run what is queued first; otherwise queued jobs are cancelled and the running one stops at its next
                 batch.
             requeue: leave in the store what is queued, and what runs with all that it has drawn, for whoever opens the
-                device next.
+                device next. A service keeps its jobs and goes on with them.
             timeout: seconds to wait at most for what still runs.
 
         Raises:
             InvalidModelError: called from a job's own callback, which would wait for itself; or timeout is no number;
                 or requeue without a store, or with drain.
         """
-        if requeue and (drain or self._keeper is None):
+        if requeue and (drain or (self._keeper is None and self._following is None)):
             raise InvalidModelError("requeue=True needs a store, and means the opposite of drain=True")
         if threading.current_thread() is self._worker:
             raise InvalidModelError("close() was called in the device's own thread, which would wait for itself")
@@ -599,17 +576,12 @@ class Device:
                 self._leave(job)
             else:
                 self._end(job, JobStatus.CANCELLED)
-        followed = [job for job, _ in list(self._followers.values())]
-        if not drain and not requeue:
-            for job in ([running] if running is not None else []) + followed:
-                try:
-                    job.ask_to_cancel()
-                except GlauberError as error:  # a service that cannot be reached must not keep the rest open
-                    self._log.warning("cancel failed", job=job.id, error=repr(error))
+        if running is not None and not drain and not requeue:
+            running.ask_to_cancel()
         if self._worker is not None:
             self._worker.join(left())
-        for job in followed:
-            job.wait(left())
+        if self._following is not None and not requeue:
+            self._following.close(cancel=not drain, left=left)
         self._driver.close()
         if self._keeper is not None and (self._worker is None or not self._worker.is_alive()):
             self._keeper.close()

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glauber.compile import AnyProgram, Run
+from glauber.energy import EnergyReport
 from glauber.meter import EnergyMeter
 from glauber.request import JobRequest
 from glauber.samples import Moments, SampleSet
-from glauber.spec import AnySpec, Provenance
+from glauber.spec import AnySpec, Provenance, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +230,45 @@ class EnergyCounter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServiceEvent:
-    """One thing that a job service reports of a job: its status, and how far it is."""
+    """One thing that a job service reports of a job: its status, and how far it is.
+
+    Attributes:
+        number: grows; -1 for progress that is not kept.
+        status: a JobStatus's value.
+        sweeps_done: so far.
+        samples_done: so far, per chain.
+        message: of a job that failed.
+        error: name of the class of glauber.errors that it failed with, if known.
+        previous: of a job that ended, the one that ended there just before: a client reports ends in that order.
+    """
 
     number: int
     status: str
     sweeps_done: int = 0
     samples_done: int = 0
     message: str = ""
+    error: str = ""
+    previous: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a job would take, before it runs.
+
+    Attributes:
+        seconds: on the described device itself (for a simulator: on the machine it simulates); None where no rate is
+            published.
+        energy: joules by the device's figures.
+        sweeps: sweeps, over all chains.
+        updates: p-bit updates.
+        host_bytes: memory of this computer.
+    """
+
+    seconds: Quantity | None
+    energy: EnergyReport
+    sweeps: int
+    updates: int
+    host_bytes: int
 
 
 @runtime_checkable
@@ -265,6 +298,48 @@ class JobService(Protocol):
 
     def close(self) -> None:
         """Let go of the service."""
+        ...
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """What a job service can be beside: one that says what a job would take, and refuses what it would refuse."""
+
+    def estimate(self, request: JobRequest) -> Estimate:
+        """What a job would take; queues nothing."""
+        ...
+
+
+@runtime_checkable
+class PartialResults(Protocol):
+    """What a job service can be beside: one that shows what a job has drawn so far."""
+
+    def partial_result(self, job_id: str) -> SampleSet:
+        """What is there now; of a job that has ended, its result."""
+        ...
+
+
+@runtime_checkable
+class RemoteJobs(JobService, Protocol):
+    """What a job service can be beside: one whose jobs' ids are addresses, so that a job is found by its id alone."""
+
+    def request(self, job_id: str) -> JobRequest:
+        """What was asked."""
+        ...
+
+
+@runtime_checkable
+class RemoteJobFactory(Protocol):
+    """What a factory can be beside: one that opens the service of a job by the job's address."""
+
+    def open_job(self, address: Address) -> tuple[RemoteJobs, str]:
+        """The service and the job's id.
+
+        Raises:
+            JobNotFoundError: the service has no such job.
+            AccessError: it may not be seen from here.
+            DeviceNotFoundError: nobody answers there.
+        """
         ...
 
 

@@ -120,3 +120,13 @@ class MissingExtraError(GlauberError, ImportError):
 def missing_extra(package: str, extra: str, what: str) -> MissingExtraError:
     """The error to raise when `what` needs `package`, which the extra `extra` installs."""
     return MissingExtraError(f"{what} needs the package {package!r}; install it with: pip install 'glauber[{extra}]'")
+
+
+def error_named(name: str, message: str, reasons: tuple[str, ...] = ()) -> GlauberError | None:
+    """An error of this module by the name of its class, as servers and stores write it; None if there is none."""
+    kind = globals().get(name)
+    if not (isinstance(kind, type) and issubclass(kind, GlauberError)):
+        return None
+    if kind is ModelNotSupportedError:  # its text is a heading and the reasons
+        return ModelNotSupportedError(message.partition("\n")[0] if reasons else message, reasons)
+    return kind(message)

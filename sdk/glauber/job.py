@@ -97,6 +97,7 @@ class Job:
         self._result: SampleSet | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Job], None]] = []
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._version = 0
 
     # What the user sees
@@ -214,6 +215,21 @@ class Job:
                 return
         callback(self)
 
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback()` whenever status or progress change, until the function that this returns is called.
+
+        It runs in the device's thread while the job is locked: it must return at once, raise nothing and not look at
+        the job, only wake whoever does, as an event loop's call_soon_threadsafe.
+        """
+        with self._changed:
+            self._listeners = (*self._listeners, callback)
+
+        def stop() -> None:
+            with self._changed:
+                self._listeners = tuple(each for each in self._listeners if each is not callback)
+
+        return stop
+
     def __await__(self) -> Generator[Any, None, SampleSet]:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
@@ -283,6 +299,8 @@ class Job:
     def _tell(self) -> None:
         self._version += 1
         self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
 
 
 def checked_timeout(timeout: object) -> float | None:

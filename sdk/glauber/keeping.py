@@ -133,7 +133,7 @@ class Keeper:
 
     def close(self) -> None:
         """Let go of the store."""
-        self.store.release()
+        self.store.release(self.device)  # other devices of this process may share the store
         if self._owned:
             self.store.close()
 

@@ -9,7 +9,17 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from glauber.driver import Address, Driver, DriverFactory, JobService, ScanningFactory, WiredFactory, Wrap
+from glauber.driver import (
+    Address,
+    Driver,
+    DriverFactory,
+    JobService,
+    RemoteJobFactory,
+    RemoteJobs,
+    ScanningFactory,
+    WiredFactory,
+    Wrap,
+)
 from glauber.errors import DeviceNotFoundError
 from glauber.spec import AnySpec
 
@@ -70,6 +80,14 @@ def open_driver(address: Address, *, wrap: Wrap | None = None) -> Driver | JobSe
     if not isinstance(found, WiredFactory):
         raise DeviceNotFoundError(f"{address.scheme}:// has no transport that could be recorded or disturbed")
     return found.open_wired(address, wrap)
+
+
+def open_job(address: Address) -> tuple[RemoteJobs, str]:
+    """The service that has a job, by the job's address; see RemoteJobFactory.open_job."""
+    found = factory(address.scheme)
+    if not isinstance(found, RemoteJobFactory):
+        raise DeviceNotFoundError(f"{address.text} is no job's address: {address.scheme}:// keeps no jobs")
+    return found.open_job(address)
 
 
 def _loadable() -> Iterator[DriverFactory]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
 
-from glauber import errors
-from glauber.errors import GlauberError, JobFailedError
+from glauber.errors import GlauberError, JobFailedError, error_named
+from glauber.following import Following
 from glauber.job import Job, JobStatus
+from glauber.registry import open_job, parse_address
 from glauber.store import JobRecord, JobStore, open_store
 
 POLL_SECONDS = (0.05, 0.5)
@@ -17,10 +19,8 @@ POLL_SECONDS = (0.05, 0.5)
 
 def named_error(name: str | None, message: str) -> GlauberError:
     """An error of this SDK from its name and text, as they come from a store or over a network."""
-    found = getattr(errors, name or "", None)
-    if isinstance(found, type) and issubclass(found, GlauberError):
-        return found(message)
-    return JobFailedError(message if name is None else f"{name}: {message}")
+    found = None if name is None else error_named(name, message)
+    return found or JobFailedError(message if name is None else f"{name}: {message}")
 
 
 def stored_job(store: JobStore, job_id: str) -> Job:
@@ -77,5 +77,23 @@ def get_job(job_id: str, *, store: JobStore | str | Path | None = None) -> Job:
     Raises:
         JobNotFoundError: no such job.
         StoreError: the store cannot be read.
+        DeviceNotFoundError: no server answers at the address.
+        AccessError: the server does not show this job to the environment's token.
     """
+    if "://" in job_id:
+        return _remote_job(job_id)
     return stored_job(open_store(True if store is None else store), job_id)
+
+
+def _remote_job(address: str) -> Job:
+    """A handle of a job behind a server; the connection is closed when the job has ended."""
+    service, job_id = open_job(parse_address(address))
+    try:
+        request = service.request(job_id)
+        following = Following(service, address, 0, itertools.count())
+        job = following.follow(Job(job_id, request, request.seed or 0, following.cancel))
+    except BaseException:
+        service.close()
+        raise
+    job.add_done_callback(lambda _: service.close())
+    return job

@@ -334,13 +334,14 @@ class JobStore(JobReader):
                 _drop_parts(connection, job)
         return True
 
-    def release(self) -> None:
-        """Let go of what this process still has: whoever opens the device next takes it over."""
+    def release(self, device: str) -> None:
+        """Let go of what this process still has of a device: whoever opens it next takes it over."""
         if self._runner is not None:
             with suppress(GlauberError), self.database.write() as connection:
                 connection.execute(
-                    "UPDATE state SET runner = NULL WHERE runner = ? AND status IN ('queued', 'running')",
-                    (self._runner.id,),
+                    "UPDATE state SET runner = NULL WHERE runner = ? AND status IN ('queued', 'running')"
+                    " AND job IN (SELECT number FROM job WHERE device = ?)",
+                    (self._runner.id, device),
                 )
 
     def close(self) -> None:

@@ -217,6 +217,13 @@ class JobReader:
         )
         return rows[0][0] if rows else None
 
+    def known(self, owner: str, idempotency_key: str) -> str | None:
+        """The job that an owner submitted under a key, if there is one."""
+        rows = self.database.read(
+            "SELECT id FROM job WHERE owner = ? AND idempotency_key = ?", (owner, idempotency_key)
+        )
+        return rows[0][0] if rows else None
+
     def usage(self, *, since: float | None = None, owner: str | None = None, device: str | None = None) -> list[Usage]:
         """What ended jobs took, by owner, device and day.
 
