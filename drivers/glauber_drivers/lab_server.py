@@ -151,6 +151,9 @@ class LabService:
                 sweeps=answer["sweeps"],
                 updates=answer["updates"],
                 host_bytes=answer["host_bytes"],
+                run_seconds=answer["run_seconds"],
+                starts_in_seconds=answer["starts_in_seconds"],
+                jobs_ahead=answer["jobs_ahead"],
             )
         except (KeyError, TypeError, ValidationError) as error:
             raise ProtocolError(f"{self._base} sent an estimate that makes no sense: {error!r}") from error

@@ -42,8 +42,9 @@ from glauber.errors import (
 from glauber.execution import Requeued, Stop, execute, partial_result
 from glauber.following import Following
 from glauber.job import Job, JobStatus, checked_timeout
-from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
+from glauber.keeping import POLL_SECONDS, Keeper, PartWriter, without_seed
 from glauber.model import Model
+from glauber.outlook import Outlooks
 from glauber.prepare import Prepared, ProgramCache, needed_bytes, operations, prepare, prepared_operations
 from glauber.queueing import Entry, FairQueue
 from glauber.registry import open_driver, parse_address
@@ -84,6 +85,7 @@ class Device:
 
     Attributes:
         energy_counter: the machine's own counter of joules, or None.
+        outlooks: how long jobs would take here, and when they would start.
     """
 
     def __init__(
@@ -125,11 +127,12 @@ class Device:
         self._process = os.getpid()  # a fork inherits the object but not its thread
         self._worker: threading.Thread | None = None
         self._keeper: Keeper | None = None
+        if self._machine is not None and store is not None:
+            owned = not isinstance(store, JobStore)
+            self._keeper = Keeper(open_store(store), owned=owned, address=self.address, spec=driver.spec)
+            self._take_over(self._machine)
+        self.outlooks = Outlooks(self.spec, lambda: self.waiting, self.store, without_seed(self.address))
         if self._machine is not None:
-            if store is not None:
-                owned = not isinstance(store, JobStore)
-                self._keeper = Keeper(open_store(store), owned=owned, address=self.address, spec=driver.spec)
-                self._take_over(self._machine)
             self._worker = threading.Thread(target=self._work, name=f"glauber {self.address}", daemon=True)
             self._worker.start()
 
@@ -246,6 +249,14 @@ class Device:
             return list(self._queue)
 
     @property
+    def waiting(self) -> list[Job]:
+        """The running job and those that wait, about in the order in which they will start."""
+        if self._following is not None:
+            return self._following.jobs
+        running = self._running
+        return [*([] if running is None else [running]), *self.queued]
+
+    @property
     def running(self) -> Job | None:
         """The job that runs now."""
         return self._running
@@ -324,12 +335,16 @@ class Device:
             prepared = prepare(request, self._machine, 0, self._cache)
             host_bytes = needed_bytes(request, self._machine, prepared.run, prepared.program)
             counted = prepared_operations(prepared, n_sweeps, n_samples)
+        outlook = self.outlooks.outlook(request)
         return Estimate(
             seconds=device_seconds(self.spec, counted),
             energy=modelled_energy(self.spec, counted),
             sweeps=counted.sweeps,
             updates=counted.updates,
             host_bytes=host_bytes,
+            run_seconds=outlook.seconds,
+            starts_in_seconds=outlook.starts_in,
+            jobs_ahead=outlook.jobs_ahead,
         )
 
     def derive_seed(self) -> int:
@@ -472,6 +487,8 @@ class Device:
         if result.provenance.stopped_by == "cancel":
             self._end(job, JobStatus.CANCELLED, result if job.request.partial else None)
         else:
+            done = result.provenance.n_sweeps * job.request.model.n_sites * result.n_chains
+            self.outlooks.note(result.timing["total"] - result.timing["queue"], done)
             self._end(job, JobStatus.DONE, result)
         if _standard_log.isEnabledFor(logging.DEBUG):
             self._log.debug("job ended", job=job.id, status=job.status.value, seconds=result.timing["total"])

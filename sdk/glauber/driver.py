@@ -261,7 +261,11 @@ class Estimate:
         energy: joules by the device's figures.
         sweeps: sweeps, over all chains.
         updates: p-bit updates.
-        host_bytes: memory of this computer.
+        host_bytes: memory of the computer that would run it.
+        run_seconds: how long it would take there, by what recent jobs on the device took, else by its figures; None
+            where nothing is known.
+        starts_in_seconds: until it would start, by the same; None where that of a job ahead is unknown.
+        jobs_ahead: that wait or run.
     """
 
     seconds: Quantity | None
@@ -269,6 +273,9 @@ class Estimate:
     sweeps: int
     updates: int
     host_bytes: int
+    run_seconds: float | None
+    starts_in_seconds: float | None
+    jobs_ahead: int
 
 
 @runtime_checkable

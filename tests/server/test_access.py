@@ -11,6 +11,7 @@ import pytest
 from glauber.errors import AccessError, InvalidModelError
 from glauber.server import audit, labfile
 from glauber.server.labfile import LabFile
+from glauber.server.routes_lab import PAGE_FILES
 from glauber.server.tokens import SCOPES, check_token, create_token, revoke_token
 from lab_bench import CONFIG, NPZ, Bench, write_config
 
@@ -43,7 +44,7 @@ def test_every_route_names_its_scope(bench):
     assert len(listed) >= 15
     assert {(method, path) for method, path, scope in listed if scope is None} == OPEN_TO_ALL
     undescribed = set(paths(bench.app.routes)) - set(bench.app.openapi()["paths"])
-    assert undescribed == {"/openapi.json", "/"}
+    assert undescribed == {"/openapi.json", *PAGE_FILES}
 
 
 def test_no_route_answers_a_bad_token(bench):

@@ -10,10 +10,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from glauber.driver import Estimate
 from glauber.server.config import OWNER_PATTERN
-from glauber.server.estimates import Outlook
 from glauber.server.lab import Lab, LabDevice
 from glauber.server.reservations import Reservation
 from glauber.server.tokens import Token
+from glauber.spec import summary_rows
 from glauber.store import JobRecord, Usage
 
 
@@ -169,6 +169,8 @@ class DeviceAnswer(DeviceSummary):
     meter: str | None
     limits: dict[str, int | None]
     spec: dict[str, Any]
+    about: list[tuple[str, str]]
+    """The description for people: labels and texts."""
     queue: list[QueuedJob]
 
     @classmethod
@@ -182,7 +184,7 @@ class DeviceAnswer(DeviceSummary):
                 status=job.status.value,
                 priority=job.request.priority,
                 fraction=job.progress.fraction,
-                seconds_left=lab.estimates.left(device, job),
+                seconds_left=device.outlooks.left(job),
             )
             for job in found.jobs
         ]
@@ -194,6 +196,7 @@ class DeviceAnswer(DeviceSummary):
             meter=config.meter,
             limits={name: getattr(config, name) for name in limits},
             spec=device.spec.model_dump(mode="json"),
+            about=summary_rows(device.spec),
             queue=queue,
         )
 
@@ -207,24 +210,18 @@ class EstimateAnswer(BaseModel):
     sweeps: int
     updates: int
     host_bytes: int
-    measured_seconds: float | None
+    run_seconds: float | None
     """By what recent jobs took, else by the figures."""
     starts_in_seconds: float | None
     jobs_ahead: int
 
     @classmethod
-    def of(cls, estimate: Estimate, outlook: Outlook) -> EstimateAnswer:
+    def of(cls, estimate: Estimate) -> EstimateAnswer:
         """As JSON."""
-        return cls(
-            seconds=None if estimate.seconds is None else estimate.seconds.model_dump(mode="json"),
-            energy=asdict(estimate.energy),
-            sweeps=estimate.sweeps,
-            updates=estimate.updates,
-            host_bytes=estimate.host_bytes,
-            measured_seconds=outlook.seconds,
-            starts_in_seconds=outlook.starts_in,
-            jobs_ahead=outlook.jobs_ahead,
-        )
+        figure = None if estimate.seconds is None else estimate.seconds.model_dump(mode="json")
+        plain = ("sweeps", "updates", "host_bytes", "run_seconds", "starts_in_seconds", "jobs_ahead")
+        known = {name: getattr(estimate, name) for name in plain}
+        return cls(seconds=figure, energy=asdict(estimate.energy), **known)
 
 
 class UsageLine(BaseModel):

@@ -17,7 +17,6 @@ from glauber.errors import BudgetExceededError
 from glauber.job import Job
 from glauber.request import JobRequest
 from glauber.server.config import OwnerConfig
-from glauber.server.estimates import Estimates
 from glauber.store import JobStore
 
 
@@ -34,7 +33,6 @@ def check_budget(
     pending: Iterable[tuple[Device, Job]],
     *,
     store: JobStore,
-    estimates: Estimates,
     now: float,
 ) -> None:
     """Refuse a request that its owner's day has no room for.
@@ -49,10 +47,8 @@ def check_budget(
             "s",
             budget.seconds_per_day,
             used=sum(line.seconds or 0.0 for line in used),
-            queued=sum(
-                max(estimates.seconds(where, job.request) or 0.0, job.progress.seconds) for where, job in waiting
-            ),
-            new=estimates.seconds(device, request) or 0.0,
+            queued=sum(max(where.outlooks.seconds(job.request) or 0.0, job.progress.seconds) for where, job in waiting),
+            new=device.outlooks.seconds(request) or 0.0,
         )
     if budget.joules_per_day is not None:
         _check(
@@ -60,8 +56,8 @@ def check_budget(
             "J",
             budget.joules_per_day,
             used=sum(line.joules or 0.0 for line in used),
-            queued=sum(estimates.joules(where, job.request) or 0.0 for where, job in waiting),
-            new=estimates.joules(device, request) or 0.0,
+            queued=sum(where.outlooks.joules(job.request) or 0.0 for where, job in waiting),
+            new=device.outlooks.joules(request) or 0.0,
         )
 
 

@@ -25,7 +25,6 @@ from glauber.request import JobRequest
 from glauber.server import audit
 from glauber.server.budgets import check_budget
 from glauber.server.config import DeviceConfig, LabConfig
-from glauber.server.estimates import Estimates
 from glauber.server.labfile import LabFile
 from glauber.server.logs import server_log
 from glauber.server.reservations import Reservation, reservations
@@ -59,8 +58,7 @@ class LabDevice:
     @property
     def jobs(self) -> list[Job]:
         """The running job and those that wait, in the order in which they would start."""
-        running = self.device.running
-        return [*([] if running is None else [running]), *self.device.queued]
+        return self.device.waiting
 
 
 class Lab:
@@ -73,7 +71,6 @@ class Lab:
         store: all jobs.
         file: tokens, reservations, audit log.
         devices: by name.
-        estimates: of times.
         stopping: whether the lab takes no more requests.
 
     Raises:
@@ -96,7 +93,6 @@ class Lab:
         try:
             self.store = JobStore(config.store)
             self.file = LabFile(labfile_path(config))
-            self.estimates = Estimates(self.store)
             for name, entry in config.devices.items():
                 self.devices[name] = LabDevice(name, entry, self._open(name, entry))
             for found in self.devices.values():
@@ -166,9 +162,7 @@ class Lab:
             with self._budget_lock:  # two at once must not both take what is left
                 pending = ((one.device, job) for one in self.devices.values() for job in one.jobs if job.owner == owner)
                 now = self.file.now()
-                check_budget(
-                    owner, budget, request, found.device, pending, store=self.store, estimates=self.estimates, now=now
-                )
+                check_budget(owner, budget, request, found.device, pending, store=self.store, now=now)
                 job = found.device.submit_request(request)
         self._follow(found, job)
         audit.append(self.file, who, "submit", job.id, device=found.name, owner=owner, priority=request.priority)

@@ -111,7 +111,7 @@ async def estimate(name: Name, request: Request, token: Reader, lab: TheLab, poo
 
 def _estimate(lab: Lab, found: LabDevice, job: JobRequest) -> EstimateAnswer:
     lab.check_size(found, job)
-    return EstimateAnswer.of(found.device.estimate_request(job), lab.estimates.outlook(found.device, job))
+    return EstimateAnswer.of(found.device.estimate_request(job))
 
 
 @router.get("/devices/{name}/reservations", responses=documented(404), openapi_extra=needs("read"))

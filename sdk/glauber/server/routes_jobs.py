@@ -11,14 +11,16 @@ from fastapi.responses import StreamingResponse
 
 from glauber.errors import GlauberError, JobNotFoundError
 from glauber.job import JobStatus
+from glauber.samples import SampleSet
 from glauber.server.answers import CancelAnswer, JobAnswer, JobList
 from glauber.server.bodies import NPZ, TheLab, ThePools
 from glauber.server.config import DEVICE_PATTERN, OWNER_PATTERN
 from glauber.server.gate import Reader, Submitter, needs
-from glauber.server.lab import own_job
+from glauber.server.lab import Lab, own_job
 from glauber.server.problems import Problem, documented
 from glauber.server.streams import event_stream
-from glauber.server.tokens import token_is_gone
+from glauber.server.summary import Summary
+from glauber.server.tokens import Token, token_is_gone
 from glauber.store import JobRecord
 
 router = APIRouter()
@@ -134,22 +136,29 @@ async def result(job_id: JobId, token: Reader, lab: TheLab, pools: ThePools) -> 
 )  # fmt: skip
 async def partial_result(job_id: JobId, token: Reader, lab: TheLab, pools: ThePools) -> Response:
     """What a job has drawn so far."""
+    return Response(await pools.heavy(lambda: _so_far(lab, job_id, token).to_bytes()), media_type=NPZ)
 
-    def pack() -> bytes:
-        record = own_job(lab, job_id, token)
-        found = lab.devices.get(lab.name_of(record.device))
-        live = lab.live_job(record)
-        if found is None or live is None:
-            try:
-                return lab.store.result_bytes(job_id)
-            except JobNotFoundError as error:
-                raise _no_result(record, error) from None
+
+@router.get("/jobs/{job_id}/summary", responses=documented(404, 409), openapi_extra=needs("read"))
+async def summary(job_id: JobId, token: Reader, lab: TheLab, pools: ThePools) -> Summary:
+    """What a job has drawn so far, or its result, as a page shows it."""
+    return await pools.heavy(lambda: Summary.of(_so_far(lab, job_id, token)))
+
+
+def _so_far(lab: Lab, job_id: str, token: Token) -> SampleSet:
+    """What a job has drawn so far; of one that has ended, its result."""
+    record = own_job(lab, job_id, token)
+    found = lab.devices.get(lab.name_of(record.device))
+    live = lab.live_job(record)
+    if found is None or live is None:
         try:
-            return found.device.partial_result(job_id).to_bytes()
-        except GlauberError as error:
-            raise Problem(409, type(error).__name__, str(error)) from None
-
-    return Response(await pools.heavy(pack), media_type=NPZ)
+            return lab.store.result(job_id)
+        except JobNotFoundError as error:
+            raise _no_result(record, error) from None
+    try:
+        return found.device.partial_result(job_id)
+    except GlauberError as error:
+        raise Problem(409, type(error).__name__, str(error)) from None
 
 
 @router.post("/jobs/{job_id}/cancel", responses=documented(404), openapi_extra=needs("submit"))

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from glauber.server.answers import Health, UsageAnswer, UsageLine
 from glauber.server.bodies import TheLab, ThePools
@@ -25,7 +25,7 @@ DAY = 86400.0
 def make_router(metrics: Metrics) -> APIRouter:
     """The routes."""
     router = APIRouter()
-    page = files("glauber.server").joinpath("page", "index.html").read_text(encoding="utf-8")
+    pages = {path: _page_file(name) for path, name in PAGE_FILES.items()}
 
     @router.get("/usage", responses=documented(), openapi_extra=needs("read"))
     async def usage(
@@ -65,8 +65,25 @@ def make_router(metrics: Metrics) -> APIRouter:
         text = await pools.light(metrics.text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page)
-
+    for path, (content, kind) in pages.items():
+        router.add_api_route(path, partial(_send, content, kind), include_in_schema=False, response_class=Response)
     return router
+
+
+PAGE_FILES = {
+    "/": "index.html",
+    "/page/app.js": "app.js",
+    "/page/charts.js": "charts.js",
+    "/page/style.css": "style.css",
+}
+"""What a browser may load without a token: the page itself, which then asks for one."""
+_KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+
+
+def _page_file(name: str) -> tuple[bytes, str]:
+    kind = _KINDS[name.rpartition(".")[2]]
+    return files("glauber.server").joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8"
+
+
+async def _send(content: bytes, kind: str) -> Response:
+    return Response(content, media_type=kind)
