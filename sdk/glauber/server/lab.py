@@ -133,10 +133,13 @@ class Lab:
         found = self.devices.get(self.name_of(record.device))
         return None if found is None else found.device.job(record.id)
 
-    def previous_end(self, job_id: str) -> str:
-        """The job of the same owner that ended on that device just before this one; empty where that is not known."""
+    def previous_end(self, job_id: str) -> str | None:
+        """The job of the same owner that ended on that device just before this one, "" if none did since the start.
+
+        None where it is not known: the job ended before the start, or its end is just being noted.
+        """
         with self._ends_lock:
-            return self._previous.get(job_id, "")
+            return self._previous.get(job_id)
 
     # Submitting
 

@@ -22,6 +22,8 @@ from glauber.store import JobRecord
 HEARTBEAT_SECONDS = 15.0
 PROGRESS_SECONDS = 0.05
 """Progress is sent no more often."""
+NOTED_SECONDS = 2.0
+"""How long a job's last event waits for the order of ends to be noted."""
 STORED_SECONDS = 1.0
 """How often the store is asked about a job that no device here runs."""
 
@@ -90,7 +92,7 @@ async def event_stream(
                 events = await pools.light(partial(lab.store.events, record.id, after))
             for event in events:
                 after = event.number
-                yield await _frame(lab, pools, record.id, event)
+                yield await _frame(lab, pools, record.id, event, live=job is not None)
                 if JobStatus(event.status).final:
                     return
             if job is None and not events and (await pools.light(partial(lab.store.get, record.id))).status.final:
@@ -132,12 +134,15 @@ def _of(progress: Progress, message: str = "") -> ServiceEvent:
     return ServiceEvent(-1, progress.status.value, progress.sweeps_done, progress.samples_done, message)
 
 
-async def _frame(lab: Lab, pools: Pools, job_id: str, event: ServiceEvent) -> bytes:
+async def _frame(lab: Lab, pools: Pools, job_id: str, event: ServiceEvent, *, live: bool) -> bytes:
     """A stored event; a last one with the name of its error, and the job that ended before."""
     if not JobStatus(event.status).final:
         return _text(event, "", None, number=event.number)
     record = await pools.light(partial(lab.store.get, job_id))
-    return _text(event, lab.previous_end(job_id), record.error, number=event.number)
+    deadline = asyncio.get_running_loop().time() + NOTED_SECONDS
+    while (previous := lab.previous_end(job_id)) is None and live and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.002)  # the store knows of the end a moment before the device's thread has noted it
+    return _text(event, previous or "", record.error, number=event.number)
 
 
 def _text(event: ServiceEvent, previous: str, error: str | None, number: int | None = None) -> bytes:

@@ -256,6 +256,17 @@ class ContractBench:
 
         return min(most, int(self.keep("chains", find)))
 
+    @property
+    def idle_seconds(self) -> float:
+        """What a job takes that does next to nothing: the way over a network or a slow link, and back."""
+
+        def once() -> float:
+            began = time.perf_counter()
+            self.run(self.patch.model, self.schedule(1), observe="last")
+            return time.perf_counter() - began
+
+        return float(self.keep("seconds of an idle job", lambda: min(once() for _ in range(3))))
+
     def sweeps_for(self, seconds: float) -> int:
         """Sweeps of one chain that take about as long; never fewer, at most LARGEST_WARMUP."""
 
@@ -266,7 +277,7 @@ class ContractBench:
 
         def measure() -> float:
             sweeps, elapsed = 64, 0.0
-            idle = min(once(1) for _ in range(3))  # what a job takes that does nothing: a network, a slow link
+            idle = self.idle_seconds
             while sweeps < 2**28:
                 try:
                     elapsed = once(sweeps) - idle

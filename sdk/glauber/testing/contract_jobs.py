@@ -289,7 +289,7 @@ class JobClauses(ContractBench):
 
             return done
 
-        first = self._long(0.3)
+        first = self._long(max(0.3, 40 * self.idle_seconds))  # time for four submissions, whatever the way there takes
         jobs = []
         for name, priority in (("a", 0), ("b", 0), ("urgent", 5), ("c", 0)):
             jobs.append(self.device.submit(self.patch.model, self.schedule(1), observe="last", priority=priority))
