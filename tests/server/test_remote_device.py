@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import glauber as gl
 import httpx
@@ -99,7 +100,7 @@ def test_the_same_errors_as_on_a_local_device(server, remote):
 def test_an_estimate_is_that_of_the_device(server, remote):
     with gl.open_device("sim://pbit-king-64") as here, gl.open_device(f"{server.url}/devices/king") as there:
         mine, theirs = here.estimate(MODEL, SHORT), there.estimate(MODEL, SHORT)
-    assert mine == theirs
+    assert replace(mine, run_seconds=None) == replace(theirs, run_seconds=None)  # which is by what each has run
 
 
 def test_cancel_and_partial_results(remote):
