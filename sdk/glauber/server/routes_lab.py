@@ -70,12 +70,7 @@ def make_router(metrics: Metrics) -> APIRouter:
     return router
 
 
-PAGE_FILES = {
-    "/": "index.html",
-    "/page/app.js": "app.js",
-    "/page/charts.js": "charts.js",
-    "/page/style.css": "style.css",
-}
+PAGE_FILES = {"/": "index.html"} | {f"/page/{name}": name for name in ("app.js", "charts.js", "style.css", "icon.svg")}
 """What a browser may load without a token: the page itself, which then asks for one."""
 _KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
