@@ -23,6 +23,7 @@ from glauber.console import print_json as _print_json
 from glauber.console import print_table as _table
 from glauber.console import progress_bar as _progress
 from glauber.errors import InvalidModelError
+from glauber.pool import pool
 
 app = typer.Typer(
     name="glauber",
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(conformance)
+app.command()(pool)
 
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
