@@ -53,8 +53,7 @@ class _Job:
         self._driver, self._program, self._run = driver, program, run
         self.rest = replace(run, initial_moments=None)
         self._sums = None if run.initial_moments is None else Moments(*run.initial_moments)
-        self._whole = replace(run, initial=None, initial_moments=None, clock=None, resample=None)
-        self._whole_sent: Any = None
+        self._held = driver.cluster.keep(replace(run, initial=None, initial_moments=None, clock=None, resample=None))
         self._batches = 0
         state_bytes = program.n_sites if isinstance(program, PottsProgram) else -(-program.n_sites // 8)
         room = max(1, BATCH_BYTES // (run.n_chains * state_bytes)) if "samples" in run.observe else 2**62
@@ -64,29 +63,21 @@ class _Job:
     async def batch(self) -> Batch:
         """The next batch."""
         cluster, run, began = self._driver.cluster, self._run, time.perf_counter()
-        while True:
-            workers = await cluster.workers(pool_cluster.WORKER_SECONDS)
-            cuts = shares(self.rest, self._program, len(workers))
-            if self._limit == 0:
-                updates = max(count for _, count in cuts) * self._program.n_sites
-                self._limit = max(1, self._driver.usual_limit // (2 * run.n_chains), FIRST_UPDATES // updates)
-            sweeps, every = run.next_batch(self.rest.first_sweep - 1, min(self._limit, self._most))
-            if self._whole_sent is None:
-                self._whole_sent = await cluster.spread(self._whole)
-            sent = (*self._driver.asked, await self._driver.sent(self._program), self._whole_sent)
-            tasks = []
-            for (first, count), (worker, threads) in zip(cuts, workers.items(), strict=False):
-                part = stretch(part_of(self.rest, first, count), sweeps, every)
-                part = replace(part, b=_EMPTY, fields=None, clamp=None, seed=self._seed(first))
-                tasks.append((worker, (*sent, part, threads)))
-            parts: list[Part] | None = await cluster.compute(pool_worker.advance, tasks)
-            if parts is None:  # every worker that had the program is gone: send it again
-                self._whole_sent = None
-                self._driver.forget()
-                continue
-            batch = self._taken(side_by_side([part.batch for part in parts]), sweeps, every)
-            self._adapt(sweeps, max(part.seconds for part in parts), time.perf_counter() - began)
-            return replace(batch, facts={**batch.facts, "workers": str(len(parts))})
+        workers = await cluster.workers(pool_cluster.WORKER_SECONDS)
+        cuts = shares(self.rest, self._program, len(workers))
+        if self._limit == 0:
+            updates = max(count for _, count in cuts) * self._program.n_sites
+            self._limit = max(1, self._driver.usual_limit // (2 * run.n_chains), FIRST_UPDATES // updates)
+        sweeps, every = run.next_batch(self.rest.first_sweep - 1, min(self._limit, self._most))
+        tasks = []
+        for (first, count), (worker, threads) in zip(cuts, workers.items(), strict=False):
+            part = stretch(part_of(self.rest, first, count), sweeps, every)
+            part = replace(part, b=_EMPTY, fields=None, clamp=None, seed=self._seed(first))
+            tasks.append((worker, (*self._driver.asked, self._driver.held, self._held, part, threads)))
+        parts: list[Part] = await cluster.compute(pool_worker.advance, tasks)
+        batch = self._taken(side_by_side([part.batch for part in parts]), sweeps, every)
+        self._adapt(sweeps, max(part.seconds for part in parts), time.perf_counter() - began)
+        return replace(batch, facts={**batch.facts, "workers": str(len(parts))})
 
     def _seed(self, first: int) -> int:
         """Machines that do not follow docs/machine.md know no chains or sweeps: each part has draws of its own."""
@@ -156,6 +147,7 @@ class DaskDriver:
         contract_version: the inner device's.
         cluster: the connection.
         asked: the device's address and this process's version of glauber, as workers want them.
+        held: a future of the program that is loaded.
         usual_limit: sweeps times chains of a batch, once the loaded program has run; 0 before.
 
     Raises:
@@ -180,21 +172,11 @@ class DaskDriver:
         self.spec: AnySpec = spec.model_copy(update={"capabilities": able})
         self.usual_limit = 0
         self._program: AnyProgram | None = None
-        self._sent: Any = None
+        self.held: Any = None
 
     def program(self, program: AnyProgram) -> None:
-        """See Driver.program. Workers get it with the first run."""
-        self._program, self._sent, self.usual_limit = program, None, 0
-
-    async def sent(self, program: AnyProgram) -> Any:
-        """A future of the program, which every worker has."""
-        if self._sent is None:
-            self._sent = await self.cluster.spread(program)
-        return self._sent
-
-    def forget(self) -> None:
-        """No worker has the program any more."""
-        self._sent = None
+        """See Driver.program. Workers load it with the first run."""
+        self._program, self.held, self.usual_limit = program, self.cluster.keep(program), 0
 
     def admit(self, run: Run, program: AnyProgram) -> int:
         """See Driver.admit. A worker is asked: its installation and its hardware count."""
@@ -232,7 +214,7 @@ class DaskDriver:
 
     def close(self) -> None:
         """See Driver.close."""
-        self._program = self._sent = None
+        self._program = self.held = None
         self.cluster.close()
 
 

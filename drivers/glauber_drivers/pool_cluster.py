@@ -13,10 +13,14 @@ from typing import Any
 
 from glauber.errors import DeviceIOError, DeviceNotFoundError, GlauberError
 
+from glauber_drivers import pool_worker
+
 OPEN_SECONDS = 5.0
 """How long to wait for the scheduler, and then for a first worker."""
 WORKER_SECONDS = 30.0
 """How long to wait in a job for a worker to come back where all are gone."""
+CHECK_SECONDS = 1.0
+"""How often to look whether the worker of a task is still there."""
 ASK_SECONDS = 15.0
 """How long a worker may take over a question, opening the inner device included."""
 ANSWER_SECONDS = 60.0
@@ -91,10 +95,7 @@ class Cluster:
 
         async def answer() -> Any:
             worker = next(iter(await self.workers(OPEN_SECONDS)))
-            found = await self.compute(function, [(worker, arguments)])
-            if found is None:
-                raise DeviceIOError(f"the pool at {self.name} lost the worker that was asked")
-            return found[0]
+            return (await self.compute(function, [(worker, arguments)]))[0]
 
         return self.result(self.start(answer), ASK_SECONDS)
 
@@ -157,30 +158,57 @@ class Cluster:
                 )
             await asyncio.sleep(0.1)
 
-    async def spread(self, value: Any) -> Any:
-        """Send a value to every worker; a future of it."""
-        return await self._client.scatter(value, broadcast=True, hash=False, timeout=ANSWER_SECONDS)
+    def keep(self, value: Any) -> Any:
+        """A future of a value, for arguments of tasks: sent once to the scheduler, and once to each worker.
 
-    async def compute(
-        self, function: Callable[..., Any], tasks: Sequence[tuple[str, tuple[Any, ...]]]
-    ) -> list[Any] | None:
-        """The function of each tuple of arguments, best on the worker named before it; None if their data was lost."""
-        futures: list[Any] = []
-        done = False
+        A task makes it, unlike scattered data: where all workers that had it die, the scheduler makes it again.
+        """
+        with self._large_arguments():
+            return self._client.submit(pool_worker.keep, value, pure=False)
+
+    def _large_arguments(self) -> Any:
+        """Dask warns of arguments above 10 MB; states and programs may be larger, and nothing else could be sent."""
+        return self._config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"})
+
+    async def compute(self, function: Callable[..., Any], tasks: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """The function of each tuple of arguments, on the worker named before it, or on another if that is gone."""
+        parts = [
+            asyncio.ensure_future(self._part(k, worker, function, arguments))
+            for k, (worker, arguments) in enumerate(tasks)
+        ]
         try:
-            with self._config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # states are large
-                for worker, arguments in tasks:
-                    placed = {"workers": [worker], "allow_other_workers": True, "pure": False}
-                    futures.append(self._client.submit(function, *arguments, **placed))
-            results = list(await self._client.gather(futures))
-            done = True
-            return results
-        except self._distributed.client.FutureCancelledError:
-            return None
+            return list(await asyncio.gather(*parts))
         finally:
-            if not done:
-                with suppress(Exception):
-                    await self._client.cancel(futures, force=True)
+            for part in parts:
+                part.cancel()
+
+    async def _part(self, number: int, worker: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Submit a task until it is done: Dask moves it when its worker dies, unless no other is there just then."""
+        while True:
+            with self._large_arguments():
+                future = self._client.submit(
+                    function, *arguments, pure=False, workers=[worker], allow_other_workers=True
+                )
+            waiting = asyncio.ensure_future(future.result())
+            try:
+                while not waiting.done():
+                    await asyncio.wait([waiting], timeout=CHECK_SECONDS)
+                    if not waiting.done() and await self._is_stranded(future.key, worker):
+                        break
+                else:
+                    return waiting.result()
+            finally:
+                if not waiting.done():
+                    waiting.cancel()
+                    with suppress(Exception):
+                        await self._client.cancel([future], force=True)
+            alive = list(await self.workers(WORKER_SECONDS))
+            worker = alive[number % len(alive)]
+
+    async def _is_stranded(self, key: str, worker: str) -> bool:
+        """Whether a task's worker is gone, and no other one has it; waits for one to come."""
+        alive = await self.workers(WORKER_SECONDS)
+        return worker not in alive and not any(key in keys for keys in (await self._client.processing()).values())
 
     def close(self) -> None:
         """Let go; never raises."""

@@ -75,6 +75,11 @@ def describe(address: str) -> tuple[AnySpec, int]:
     return driver.spec, int(getattr(driver, "contract_version", 0))
 
 
+def keep(value: Any) -> Any:
+    """The value itself, which the worker then has."""
+    return value
+
+
 def admit(address: str, run: Run, program: AnyProgram) -> None:
     """See Driver.admit."""
     _machine(address).driver.admit(run, program)
