@@ -27,7 +27,7 @@ from glauber_drivers.pool_cluster import Cluster
 from glauber_drivers.pool_local import LocalPool, local_pool
 from glauber_drivers.pool_worker import Part
 
-BATCH_SECONDS = 0.5, 1.0
+BATCH_SECONDS = 0.5, 2.0
 """How long the sweeps of a batch take: at least, and at most where the pool itself is slow."""
 BATCH_OVERHEADS = 20
 """Between the two, so many times what a batch takes beside its sweeps."""
@@ -54,7 +54,7 @@ class _Job:
         self.rest = replace(run, initial_moments=None)
         self._sums = None if run.initial_moments is None else Moments(*run.initial_moments)
         self._held = driver.cluster.keep(replace(run, initial=None, initial_moments=None, clock=None, resample=None))
-        self._batches = 0
+        self._batches, self._sampled = 0, False
         state_bytes = program.n_sites if isinstance(program, PottsProgram) else -(-program.n_sites // 8)
         room = max(1, BATCH_BYTES // (run.n_chains * state_bytes)) if "samples" in run.observe else 2**62
         self._most = room * run.sweeps_per_sample
@@ -68,7 +68,11 @@ class _Job:
         if self._limit == 0:
             updates = max(count for _, count in cuts) * self._program.n_sites
             self._limit = max(1, self._driver.usual_limit // (2 * run.n_chains), FIRST_UPDATES // updates)
-        sweeps, every = run.next_batch(self.rest.first_sweep - 1, min(self._limit, self._most))
+        done, limit = self.rest.first_sweep - 1, min(self._limit, self._most)
+        if done >= run.n_warmup and not self._sampled:  # a sample may take far longer than a sweep: try one
+            limit = min(limit, run.sweeps_per_sample)
+        sweeps, every = run.next_batch(done, limit)
+        self._sampled = self._sampled or every > 0
         tasks = []
         for (first, count), (worker, threads) in zip(cuts, workers.items(), strict=False):
             part = stretch(part_of(self.rest, first, count), sweeps, every)
@@ -117,7 +121,8 @@ class _Job:
         """Choose the next batch's length by this one's."""
         shortest, longest = BATCH_SECONDS
         wanted = min(longest, max(shortest, BATCH_OVERHEADS * (elapsed - computed)))
-        self._limit = max(1, min(GROWTH * sweeps, int(sweeps * wanted / max(1e-6, computed))))
+        planned = min(sweeps * wanted / max(1e-6, computed), sweeps * (longest + wanted) / elapsed)
+        self._limit = max(1, min(GROWTH * sweeps, int(planned)))
         self._driver.usual_limit = self._limit * self._run.n_chains
 
 

@@ -91,7 +91,7 @@ class Part:
 
     Attributes:
         batch: its chains; moments are sums over this part alone, in the smallest type that holds them.
-        seconds: that the sweeps took.
+        seconds: that its sweeps take beside start and end, by which longer parts are planned.
     """
 
     batch: Batch
@@ -126,14 +126,25 @@ def advance(address: str, expected: str, program: AnyProgram, whole: Run, part: 
                 machine.loaded = None
                 machine.driver.program(program)
                 machine.loaded = program.key
-            began = time.perf_counter()
-            batches = list(machine.driver.run(replace(run, threads=run.threads or threads)))
-            seconds = time.perf_counter() - began
+            batches, seconds = _timed(machine.driver, replace(run, threads=run.threads or threads))
         except BaseException:
             _forget(address, machine)
             raise
     batch = one_after_another(batches)
     return Part(replace(batch, moments=_small(batch.moments, run)), seconds)
+
+
+def _timed(driver: Driver, run: Run) -> tuple[list[Batch], float]:
+    """All batches of a run, and what its sweeps take at the pace of the longest: the first ones are slow starts."""
+    batches: list[Batch] = []
+    done, longest, pace, before = run.first_sweep - 1, 0, 0.0, time.perf_counter()
+    for batch in driver.run(run):
+        now, sweeps = time.perf_counter(), batch.next_sweep - 1 - done
+        if sweeps >= longest:
+            longest, pace = sweeps, (now - before) / max(1, sweeps)
+        batches.append(batch)
+        done, before = batch.next_sweep - 1, now
+    return batches, pace * (run.n_sweeps - run.first_sweep + 1)
 
 
 def _forget(address: str, machine: _Machine) -> None:
