@@ -75,7 +75,7 @@ def workloads() -> dict[str, tuple[gl.IsingModel, Any, set[Any]]]:
         ),
         "tempering 64x64, 16 temperatures x 16": (
             square,
-            gl.TemperingSchedule(betas=ladder, n_ladders=16, n_samples=1, n_warmup=8000),
+            gl.TemperingSchedule(betas=ladder, n_ladders=16, n_samples=1, n_warmup=600),
             {"last"},
         ),
         "ring of 64, 64 chains, 1 sweep": (
