@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from glauber.compile import AnyProgram, PottsProgram, Run
 from glauber.driver import Batch
-from glauber.samples import Moments
 
+from glauber_drivers.chains import LANES, part_of, side_by_side
 from glauber_drivers.cuda_job import choose_form
 from glauber_drivers.cuda_session import FIRST_SWEEPS, Gpu, Session, device_bytes, room_for
 
@@ -25,7 +24,7 @@ TURN_SECONDS = 1.0
 
 def group_of(program: AnyProgram, run: Run, memory: float) -> int | None:
     """How many chains fit in so many bytes at a time; None where not even the fewest do."""
-    grain = 32 if run.layout == 0 and not isinstance(program, PottsProgram) else 1
+    grain = LANES if run.layout == 0 and not isinstance(program, PottsProgram) else 1
     count = run.n_chains
     while True:
         part = replace(run, n_chains=count)
@@ -34,24 +33,6 @@ def group_of(program: AnyProgram, run: Run, memory: float) -> int | None:
         if count <= grain:
             return None
         count = -(-count // (2 * grain)) * grain
-
-
-def part_of(run: Run, first: int, count: int) -> Run:
-    """The part of a run that has `count` of its chains from the `first` on."""
-
-    def rows(array: Any) -> Any:
-        return array if array is None or len(array) == 1 < run.n_chains else array[first : first + count]
-
-    before = run.initial_moments
-    return replace(
-        run,
-        first_chain=run.first_chain + first,
-        n_chains=count,
-        fields=rows(run.fields),
-        clamp=rows(run.clamp),
-        initial=rows(run.initial),
-        initial_moments=None if before is None else (before[0], rows(before[1]), rows(before[2])),
-    )
 
 
 def in_turn(
@@ -77,21 +58,4 @@ def in_turn(
             batches.append(batch)
         limit = max(1, min(4 * limit, int(sweeps * TURN_SECONDS / max(1e-6, time.perf_counter() - began))))
         done += sweeps
-        yield _joined(batches)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    """Batches of neighbouring chains as one."""
-    first, moments = batches[0], None
-    if first.moments is not None:
-        sums = [batch.moments for batch in batches if batch.moments is not None]
-        edges = [one.edges for one in sums if one.edges is not None]
-        sites = np.concatenate([one.sites for one in sums])
-        moments = Moments(first.moments.n_samples, sites, np.concatenate(edges) if edges else None)
-    samples = [batch.samples for batch in batches if batch.samples is not None]
-    return replace(
-        first,
-        samples=np.concatenate(samples) if samples else None,
-        state=np.concatenate([batch.state for batch in batches]),
-        moments=moments,
-    )
+        yield side_by_side(batches)

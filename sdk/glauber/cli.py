@@ -25,6 +25,7 @@ from glauber.console import progress_bar as _progress
 from glauber.errors import InvalidModelError
 from glauber.jobs_cli import jobs, usage
 from glauber.server.commands import audit_app, serve, token_app
+from glauber.pool import pool
 
 app = typer.Typer(
     name="glauber",
@@ -39,6 +40,7 @@ app.command()(usage)
 app.command()(serve)
 app.add_typer(token_app)
 app.add_typer(audit_app)
+app.command()(pool)
 
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
