@@ -244,7 +244,7 @@ def full_disk(folder: Path, rounds: int, seed: int, how: str) -> collections.Cou
 
     for _ in track(range(rounds), description=how):
         reader, writer = os.pipe()
-        child = in_child(functools.partial(act, writer, int(rng.integers(0, 2_000_000))))
+        child = in_child(functools.partial(act, writer, int(rng.integers(0, 8_000_000))))
         os.close(writer)
         _, status = os.waitpid(child, 0)
         with os.fdopen(reader) as heard:

@@ -447,13 +447,17 @@ class Device:
             return False
         queue_seconds = time.perf_counter() - job.submitted
         writer: PartWriter | None = None
+        kept: dict[str, Any] = {}
+        if self._keeper is not None:
+            try:
+                batches, seconds = self._keeper.begin(job, resumable=self.spec.capabilities.initial)
+            except GlauberError as error:  # as it was accepted, it stays: it runs when the store works again
+                self._log.error("a job could not begin", job=job.id, error=repr(error))
+                job.finish(JobStatus.FAILED, error=error)
+                return False
+            writer = PartWriter(self._keeper.store, job.id, seconds)
+            kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
         try:
-            kept: dict[str, Any] = {}
-            if self._keeper is not None:
-                self._keeper.store.start(job.id)
-                batches, seconds = self._keeper.earlier(job.id, resumable=self.spec.capabilities.initial)
-                writer = PartWriter(self._keeper.store, job.id, seconds)
-                kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
             job.start()
             with self._machine_lock:
                 key = prepared.program.key

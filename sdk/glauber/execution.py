@@ -228,7 +228,7 @@ def execute(
     began = time.perf_counter()
     programmed = began
     try:
-        if load and sweeps < run.n_sweeps:
+        if load:
             driver.program(prepared.program)
         programmed = time.perf_counter()
         batches = driver.run(run) if sweeps < run.n_sweeps else iter(())

@@ -12,7 +12,7 @@ from dataclasses import replace
 from glauber.checkpoint import merge_batches
 from glauber.compile import AnyProgram
 from glauber.driver import Batch
-from glauber.errors import GlauberError, JobNotFoundError, StoreError
+from glauber.errors import GlauberError, JobNotFoundError, StoreCorruptError, StoreError
 from glauber.execution import software_versions
 from glauber.job import Job
 from glauber.request import JobRequest
@@ -91,16 +91,32 @@ class Keeper:
             except GlauberError as error:
                 yield record, error
 
-    def earlier(self, job_id: str, *, resumable: bool) -> tuple[list[Batch], float]:
-        """What a job has drawn before, and in how many seconds; nothing where it must run from its start."""
+    def begin(self, job: Job, *, resumable: bool) -> tuple[list[Batch], float]:
+        """Note that a job runs; what it has drawn before, and in how many seconds.
+
+        Nothing where it must run from its start: on a device that cannot start from given states, or where what was
+        stored of it is damaged.
+
+        Raises:
+            StoreError: it could not be noted; the job stays in the store as it was.
+        """
         try:
-            batches, seconds = self.store.parts(job_id)
-            if not batches or resumable:
-                return batches, seconds
-        except GlauberError as error:
-            _log.warning("job %s runs from its start: %s", job_id, error)
-        self.store.drop_parts(job_id)
-        return [], 0.0
+            self.store.start(job.id)
+            try:
+                batches, seconds = self.store.parts(job.id)
+            except StoreCorruptError as error:
+                _log.warning("job %s runs from its start: %s", job.id, error)
+                batches, seconds = [], 0.0
+                self.store.drop_parts(job.id)
+            if batches and not resumable:
+                batches, seconds = [], 0.0
+                self.store.drop_parts(job.id)
+        except StoreError as failure:
+            raise StoreError(
+                f"job {job.id} could not begin: {failure}. It stays in the store, and runs when {self.device} is opened"
+                " again"
+            ) from failure
+        return batches, seconds
 
     def ended(
         self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None

@@ -580,6 +580,40 @@ def test_a_result_that_cannot_be_stored_is_said_and_drawn_again(store):
         assert compare_results(device.job(job.id).result(10), run_alone(ring(), wide, seed=1)) == "identical"
 
 
+def test_a_job_that_had_drawn_everything_leaves_no_other_program_behind(store, often, monkeypatch):
+    """It needs no run any more, but the next job of the same program does, on whatever the machine holds then."""
+    device = gl.open_device("sim://ideal", store=store)
+    whole = gl.SamplingSchedule(n_samples=2000, n_chains=64)
+    first = device.submit(ring(), whole, seed=1)
+    monkeypatch.setattr(JobStore, "finish", _full)
+    with pytest.raises(StoreError, match="could not be stored"):
+        first.result(10)
+    monkeypatch.undo()
+    assert store.get(first.id).sweeps_done == 2000
+    device.close()
+    with gl.open_device("sim://ideal", store=store) as device:
+        second = device.submit(ring(), whole, seed=2)
+        assert compare_results(second.result(10), run_alone(ring(), whole, seed=2)) == "identical"
+        assert compare_results(store.result(first.id), run_alone(ring(), whole, seed=1)) == "identical"
+
+
+def _full(*arguments, **named):
+    raise StoreError("the disk is full")
+
+
+def test_a_job_that_cannot_begin_stays_in_the_store(store, monkeypatch):
+    device = gl.open_device("sim://ideal", store=store)
+    monkeypatch.setattr(JobStore, "start", _full)
+    job = device.submit(ring(), SHORT, seed=1)
+    with pytest.raises(StoreError, match="stays in the store"):
+        job.result(10)
+    monkeypatch.undo()
+    assert store.get(job.id).status is gl.JobStatus.QUEUED
+    device.close()
+    with gl.open_device("sim://ideal", store=store) as device:
+        assert compare_results(device.job(job.id).result(10), run_alone(ring(), SHORT, seed=1)) == "identical"
+
+
 def test_rubbish_and_newer_files_are_refused(tmp_path):
     rubbish = tmp_path / "rubbish.sqlite"
     rubbish.write_bytes(b"not a database at all" * 400)

@@ -204,9 +204,11 @@ class JobReader:
             (job_id,),
         )
         name = f"a part of job {job_id}"
-        return [batch_from_bytes(self.database.object(digest, name), name) for digest, _ in rows], (
-            rows[0][1] if rows else 0.0
-        )
+        try:
+            batches = [batch_from_bytes(self.database.object(digest, name), name) for digest, _ in rows]
+        except FileFormatError as error:
+            raise StoreCorruptError(str(error)) from error
+        return batches, (rows[0][1] if rows else 0.0)
 
     def find_result(self, request_key: str, device: str, spec_hash: str) -> str | None:
         """The newest job of the same program, device and seed that ran to its end, if there is one."""
