@@ -24,8 +24,8 @@ from glauber.console import print_table as _table
 from glauber.console import progress_bar as _progress
 from glauber.errors import InvalidModelError
 from glauber.jobs_cli import jobs, usage
-from glauber.server.commands import audit_app, serve, token_app
 from glauber.pool import pool
+from glauber.server.commands import audit_app, serve, token_app
 
 app = typer.Typer(
     name="glauber",

@@ -119,7 +119,7 @@ def typed(error: sqlite3.Error, path: Path) -> StoreError:
         return StoreError(f"{path} cannot be written ({error}); check its permissions, or choose another store")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreError(f"{path} was locked by another process for {BUSY_SECONDS:g} s; try again")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "Could not decode" in str(error):
         return StoreCorruptError(
             f"{path} is damaged ({error}); glauber jobs check says where; glauber jobs export saves the rest"
         )
@@ -258,8 +258,8 @@ class Database:
         Raises:
             StoreCorruptError: it is missing, or not what was written.
         """
-        pieces = self.read("SELECT data FROM object WHERE digest = ? ORDER BY piece", (digest,))
-        content = b"".join(data if isinstance(data, bytes) else b"" for (data,) in pieces)
+        pieces = self.read("SELECT CAST(data AS BLOB) FROM object WHERE digest = ? ORDER BY piece", (digest,))
+        content = b"".join(data or b"" for (data,) in pieces)
         if not pieces or digest_of(content) != digest:
             found = "is missing" if not pieces else "is not what was written: its checksum differs"
             raise StoreCorruptError(f"{what} in {self.path} {found}; glauber jobs check lists all that is damaged")
