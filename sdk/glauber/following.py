@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from glauber.compile import derive_seed
 from glauber.driver import JobService
@@ -82,16 +83,27 @@ class Following:
         """Ask the service to stop a job."""
         self._service.cancel(job.id)
 
-    def close(self, *, cancel: bool, left: Callable[[], float | None]) -> None:
-        """Wait until the jobs have ended, for as long as `left` says; cancel them first if asked to."""
-        for job in self.jobs:
+    @property
+    def queued(self) -> list[Job]:
+        """Those of ours that wait."""
+        return [job for job in self.jobs if job.status is JobStatus.QUEUED]
+
+    @property
+    def running(self) -> Job | None:
+        """That of ours which runs, if the service says so of one."""
+        return next((job for job in self.jobs if job.status is JobStatus.RUNNING), None)
+
+    def close(self, how: Literal["drain", "cancel", "requeue"], left: Callable[[], float | None]) -> bool:
+        """Wait until the jobs have ended, for as long as `left` says, cancelled first or not; "requeue" leaves them."""
+        for job in self.jobs if how != "requeue" else []:
             try:
-                if cancel:
+                if how == "cancel":
                     job.ask_to_cancel()
             except GlauberError as error:  # a service that cannot be reached must not keep the rest open
                 _log.warning("job %s cannot be cancelled: %s", job.id, error)
             else:
                 job.wait(left())
+        return True
 
     def _follow(self, job: Job) -> None:
         result: SampleSet | None = None

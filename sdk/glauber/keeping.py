@@ -135,6 +135,15 @@ class Keeper:
             return failure
         return None
 
+    def make_way(self, job: Job, writer: PartWriter, *, leaving: bool) -> None:
+        """A running job stops: all that it has drawn is stored; with `leaving` for whoever opens the device next."""
+        why = "the device was closed" if leaving else "the device was reserved"
+        try:
+            writer.flush()
+            self.store.requeue(job.id, f"{why}; it goes on where it was", release=leaving)
+        except GlauberError as error:
+            _log.warning("job %s made way, and goes on from an earlier part: %s", job.id, error)
+
     def cancels(self) -> list[str]:
         """Jobs that another process wants stopped; asks the store a few times a second at most."""
         now = time.monotonic()

@@ -296,7 +296,7 @@ def test_health_metrics_and_usage(bench):
 
 
 def test_a_device_whose_worker_died_is_reported(bench):
-    bench.lab.devices["king"].device._bury(RuntimeError("it broke"), None)
+    bench.lab.devices["king"].device._jobs._bury(RuntimeError("it broke"), None)
     health = bench.get("/health", None)
     assert (health.status_code, health.json()["devices"]["king"]) == (503, "failing")
     assert "it broke" in bench.get("/devices/king").json()["health"]

@@ -408,7 +408,7 @@ def test_the_log_is_json_and_has_no_token(server, remote):
     remote.submit(MODEL, SHORT).result(60)
     events = server.events()
     assert events[0]["event"] == "serving"
-    request = next(event for event in events if event["event"] == "request" and event["status"] == 202)
+    request = [event for event in events if event["event"] == "request" and event["status"] == 202][-1]
     assert request["owner"] == "bob"
     assert len(request["request_id"]) == 16
     assert server.user not in server.logged()

@@ -1,0 +1,371 @@
+"""A machine's queue and the thread that runs it, one job at a time; the counterpart of `following` for services."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import structlog
+
+from glauber.compile import derive_seed
+from glauber.driver import Driver, Metered
+from glauber.errors import DeviceClosedError, GlauberError, InvalidModelError, JobFailedError
+from glauber.execution import Requeued, Stop, execute
+from glauber.job import Job, JobStatus
+from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
+from glauber.prepare import Prepared, ProgramCache, prepare
+from glauber.queueing import Entry, FairQueue
+from glauber.request import JobRequest
+from glauber.samples import SampleSet
+from glauber.store.jobs import Final
+from glauber.stored_job import stored_job
+
+_standard_log = logging.getLogger("glauber")
+_standard_log.addHandler(logging.NullHandler())
+_log = structlog.wrap_logger(  # events go to the standard logger "glauber": silent until an application listens
+    _standard_log,
+    processors=[
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.render_to_log_kwargs,
+    ],
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
+
+Closing = Literal["no", "drain", "cancel", "requeue"]
+
+
+class Worker:
+    """Runs a machine's jobs. Methods may be called from any thread.
+
+    Args:
+        machine: that runs them.
+        address: of the device, for provenance and messages.
+        seed: from which the seeds of jobs without one are derived.
+        numbers: of the device's jobs and searches.
+        prefix: of the jobs' ids.
+        cache: of programs.
+        keeper: the device's side of a store, or None.
+        note: called with (seconds, sweeps x sites x chains) of each job that is done.
+    """
+
+    def __init__(
+        self,
+        machine: Driver,
+        address: str,
+        seed: int,
+        numbers: itertools.count[int],
+        prefix: str,
+        cache: ProgramCache,
+        keeper: Keeper | None,
+        note: Callable[[float, int], None],
+    ) -> None:
+        self._machine, self._address, self._seed, self._numbers = machine, address, seed, numbers
+        self._prefix, self._cache, self._keeper, self._note = prefix, cache, keeper, note
+        self._meter = machine.meter if isinstance(machine, Metered) else None
+        self._spec_hash = machine.spec.spec_hash
+        self._resumable = machine.spec.capabilities.initial
+        self._machine_lock = threading.Lock()  # held while a job or a search runs
+        self._loaded: str | None = None
+        self._lock = threading.Condition()
+        self._queue = FairQueue()
+        self._jobs: dict[str, Job] = {}  # that are queued or running
+        self._held_for: str | None = None
+        self._closing: Closing = "no"
+        self._running: Job | None = None
+        self._log = _log.bind(device=address)
+        self.death: BaseException | None = None
+        if keeper is not None:
+            self._take_over(keeper)
+        self._thread = threading.Thread(target=self._work, name=f"glauber {address}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to run jobs."""
+        self._thread.start()
+
+    # The queue
+
+    def submit(self, request: JobRequest) -> Job:
+        """Check, store and queue a request; raises what `Device.submit` raises."""
+        prepared = prepare(request, self._machine, request.seed or 0, self._cache)
+        number = next(self._numbers)  # only now: a job that is refused takes no number, so it shifts no derived seed
+        seed = request.seed
+        if seed is None:
+            seed = derive_seed(self._seed, number)
+            prepared = replace(prepared, run=replace(prepared.run, seed=seed))
+        job = Job(f"{self._prefix}-{number:06d}", request, seed, self.cancel)
+        if self._keeper is not None:
+            kept_id = self._keeper.find(request) or self._keeper.add(job, prepared.program)
+            if kept_id != job.id:
+                return self.job(kept_id) or stored_job(self._keeper.store, kept_id)
+        with self._lock:
+            is_open = self._closing == "no" and self.death is None
+            if is_open:
+                self._jobs[job.id] = job
+                self._queue.push((number, job, prepared))
+                self._lock.notify()
+        if not is_open:
+            if self._keeper is not None:  # stored in the moment in which the device closed: nobody was promised it
+                self._keeper.ended(job, JobStatus.CANCELLED)
+            raise DeviceClosedError(
+                f"{self._address} was closed meanwhile; open it again with glauber.open_device(...)"
+            )
+        if _standard_log.isEnabledFor(logging.DEBUG):  # structlog takes microseconds to find out that nobody listens
+            self._log.debug("job queued", job=job.id, sites=request.model.n_sites, sweeps=request.schedule.n_sweeps)
+        return job
+
+    def _take_over(self, keeper: Keeper) -> None:
+        """Queue what an earlier process left in the store; it goes before whatever comes now."""
+        found = list(keeper.orphans())
+        for place, (record, request) in enumerate(found):
+            try:
+                if isinstance(request, GlauberError):
+                    raise request
+                prepared = prepare(request, self._machine, record.seed, self._cache)
+            except GlauberError as error:
+                self._log.warning("a stored job cannot run any more", job=record.id, error=repr(error))
+                keeper.store.finish(record.id, JobStatus.FAILED, error=error)
+                continue
+            job = Job(record.id, replace(request, owner=record.owner), record.seed, self.cancel)
+            job.advance(record.sweeps_done, record.samples_done)
+            self._jobs[job.id] = job
+            self._queue.push((place - len(found), job, prepared))
+        if found:
+            self._log.info("jobs taken over from the store", jobs=len(found))
+
+    @property
+    def queued(self) -> list[Job]:
+        """The jobs that wait, about in the order in which they will start."""
+        with self._lock:
+            return list(self._queue)
+
+    @property
+    def running(self) -> Job | None:
+        """The job that runs now."""
+        return self._running
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of this id if it is queued or running here."""
+        return self._jobs.get(job_id)
+
+    def cancel(self, job: Job) -> None:
+        """A queued job ends at once; a running one at its next batch."""
+        with self._lock:
+            was_queued = self._queue.remove(job)
+        if was_queued:
+            self._end(job, JobStatus.CANCELLED)
+
+    def hold(self, owner: str | None) -> None:
+        """See Device.hold."""
+        with self._lock:
+            self._held_for = owner
+            self._lock.notify_all()
+
+    @contextmanager
+    def machine_for_a_search(self) -> Iterator[None]:
+        """Jobs wait meanwhile."""
+        with self._machine_lock:
+            self._loaded = None  # a search may program the machine as it likes
+            yield
+
+    # The thread
+
+    def _work(self) -> None:
+        job: Job | None = None
+        try:
+            while True:
+                entry = self._next()
+                if entry is None:
+                    return
+                job = entry[1]
+                began = time.perf_counter()
+                again = self._run(job, entry[2])
+                with self._lock:
+                    self._running = None
+                    self._queue.charge(job.owner, time.perf_counter() - began)
+                    waits = again and self._closing in ("no", "drain") and not job.cancel_asked
+                    if waits:
+                        self._queue.push(entry)
+                if again and not waits:  # it was cancelled, or the device closed, while it made way
+                    self._drop(job)
+                job = None
+        except BaseException as error:
+            self._bury(error, job)
+
+    def _next(self) -> Entry | None:
+        """Wait for the next job; None when the device closes."""
+        while True:
+            with self._lock:
+                if self._closing in ("cancel", "requeue"):
+                    return None
+                entry = self._queue.pop(None if self._closing == "drain" else self._held_for)
+                if entry is not None:
+                    self._running = entry[1]
+                    return entry
+                if self._closing == "drain":
+                    return None
+                # jobs that wait for a reservation's end may be cancelled from another process meanwhile
+                self._lock.wait(POLL_SECONDS if self._queue else None)
+            self._hear_cancels()
+
+    def _hear_cancels(self) -> None:
+        for job_id in [] if self._keeper is None else self._keeper.cancels():
+            job = self._jobs.get(job_id)
+            if job is not None:
+                job.ask_to_cancel()
+
+    def _stop_asked(self, job: Job) -> Stop | None:
+        self._hear_cancels()
+        if job.cancel_asked:
+            return "cancel"
+        held = self._held_for
+        if self._closing == "requeue" or (self._closing == "no" and held is not None and job.owner != held):
+            return "requeue"
+        return None
+
+    def _run(self, job: Job, prepared: Prepared) -> bool:
+        """Run one job; what goes wrong in it ends the job, not the thread. Whether it is to run again later."""
+        if job.cancel_asked:
+            self._end(job, JobStatus.CANCELLED)
+            return False
+        queue_seconds = time.perf_counter() - job.submitted
+        writer: PartWriter | None = None
+        kept: dict[str, Any] = {}
+        if self._keeper is not None:
+            try:
+                batches, seconds = self._keeper.begin(job, resumable=self._resumable)
+            except GlauberError as error:  # as it was accepted, it stays: it runs when the store works again
+                self._log.error("a job could not begin", job=job.id, error=repr(error))
+                self._finish(job, JobStatus.FAILED, error=error)
+                return False
+            writer = PartWriter(self._keeper.store, job.id, seconds)
+            kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
+        try:
+            job.start()
+            result = self._execute(job, prepared, queue_seconds, kept)
+        except Requeued:
+            assert self._keeper is not None
+            assert writer is not None
+            leaving = self._closing == "requeue"
+            self._keeper.make_way(job, writer, leaving=leaving)
+            if leaving:
+                self._leave(job)
+            else:
+                job.wait_again()
+            return not leaving
+        except Exception as error:
+            if job.cancel_asked and isinstance(error, GlauberError):
+                self._end(job, JobStatus.CANCELLED)
+            else:
+                self._end(job, JobStatus.FAILED, error=error)
+                self._log.warning("job failed", job=job.id, error=repr(error))
+            return False
+        if result.provenance.stopped_by == "cancel":
+            self._end(job, JobStatus.CANCELLED, result if job.request.partial else None)
+        else:
+            done = result.provenance.n_sweeps * job.request.model.n_sites * result.n_chains
+            self._note(result.timing["total"] - result.timing["queue"], done)
+            self._end(job, JobStatus.DONE, result)
+        if _standard_log.isEnabledFor(logging.DEBUG):
+            self._log.debug("job ended", job=job.id, status=job.status.value, seconds=result.timing["total"])
+        return False
+
+    def _execute(self, job: Job, prepared: Prepared, queue_seconds: float, kept: dict[str, Any]) -> SampleSet:
+        with self._machine_lock:
+            key = prepared.program.key
+            load = key != self._loaded
+            self._loaded = None  # a driver that fails while loading holds nothing for sure
+            result = execute(
+                prepared,
+                self._machine,
+                load=load,
+                job_id=job.id,
+                address=self._address,
+                spec_hash=self._spec_hash,
+                queue_seconds=queue_seconds,
+                report=job.advance,
+                stop_asked=lambda: self._stop_asked(job),
+                meter=self._meter,
+                **kept,
+            )
+            self._loaded = key
+        return result
+
+    # Ends
+
+    def _finish(
+        self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None
+    ) -> None:
+        """The handle's end; nobody finds the job here any more."""
+        self._jobs.pop(job.id, None)
+        job.finish(status, result, error)
+
+    def _end(
+        self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None
+    ) -> None:
+        """The job has ended: in the store first, so that who sees the end can rely on it."""
+        if self._keeper is not None:
+            failure = self._keeper.ended(job, status, result, error)
+            if failure is not None:
+                self._log.error("the end of a job was not stored", job=job.id, error=repr(failure))
+                status, result, error = JobStatus.FAILED, None, error or failure
+        self._finish(job, status, result, error)
+
+    def _leave(self, job: Job) -> None:
+        """End the handle of a job that stays in the store."""
+        why = DeviceClosedError(
+            f"{self._address} was closed; job {job.id} stays in the store and goes on when the device is opened again:"
+            " glauber.get_job(id) comes back to it"
+        )
+        self._finish(job, JobStatus.FAILED, error=why)
+
+    def _drop(self, job: Job) -> None:
+        """A job that waits and will not run here any more."""
+        if self._closing == "requeue" and not job.cancel_asked:
+            self._leave(job)
+        else:
+            self._end(job, JobStatus.CANCELLED)
+
+    def _bury(self, error: BaseException, job: Job | None) -> None:
+        """The thread is dying: fail its job and all that wait, and take no more."""
+        with self._lock:
+            self.death = error
+            self._running = None
+            waiting = self._queue.clear()
+        self._log.error("worker died", error=repr(error))
+        for each in ([] if job is None else [job]) + waiting:
+            failure = JobFailedError(
+                f"the worker of {self._address} died of {error!r}; open the device again and resubmit"
+            )
+            failure.__cause__ = error
+            self._end(each, JobStatus.FAILED, error=failure)
+
+    # Closing
+
+    def check_caller(self) -> None:
+        """Refuse to wait for oneself."""
+        if threading.current_thread() is self._thread:
+            raise InvalidModelError("close() was called in the device's own thread, which would wait for itself")
+
+    def close(self, how: Literal["drain", "cancel", "requeue"], left: Callable[[], float | None]) -> bool:
+        """See Device.close; whether the thread has ended within the time that `left` gives."""
+        with self._lock:
+            if self._closing in ("no", "drain"):
+                self._closing = how
+            dropped = [] if self._closing == "drain" else self._queue.clear()
+            running = self._running
+            self._lock.notify_all()
+        for job in dropped:
+            self._drop(job)
+        if running is not None and self._closing == "cancel":
+            running.ask_to_cancel()
+        if self._thread.ident is not None:
+            self._thread.join(left())
+        return not self._thread.is_alive()
