@@ -196,6 +196,8 @@ class LabService:
             except (self._http.TransportError, self._http.StreamError, _Transient, RuntimeError) as error:
                 self._check_open()  # RuntimeError: the client was closed by another thread
                 trouble: object = error
+                if isinstance(error, _Transient):  # it answers, and asks for patience
+                    contact, pause = time.monotonic(), max(pause, error.seconds)
             else:
                 trouble, contact = "it ended the stream of events", time.monotonic()
             self._check_open()
@@ -217,7 +219,7 @@ class LabService:
                 response.read()
                 error = self._error(response)
                 if response.status_code in TRANSIENT:
-                    raise _Transient(str(error))
+                    raise _Transient(str(error), _retry_after(response))
                 raise error
             for sent in EventSource(response).iter_sse():
                 if not sent.data:  # a comment, which httpx-sse reports once it has seen an id
@@ -301,8 +303,7 @@ class LabService:
                 failure = self._error(response)
                 if response.status_code not in TRANSIENT:
                     raise failure
-                told = response.headers.get("Retry-After", "")
-                at_least = float(told) if told.isascii() and told.isdigit() else 0.0
+                at_least = _retry_after(response)
             if time.monotonic() + at_least > deadline:
                 raise failure
             pause = self._rest(pause, at_least)
@@ -328,7 +329,16 @@ class LabService:
 
 
 class _Transient(Exception):  # noqa: N818
-    """The server is there and asks to be asked later."""
+    """The server is there and asks to be asked later: in so many seconds."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+def _retry_after(response: httpx.Response) -> float:
+    told = response.headers.get("Retry-After", "")
+    return float(told) if told.isascii() and told.isdigit() else 0.0
 
 
 class LabFactory:

@@ -101,7 +101,14 @@ class Device:
             self._machine = driver
             prefix = f"{int(time.time()):x}-{secrets.token_hex(4)}"
             note = self.outlooks.note
-            self._jobs = Worker(driver, self.address, self.seed, self._numbers, prefix, self._cache, self._keeper, note)
+            try:
+                self._jobs = Worker(
+                    driver, self.address, self.seed, self._numbers, prefix, self._cache, self._keeper, note
+                )
+            except BaseException:
+                if self._keeper is not None:
+                    self._keeper.close()
+                raise
             self._jobs.start()
 
     @property

@@ -95,14 +95,16 @@ class Following:
 
     def close(self, how: Literal["drain", "cancel", "requeue"], left: Callable[[], float | None]) -> bool:
         """Wait until the jobs have ended, for as long as `left` says, cancelled first or not; "requeue" leaves them."""
-        for job in self.jobs if how != "requeue" else []:
-            try:
-                if how == "cancel":
+        reached = [] if how == "requeue" else self.jobs
+        if how == "cancel":  # all of them first: waiting takes as long as the slowest, not as all together
+            for job in list(reached):
+                try:
                     job.ask_to_cancel()
-            except GlauberError as error:  # a service that cannot be reached must not keep the rest open
-                _log.warning("job %s cannot be cancelled: %s", job.id, error)
-            else:
-                job.wait(left())
+                except GlauberError as error:  # a service that cannot be reached must not keep the rest open
+                    _log.warning("job %s cannot be cancelled: %s", job.id, error)
+                    reached.remove(job)
+        for job in reached:
+            job.wait(left())
         return True
 
     def _follow(self, job: Job) -> None:

@@ -54,7 +54,7 @@ class Progress:
         sweeps_total: sweeps of the schedule.
         samples_done: samples per chain so far.
         samples_total: samples per chain of the schedule.
-        seconds: since the job began to run, 0 before.
+        seconds: that the job has run.
     """
 
     status: JobStatus
@@ -94,6 +94,7 @@ class Job:
         self._samples_done = 0
         self._began: float | None = None
         self._ended: float | None = None
+        self._paused: float | None = None
         self._result: SampleSet | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Job], None]] = []
@@ -123,7 +124,8 @@ class Job:
             return self._progress()
 
     def _progress(self) -> Progress:
-        end = self._ended if self._ended is not None else time.perf_counter()
+        stopped = self._ended if self._ended is not None else self._paused
+        end = time.perf_counter() if stopped is None else stopped
         schedule = self.request.schedule
         return Progress(
             self._status,
@@ -198,7 +200,11 @@ class Job:
             if self._status.final or self._cancel_asked:
                 return False
             self._cancel_asked = True
-        self._on_cancel(self)
+        try:
+            self._on_cancel(self)
+        except BaseException:  # whoever runs it was not reached: it may be asked again
+            self._cancel_asked = False
+            raise
         return True
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -256,17 +262,19 @@ class Job:
         """Whether somebody wants it stopped."""
         return self._cancel_asked
 
-    def start(self) -> None:
-        """The job begins to run."""
+    def start(self, already: float = 0.0) -> None:
+        """The job begins to run, after so many seconds that it has run before."""
         with self._changed:
             self._status = JobStatus.RUNNING
-            self._began = time.perf_counter()
+            self._began = time.perf_counter() - already
+            self._paused = None
             self._tell()
 
     def wait_again(self) -> None:
         """The job made way for others and waits."""
         with self._changed:
             self._status = JobStatus.QUEUED
+            self._paused = time.perf_counter()
             self._tell()
 
     def advance(self, sweeps_done: int, samples_done: int) -> None:

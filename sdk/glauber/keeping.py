@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from glauber.checkpoint import merge_batches
@@ -14,7 +14,7 @@ from glauber.compile import AnyProgram
 from glauber.driver import Batch
 from glauber.errors import GlauberError, JobNotFoundError, StoreCorruptError, StoreError
 from glauber.execution import software_versions
-from glauber.job import Job
+from glauber.job import Job, JobStatus, local_user
 from glauber.request import JobRequest
 from glauber.samples import SampleSet
 from glauber.spec import AnySpec
@@ -57,39 +57,63 @@ class Keeper:
         graph = spec.topology
         self._topology = None if graph is None else hashlib.sha256(graph.model_dump_json().encode()).hexdigest()[:16]
         self._polled = time.monotonic()
+        self._lock = threading.Lock()
+        self._mine: set[str] = set()  # jobs that have not ended, as far as is stored
 
     def add(self, job: Job, program: AnyProgram) -> str:
         """Make a job durable; its id, which is an earlier one's where the idempotency key says so."""
         request = job.request
-        return self.store.add(
-            NewJob(
-                id=job.id,
-                request=request if request.seed is not None else replace(request, seed=job.seed),
-                asked_key=request.key,
-                owner=job.owner,
-                device=self.device,
-                spec_hash=self._spec_hash,
-                spec=self._spec.model_dump_json,
-                topology=self._topology,
-                program_key=program.key,
-                versions=software_versions(),
-            )
+        new = NewJob(
+            id=job.id,
+            request=request if request.seed is not None else replace(request, seed=job.seed),
+            asked=request,
+            owner=job.owner,
+            device=self.device,
+            spec_hash=self._spec_hash,
+            spec=self._spec.model_dump_json,
+            topology=self._topology,
+            program_key=program.key,
+            versions=software_versions(),
         )
+        with self._lock:
+            self._mine.add(job.id)
+        kept_id = None
+        try:
+            kept_id = self.store.add(new)
+        finally:
+            if kept_id != job.id:
+                self._forget(job.id)
+        return kept_id
+
+    def _forget(self, job_id: str) -> None:
+        with self._lock:
+            self._mine.discard(job_id)
 
     def find(self, request: JobRequest) -> str | None:
         """An earlier job whose result answers a request that may be answered so."""
-        return self.store.find_result(request.key, self.device, self._spec_hash) if request.reuse else None
+        if not request.reuse:
+            return None
+        return self.store.find_result(request.key, self.device, self._spec_hash, request.owner or local_user())
 
-    def orphans(self) -> Iterator[tuple[JobRecord, JobRequest | GlauberError]]:
-        """Jobs of this device whose process has ended, with what was asked or why that cannot be read any more."""
-        for job_id in self.store.adopt(self.device):
-            record = self.store.get(job_id)
+    def orphans(self) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
+        """Jobs of this device whose process has ended, with what was asked; or their ids, with why that is lost."""
+        yield from self.again(self.store.adopt(self.device))
+
+    def again(self, job_ids: Collection[str]) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
+        """The same for jobs that this process has already."""
+        with self._lock:
+            self._mine |= set(job_ids)
+        for job_id in job_ids:
             try:
+                record = self.store.get(job_id)
+                if record.status.final:
+                    self._forget(job_id)
+                    continue
                 if record.spec_hash != self._spec_hash:
                     self.store.drop_parts(job_id)  # the device is another one now: from the start
                 yield record, self.store.request(job_id)
             except GlauberError as error:
-                yield record, error
+                yield job_id, error
 
     def begin(self, job: Job, *, resumable: bool) -> tuple[list[Batch], float]:
         """Note that a job runs; what it has drawn before, and in how many seconds.
@@ -113,27 +137,42 @@ class Keeper:
                 self.store.drop_parts(job.id)
         except StoreError as failure:
             raise StoreError(
-                f"job {job.id} could not begin: {failure}. It stays in the store, and runs when {self.device} is opened"
-                " again"
+                f"job {job.id} could not begin: {failure}. It stays in the store, and runs when the store works"
             ) from failure
         return batches, seconds
 
     def ended(
-        self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None
-    ) -> BaseException | None:
+        self,
+        job: Job,
+        status: Final,
+        result: SampleSet | None = None,
+        error: BaseException | None = None,
+        spent: SampleSet | None = None,
+    ) -> GlauberError | None:
         """Store how a job ended; what went wrong with that, if anything did."""
         try:
-            self.store.finish(job.id, status, result, error)
-        except StoreError as failure:
+            self.store.finish(job.id, status, result, error, spent=spent)
+        except JobNotFoundError as failure:
+            self._forget(job.id)
+            return failure
+        except Exception as failure:  # memory for the archive, too: the job is not lost with it
             what = StoreError(
                 f"job {job.id} ended ({status.value}), but that could not be stored: {failure}. It stays in the store"
-                f" as it was, and runs again when {self.device} is opened"
+                " as it was, and runs again when the store works"
             )
             what.__cause__ = failure
             return what
-        except JobNotFoundError as failure:
-            return failure
+        self._forget(job.id)
         return None
+
+    def fail(self, job_id: str, error: GlauberError) -> None:
+        """End a job that cannot run any more."""
+        try:
+            self.store.finish(job_id, JobStatus.FAILED, error=error)
+        except GlauberError as failure:
+            _log.warning("job %s cannot run (%s), and that cannot be stored: %s", job_id, error, failure)
+            return
+        self._forget(job_id)
 
     def make_way(self, job: Job, writer: PartWriter, *, leaving: bool) -> None:
         """A running job stops: all that it has drawn is stored; with `leaving` for whoever opens the device next."""
@@ -141,6 +180,8 @@ class Keeper:
         try:
             writer.flush()
             self.store.requeue(job.id, f"{why}; it goes on where it was", release=leaving)
+            if leaving:
+                self._forget(job.id)
         except GlauberError as error:
             _log.warning("job %s made way, and goes on from an earlier part: %s", job.id, error)
 
@@ -157,8 +198,14 @@ class Keeper:
             return []
 
     def close(self) -> None:
-        """Let go of the store."""
-        self.store.release(self.device)  # other devices of this process may share the store
+        """Let go of the store, and of the jobs that have not ended."""
+        with self._lock:
+            left = tuple(self._mine)
+            self._mine.clear()
+        try:
+            self.store.release(left)
+        except GlauberError as error:  # then the lock's end lets go of them
+            _log.warning("jobs stay with this process until it closes the store: %s", error)
         if self._owned:
             self.store.close()
 

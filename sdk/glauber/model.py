@@ -96,6 +96,19 @@ def _labels(labels: Sequence[Hashable] | None, n_sites: int) -> tuple[Hashable, 
     return None if result == tuple(range(n_sites)) else result
 
 
+ENERGY_STATES, ENERGY_TERMS = 256, 1024
+"""States and terms of energies that are added up at a time: few enough to stay in a core's cache as floats."""
+
+
+def _weighted(weights: NDArray[np.float64], rows: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Sum of weight x row, shape (n, columns) to (columns,), at least two columns.
+
+    The order of additions is that of the rows, whatever the number of columns: an energy must not depend on how many
+    states are asked about at once, in its last bit either. A matrix product by BLAS does depend on it.
+    """
+    return np.asarray(np.einsum("e,ec->c", weights, rows.astype(np.float64)))
+
+
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class IsingModel:
     """An Ising model: E(s) = offset - sum_i h_i s_i - sum_(i<j) J_ij s_i s_j, with s_i = -1 or +1.
@@ -196,18 +209,18 @@ class IsingModel:
         if not (np.abs(flat) == 1).all() or not np.array_equal(flat, states.reshape(-1, self.n_sites)):
             raise InvalidModelError("spins must be -1 or +1")
         result = np.full(len(flat), self.offset)
-        result -= flat @ self.fields
-        # products of some edges by some states at a time, few enough to stay in a core's cache when they become floats
-        products = 2**18
-        chunk = max(1, min(len(flat), max(256, products // max(1, self.n_edges))))
-        block = max(1, products // chunk)
-        for start in range(0, len(flat), chunk):
-            columns = np.ascontiguousarray(flat[start : start + chunk].T)
-            for first in range(0, self.n_edges, block):
-                edges = slice(first, first + block)
+        for start in range(0, len(flat), ENERGY_STATES):
+            part = flat[start : start + ENERGY_STATES]
+            columns = np.ascontiguousarray((part if len(part) > 1 else np.repeat(part, 2, axis=0)).T)
+            energies = np.zeros(columns.shape[1])
+            for first in range(0, self.n_sites, ENERGY_TERMS):
+                energies += _weighted(self.fields[first : first + ENERGY_TERMS], columns[first : first + ENERGY_TERMS])
+            for first in range(0, self.n_edges, ENERGY_TERMS):
+                edges = slice(first, first + ENERGY_TERMS)
                 spins = columns[self.edges[edges, 0]]
                 spins *= columns[self.edges[edges, 1]]
-                result[start : start + chunk] -= self.couplings[edges] @ spins
+                energies += _weighted(self.couplings[edges], spins)
+            result[start : start + ENERGY_STATES] -= energies[: len(part)]
         return result.reshape(states.shape[:-1])
 
     # Constructors and conversions
@@ -477,7 +490,7 @@ class PottsModel:
         if self.n_edges:
             a, b = flat[:, self.edges[:, 0]], flat[:, self.edges[:, 1]]
             if self.couplings.ndim == 1:
-                result -= (a == b) @ self.couplings
+                result -= ((a == b) * self.couplings).sum(axis=1)
             elif self.couplings.ndim == 2:
                 result -= self.couplings[a, b].sum(axis=1)
             else:

@@ -10,10 +10,12 @@ import statistics
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from glauber.energy import device_seconds, modelled_energy
+from glauber.errors import StoreError
 from glauber.job import Job, JobStatus
 from glauber.prepare import operations
 from glauber.request import JobRequest
@@ -79,8 +81,9 @@ class Outlooks:
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_JOBS)
         if store is not None:
-            for record in reversed(store.jobs(device=device, status=JobStatus.DONE, limit=RECENT_JOBS)):
-                self.note(record.seconds, record.sweeps_done * record.n_sites * record.n_chains)
+            with suppress(StoreError):  # an outlook is not worth a device that does not open
+                for record in reversed(store.jobs(device=device, status=JobStatus.DONE, limit=RECENT_JOBS)):
+                    self.note(record.seconds, record.sweeps_done * record.n_sites * record.n_chains)
 
     def note(self, seconds: float, done: int) -> None:
         """A job has taken so long for so many sweeps x sites x chains."""

@@ -2,8 +2,8 @@
 
 With one owner that is a queue by priority. With several, time on the device is shared between those who wait for it:
 each owner's account grows by the seconds that his jobs run, and the smallest account goes next. Who comes new, or back
-after a pause, starts level with the least served of those who wait, so that nobody saves up time by being away
-(start-time fair queueing, Goyal, Vin and Cheng 1996).
+after a pause, starts level with the job that was served last, and after all have been away level with whoever had most:
+nobody saves up time by being away (start-time fair queueing, Goyal, Vin and Cheng 1996).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from glauber.job import Job
 from glauber.prepare import Prepared
 
-Entry = tuple[int, Job, Prepared]
-"""(number, job, what was compiled for it)"""
+Entry = tuple[int, Job, Prepared | None]
+"""(number, job, what was compiled for it; None for one that was taken over)"""
 
 
 class FairQueue:
@@ -25,6 +25,8 @@ class FairQueue:
         self._waiting: dict[tuple[int, str], list[Entry]] = {}  # by (-priority, owner): a heap by number
         self._had: dict[str, float] = {}
         self._size = 0
+        self._level = 0.0  # of the job that was served last
+        self._serving = 0
 
     def __len__(self) -> int:
         return self._size
@@ -32,8 +34,9 @@ class FairQueue:
     def push(self, entry: Entry) -> None:
         """Add a job; one that comes back with its old number goes before its owner's later ones."""
         owner = entry[1].owner
-        if self._size and not any(key[1] == owner for key in self._waiting):
-            level = min(self._had.get(key[1], 0.0) for key in self._waiting)
+        if not any(key[1] == owner for key in self._waiting):
+            idle = not self._size and not self._serving
+            level = max(self._had.values(), default=0.0) if idle else self._level
             self._had[owner] = max(self._had.get(owner, 0.0), level)
         heapq.heappush(self._waiting.setdefault((-entry[1].request.priority, owner), []), entry)
         self._size += 1
@@ -53,10 +56,13 @@ class FairQueue:
         if not self._waiting[key]:
             del self._waiting[key]
         self._size -= 1
+        self._serving += 1
+        self._level = max(self._level, self._had.get(key[1], 0.0))
         return entry
 
     def charge(self, owner: str, seconds: float) -> None:
-        """Add to what an owner has had."""
+        """The job that was taken has been served for so long."""
+        self._serving -= 1
         self._had[owner] = self._had.get(owner, 0.0) + seconds
 
     def remove(self, job: Job) -> bool:

@@ -55,6 +55,8 @@ def _mirror(store: JobStore, job: Job, record: JobRecord) -> bool:
     status = record.status
     if status is JobStatus.RUNNING and job.status is JobStatus.QUEUED:
         job.start()
+    elif status is JobStatus.QUEUED and job.status is JobStatus.RUNNING:
+        job.wait_again()
     if (record.sweeps_done, record.samples_done) != (job.progress.sweeps_done, job.progress.samples_done):
         job.advance(record.sweeps_done, record.samples_done)
     if status is JobStatus.FAILED:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,7 +15,14 @@ import structlog
 
 from glauber.compile import derive_seed
 from glauber.driver import Driver, Metered
-from glauber.errors import DeviceClosedError, GlauberError, InvalidModelError, JobFailedError
+from glauber.errors import (
+    DeviceClosedError,
+    GlauberError,
+    InvalidModelError,
+    JobFailedError,
+    StoreCorruptError,
+    StoreError,
+)
 from glauber.execution import Requeued, Stop, execute
 from glauber.job import Job, JobStatus
 from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
@@ -23,6 +30,7 @@ from glauber.prepare import Prepared, ProgramCache, prepare
 from glauber.queueing import Entry, FairQueue
 from glauber.request import JobRequest
 from glauber.samples import SampleSet
+from glauber.store import JobRecord
 from glauber.store.jobs import Final
 from glauber.stored_job import stored_job
 
@@ -40,6 +48,8 @@ _log = structlog.wrap_logger(  # events go to the standard logger "glauber": sil
 )
 
 Closing = Literal["no", "drain", "cancel", "requeue"]
+RETRY_SECONDS = (1.0, 60.0)
+"""How soon jobs are taken up again after the store failed; the pause doubles."""
 
 
 class Worker:
@@ -80,10 +90,12 @@ class Worker:
         self._held_for: str | None = None
         self._closing: Closing = "no"
         self._running: Job | None = None
+        self._stranded: set[str] = set()  # of whose end or beginning the store could not be told
+        self._next_try, self._pause = 0.0, RETRY_SECONDS[0]
         self._log = _log.bind(device=address)
         self.death: BaseException | None = None
         if keeper is not None:
-            self._take_over(keeper)
+            self._take_over(list(keeper.orphans()))
         self._thread = threading.Thread(target=self._work, name=f"glauber {address}", daemon=True)
 
     def start(self) -> None:
@@ -121,22 +133,22 @@ class Worker:
             self._log.debug("job queued", job=job.id, sites=request.model.n_sites, sweeps=request.schedule.n_sweeps)
         return job
 
-    def _take_over(self, keeper: Keeper) -> None:
-        """Queue what an earlier process left in the store; it goes before whatever comes now."""
-        found = list(keeper.orphans())
-        for place, (record, request) in enumerate(found):
-            try:
-                if isinstance(request, GlauberError):
-                    raise request
-                prepared = prepare(request, self._machine, record.seed, self._cache)
-            except GlauberError as error:
-                self._log.warning("a stored job cannot run any more", job=record.id, error=repr(error))
-                keeper.store.finish(record.id, JobStatus.FAILED, error=error)
+    def _take_over(self, found: Sequence[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]) -> None:
+        """Queue jobs that are in the store; they go before whatever comes now. Compiled when it is their turn."""
+        assert self._keeper is not None
+        for place, (job_or_id, request) in enumerate(found):
+            if isinstance(job_or_id, str) or isinstance(request, GlauberError):
+                self._log.warning("a stored job cannot run any more", job=job_or_id, error=repr(request))
+                if isinstance(request, StoreCorruptError) and isinstance(job_or_id, str):
+                    self._keeper.fail(job_or_id, request)
+                elif isinstance(job_or_id, str):  # the store does not answer now
+                    self._stranded.add(job_or_id)
                 continue
-            job = Job(record.id, replace(request, owner=record.owner), record.seed, self.cancel)
-            job.advance(record.sweeps_done, record.samples_done)
-            self._jobs[job.id] = job
-            self._queue.push((place - len(found), job, prepared))
+            job = Job(job_or_id.id, replace(request, owner=job_or_id.owner), job_or_id.seed, self.cancel)
+            job.advance(job_or_id.sweeps_done, job_or_id.samples_done)
+            with self._lock:
+                self._jobs[job.id] = job
+                self._queue.push((place - len(found), job, None))
         if found:
             self._log.info("jobs taken over from the store", jobs=len(found))
 
@@ -212,14 +224,29 @@ class Worker:
                 if self._closing == "drain":
                     return None
                 # jobs that wait for a reservation's end may be cancelled from another process meanwhile
-                self._lock.wait(POLL_SECONDS if self._queue else None)
+                self._lock.wait(POLL_SECONDS if self._queue or self._stranded else None)
             self._hear_cancels()
+            self._try_stranded()
 
     def _hear_cancels(self) -> None:
         for job_id in [] if self._keeper is None else self._keeper.cancels():
             job = self._jobs.get(job_id)
             if job is not None:
                 job.ask_to_cancel()
+
+    def _try_stranded(self) -> None:
+        """Take up again what the store could not be told of, now that it may work."""
+        if not self._stranded or self._keeper is None or time.monotonic() < self._next_try:
+            return
+        found = list(self._keeper.again(tuple(self._stranded)))
+        self._stranded.clear()
+        self._take_over(found)
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(RETRY_SECONDS[1], 2 * self._pause)
+
+    def _strand(self, job: Job) -> None:
+        self._stranded.add(job.id)
+        self._next_try = time.monotonic() + self._pause
 
     def _stop_asked(self, job: Job) -> Stop | None:
         self._hear_cancels()
@@ -230,7 +257,7 @@ class Worker:
             return "requeue"
         return None
 
-    def _run(self, job: Job, prepared: Prepared) -> bool:
+    def _run(self, job: Job, prepared: Prepared | None) -> bool:
         """Run one job; what goes wrong in it ends the job, not the thread. Whether it is to run again later."""
         if job.cancel_asked:
             self._end(job, JobStatus.CANCELLED)
@@ -243,13 +270,17 @@ class Worker:
                 batches, seconds = self._keeper.begin(job, resumable=self._resumable)
             except GlauberError as error:  # as it was accepted, it stays: it runs when the store works again
                 self._log.error("a job could not begin", job=job.id, error=repr(error))
+                self._strand(job)
                 self._finish(job, JobStatus.FAILED, error=error)
                 return False
             writer = PartWriter(self._keeper.store, job.id, seconds)
             kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
         try:
-            job.start()
-            result = self._execute(job, prepared, queue_seconds, kept)
+            if prepared is None:  # taken over
+                prepared = prepare(job.request, self._machine, job.seed, self._cache)
+            already = float(kept.get("earlier_seconds", 0.0))
+            job.start(already)
+            result = self._execute(job, prepared, max(0.0, queue_seconds - already), kept)
         except Requeued:
             assert self._keeper is not None
             assert writer is not None
@@ -268,7 +299,7 @@ class Worker:
                 self._log.warning("job failed", job=job.id, error=repr(error))
             return False
         if result.provenance.stopped_by == "cancel":
-            self._end(job, JobStatus.CANCELLED, result if job.request.partial else None)
+            self._end(job, JobStatus.CANCELLED, result if job.request.partial else None, spent=result)
         else:
             done = result.provenance.n_sweeps * job.request.model.n_sites * result.n_chains
             self._note(result.timing["total"] - result.timing["queue"], done)
@@ -308,14 +339,23 @@ class Worker:
         job.finish(status, result, error)
 
     def _end(
-        self, job: Job, status: Final, result: SampleSet | None = None, error: BaseException | None = None
+        self,
+        job: Job,
+        status: Final,
+        result: SampleSet | None = None,
+        error: BaseException | None = None,
+        spent: SampleSet | None = None,
     ) -> None:
         """The job has ended: in the store first, so that who sees the end can rely on it."""
         if self._keeper is not None:
-            failure = self._keeper.ended(job, status, result, error)
+            failure = self._keeper.ended(job, status, result, error, spent)
             if failure is not None:
                 self._log.error("the end of a job was not stored", job=job.id, error=repr(failure))
+                if isinstance(failure, StoreError):
+                    self._strand(job)
                 status, result, error = JobStatus.FAILED, None, error or failure
+            else:
+                self._pause = RETRY_SECONDS[0]
         self._finish(job, status, result, error)
 
     def _leave(self, job: Job) -> None:
@@ -338,7 +378,7 @@ class Worker:
         with self._lock:
             self.death = error
             self._running = None
-            waiting = self._queue.clear()
+            waiting = self._queue.clear()  # a stored one stays in the store only if its end cannot be written
         self._log.error("worker died", error=repr(error))
         for each in ([] if job is None else [job]) + waiting:
             failure = JobFailedError(

@@ -316,7 +316,7 @@ def test_nothing_is_queued_by_a_refused_submit():
         for _ in range(3):
             with pytest.raises(InvalidModelError):
                 device.submit(PAIR, SHORT, seed=-1)
-        assert not device._queue
+        assert device.queued == []
         assert device.submit(PAIR, SHORT).result(30).n_samples == 2  # and the device still works
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,8 @@ from glauber.server.tokens import Token
 
 BODY_SECONDS = 120.0
 """For one body."""
-UPLOADS_AT_A_TIME = 8
+UPLOADS_AT_A_TIME = 16
+UPLOADS_OF_A_TOKEN = 4
 """So that memory is bounded by this many bodies, packed and unpacked."""
 HEAVY_THREADS = 4
 LIGHT_THREADS = 8
@@ -38,6 +40,13 @@ class Pools:
         self._heavy = anyio.CapacityLimiter(HEAVY_THREADS)
         self._light = anyio.CapacityLimiter(LIGHT_THREADS)
         self.uploads = asyncio.Semaphore(UPLOADS_AT_A_TIME)
+        self._uploads_of: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(UPLOADS_OF_A_TOKEN)
+        )
+
+    def uploads_of(self, token: Token) -> asyncio.Semaphore:
+        """One token, with slow bodies perhaps, must not take all places."""
+        return self._uploads_of[token.id]
 
     async def heavy(self, work: Callable[[], Result]) -> Result:
         """Run it in one of a few threads."""
@@ -98,7 +107,7 @@ async def read_body(request: Request, kind: str, limit: int) -> bytes:
 async def read_request(request: Request, lab: Lab, pools: Pools, token: Token) -> JobRequest:
     """The job in a body; its owner is the token's, whatever it says."""
     key = request.headers.get("idempotency-key")
-    async with pools.uploads:
+    async with pools.uploads_of(token), pools.uploads:
         content = await read_body(request, NPZ, lab.config.max_request_bytes)
         unpack = partial(JobRequest.from_bytes, content, name="the request", limit_bytes=lab.config.max_unpacked_bytes)
         job = await pools.heavy(unpack)

@@ -20,7 +20,8 @@ from glauber.errors import (
     ModelNotSupportedError,
     StoreError,
 )
-from glauber.job import Job
+from glauber.job import Job, JobStatus
+from glauber.keeping import without_seed
 from glauber.request import JobRequest
 from glauber.server import audit
 from glauber.server.budgets import check_budget
@@ -85,6 +86,7 @@ class Lab:
         self._log = server_log()
         self._closed = threading.Event()
         self._held: dict[str, str | None] = {}
+        self._held_lock = threading.Lock()
         self._ends_lock = threading.Lock()
         self._last_end: dict[tuple[str, str], str] = {}
         self._previous: OrderedDict[str, str] = OrderedDict()
@@ -98,6 +100,7 @@ class Lab:
             for found in self.devices.values():
                 for job in found.jobs:  # taken over from before
                     self._follow(found, job)
+            self._name_orphans()
             audit.append(self.file, "server", "start", config.url, devices=sorted(self.devices))
         except BaseException:
             self._close_files()
@@ -108,9 +111,23 @@ class Lab:
 
     def _open(self, name: str, entry: DeviceConfig) -> Device:
         try:
-            return open_device(entry.full_address, store=self.store)
+            device = open_device(entry.full_address, store=self.store)
         except DeviceNotFoundError as error:
             raise DeviceNotFoundError(f"devices.{name}: {error}") from error
+        if device.store is None:
+            device.close(requeue=True)
+            raise DeviceNotFoundError(
+                f"devices.{name}: {entry.full_address} keeps its jobs itself, so this server can neither store nor hold"
+                " them; let users open it where it is"
+            )
+        return device
+
+    def _name_orphans(self) -> None:
+        """Jobs of an address that is not in the configuration any more wait for ever, so say so."""
+        served = {without_seed(one.config.full_address) for one in self.devices.values()}
+        for record in self.store.jobs(status=[JobStatus.QUEUED, JobStatus.RUNNING], limit=1000):
+            if record.device not in served:
+                self._log.warning("a job waits for a device that is not served", job=record.id, device=record.device)
 
     # What is there
 
@@ -152,10 +169,9 @@ class Lab:
             GlauberError: what `Device.submit_request` raises.
         """
         owner = request.owner or ""
-        if request.idempotency_key is not None:
-            known = self.store.known(owner, request.idempotency_key)
-            if known is not None:  # an answer that was lost: neither limits nor budgets count twice
-                return found.device.submit_request(request).id
+        known = self._known(found, request, who)
+        if known is not None:
+            return known
         self.check_size(found, request)
         self._check_queue(found, request)
         budget = self.config.owners.get(owner)
@@ -163,6 +179,9 @@ class Lab:
             job = found.device.submit_request(request)
         else:
             with self._budget_lock:  # two at once must not both take what is left
+                known = self._known(found, request, who)  # its first copy may have been ahead of it here
+                if known is not None:
+                    return known
                 pending = ((one.device, job) for one in self.devices.values() for job in one.jobs if job.owner == owner)
                 now = self.file.now()
                 check_budget(owner, budget, request, found.device, pending, store=self.store, now=now)
@@ -170,6 +189,13 @@ class Lab:
         self._follow(found, job)
         audit.append(self.file, who, "submit", job.id, device=found.name, owner=owner, priority=request.priority)
         return job.id
+
+    def _known(self, found: LabDevice, request: JobRequest, who: str) -> str | None:
+        """The job that a request already is: its answer was lost. Neither limits nor budgets count it twice."""
+        known = self.store.asked_before(request.owner or "", without_seed(found.config.full_address), request)
+        if known is not None:
+            audit.append(self.file, who, "submit again", known, device=found.name, owner=request.owner)
+        return known
 
     def check_size(self, found: LabDevice, request: JobRequest) -> None:
         """Refuse what the configuration does not allow on a device."""
@@ -225,13 +251,14 @@ class Lab:
 
     def look_at_reservations(self) -> None:
         """Hold the devices for whom they are reserved now, and let go of the others."""
-        for name, found in self.devices.items():
-            reserved = self.reservation_now(name)
-            owner = None if reserved is None else reserved.owner
-            if self._held.get(name) != owner:
-                found.device.hold(owner)
-                self._held[name] = owner
-                self._log.info("reservation", device=name, owner=owner)
+        with self._held_lock:  # the watcher and requests come here
+            for name, found in self.devices.items():
+                reserved = self.reservation_now(name)
+                owner = None if reserved is None else reserved.owner
+                if self._held.get(name) != owner:
+                    found.device.hold(owner)
+                    self._held[name] = owner
+                    self._log.info("reservation", device=name, owner=owner)
 
     def _watch(self) -> None:
         try:

@@ -8,6 +8,7 @@ from glauber.errors import InvalidModelError
 from glauber.server import audit
 from glauber.server.labfile import LabFile
 
+LATEST = 32503680000.0  # 3000-01-01 UTC
 LONGEST = 31 * 86400.0
 """Of one reservation, in seconds."""
 
@@ -40,6 +41,8 @@ def reserve(file: LabFile, device: str, owner: str, starts: float, ends: float, 
         InvalidModelError: it is over before it begins, lies in the past, is too long, or overlaps with another.
     """
     now = file.record_time()
+    if ends > LATEST:
+        raise InvalidModelError("the reservation ends after the year 3000")
     if not starts < ends <= starts + LONGEST:
         raise InvalidModelError(f"a reservation ends after it starts, and at most {LONGEST / 86400:g} days later")
     if ends <= now:

@@ -84,15 +84,15 @@ async def submit(
     found = lab.device(name)
     job = await read_request(request, lab, pools, token)
     job_id = await pools.heavy(partial(_submit, lab, found, job, token))
-    return Submitted(id=job_id, status=lab.store.get(job_id).status.value, job=f"/jobs/{job_id}")
+    record = await pools.light(partial(lab.store.get, job_id))
+    return Submitted(id=job_id, status=record.status.value, job=f"/jobs/{job_id}")
 
 
 def _submit(lab: Lab, found: LabDevice, job: JobRequest, token: Token) -> str:
     try:
         return lab.submit(found, job, token.who)
     except InvalidModelError as error:
-        key = job.idempotency_key
-        if key is not None and lab.store.known(token.owner, key) is not None:
+        if "idempotency key" in str(error):
             raise Problem(409, "InvalidModelError", str(error)) from None
         raise
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Generator
@@ -60,6 +61,7 @@ def serve(config: LabConfig) -> None:
     """
     log_to_stderr()
     log = server_log()
+    _allow_many_connections()
     with Lab(config) as lab:
         settings = uvicorn.Config(
             create_app(lab),
@@ -83,6 +85,16 @@ def serve(config: LabConfig) -> None:
         server.run(sockets=[listening])
         log.info("stopping")
     log.info("stopped")
+
+
+def _allow_many_connections() -> None:
+    """Each client that waits holds a connection, and shells allow a process 1,024 files by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * CONNECTIONS
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listen(settings: uvicorn.Config) -> socket.socket:

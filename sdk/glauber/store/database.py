@@ -131,7 +131,7 @@ def typed(error: sqlite3.Error, path: Path) -> StoreError:
 
 
 class Database:
-    """The file. All methods may be called from any thread; statements wait for each other.
+    """The file. All methods may be called from any thread; who reads does not wait for who writes.
 
     Args:
         path: of the file; made, with its folder, where it is missing.
@@ -143,7 +143,8 @@ class Database:
 
     def __init__(self, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the connection that writes
+        self._reading = threading.RLock()  # of the other one
         self._process = os.getpid()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -170,11 +171,14 @@ class Database:
         )
 
     def _open(self, name: str, migrations: Sequence[Migration]) -> None:
-        self._connection = sqlite3.connect(
-            name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
-        )
+        def connect() -> sqlite3.Connection:
+            uri = name.startswith("file:")
+            return sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri)
+
+        self._connection = connect()
         try:
             self._prepare(migrations)
+            self._reader = connect()
         except BaseException:
             self._connection.close()
             raise
@@ -230,19 +234,38 @@ class Database:
                 raise typed(error, self.path) from error
 
     def read(self, sql: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """All rows of a query; what is committed, or within `snapshot` what was when it began."""
         self._check_process()
-        with self._lock:
+        with self._reading:
             try:
-                return self._connection.execute(sql, arguments).fetchall()
+                return self._reader.execute(sql, arguments).fetchall()
             except sqlite3.Error as error:
                 raise typed(error, self.path) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All `read`s of this thread within the block see one moment; other readers wait, so keep it short."""
+        self._check_process()
+        with self._reading:
+            if self._reader.in_transaction:  # within another one
+                yield
+                return
+            try:
+                self._reader.execute("BEGIN")
+            except sqlite3.Error as error:
+                raise typed(error, self.path) from error
+            try:
+                yield
+            finally:
+                self._reader.execute("ROLLBACK")
+
     # Objects
 
-    def has(self, digest: str) -> bool:
-        """Whether an object is here."""
-        return bool(self.read("SELECT 1 FROM object WHERE digest = ? AND piece = 0", (digest,)))
+    def has(self, connection: sqlite3.Connection, digest: str) -> bool:
+        """Whether an object is here, in the caller's transaction."""
+        return (
+            connection.execute("SELECT 1 FROM object WHERE digest = ? AND piece = 0", (digest,)).fetchone() is not None
+        )
 
     def put(self, connection: sqlite3.Connection, content: bytes) -> str:
         """Keep an object, in the caller's transaction; its digest. The same content is kept once."""
@@ -279,4 +302,6 @@ class Database:
         """Let go of the file; may be called twice."""
         with self._lock:
             if os.getpid() == self._process:
+                with self._reading:
+                    self._reader.close()
                 self._connection.close()

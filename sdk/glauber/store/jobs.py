@@ -6,8 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -18,7 +17,6 @@ import platformdirs
 from glauber.checkpoint import batch_to_bytes
 from glauber.driver import Batch
 from glauber.errors import (
-    GlauberError,
     InvalidModelError,
     JobNotFoundError,
     StoreError,
@@ -55,7 +53,7 @@ class NewJob:
     Attributes:
         id: of the job.
         request: with the seed that it uses.
-        asked_key: of the request as it came, perhaps without a seed.
+        asked: the request as it came, perhaps without a seed.
         owner: whose it is.
         device: address, without a seed.
         spec_hash: of the device.
@@ -67,7 +65,7 @@ class NewJob:
 
     id: str
     request: JobRequest
-    asked_key: str
+    asked: JobRequest
     owner: str
     device: str
     spec_hash: str
@@ -152,10 +150,10 @@ class JobStore(JobReader):
                     (new.owner, request.idempotency_key),
                 ).fetchone()
                 if known is not None:
-                    return self._same(known, new)
+                    return self.same(known, new.device, new.asked)
             facts = {
                 "header": header,
-                "asked_key": new.asked_key,
+                "asked_key": new.asked.key,
                 "model_digest": self._put_once(connection, f"model {request.model.key}", model, learnt),
                 "arrays_digest": None if arrays is None else self.database.put(connection, arrays),
                 "spec_digest": self._put_once(connection, f"spec {new.spec_hash}", lambda: new.spec().encode(), learnt),
@@ -187,17 +185,32 @@ class JobStore(JobReader):
     def _put_once(self, connection: Connection, key: str, make: Callable[[], bytes], learnt: dict[str, str]) -> str:
         """The digest of what `make` gives, which is asked only if this store does not have it."""
         digest = self._known.get(key)
-        if digest is None or not self.database.has(digest):
+        if digest is None or not self.database.has(connection, digest):
             digest = learnt[key] = self.database.put(connection, make())
         return digest
 
-    def _same(self, known: tuple[str, str, str], new: NewJob) -> str:
-        if (known[1], json.loads(known[2])["asked_key"]) != (new.device, new.asked_key):
+    def same(self, known: tuple[str, str, str], device: str, request: JobRequest) -> str:
+        """The id of the job of a row (id, device, facts), if it is what is asked for again.
+
+        Raises:
+            InvalidModelError: its key was used for another request.
+        """
+        if (known[1], json.loads(known[2])["asked_key"]) != (device, request.key):
             raise InvalidModelError(
-                f"the idempotency key {new.request.idempotency_key!r} was used for another request, job {known[0]};"
+                f"the idempotency key {request.idempotency_key!r} was used for another request, job {known[0]};"
                 " take a new key for a new request"
             )
         return known[0]
+
+    def asked_before(self, owner: str, device: str, request: JobRequest) -> str | None:
+        """The job that this request already is, by its owner and idempotency key; raises as `same` does."""
+        if request.idempotency_key is None:
+            return None
+        rows = self.database.read(
+            "SELECT id, device, facts FROM job WHERE owner = ? AND idempotency_key = ?",
+            (owner, request.idempotency_key),
+        )
+        return self.same(rows[0], device, request) if rows else None
 
     def adopt(self, device: str) -> list[str]:
         """Take over the jobs of a device that have not ended and that no living process runs; ids, the oldest first."""
@@ -274,27 +287,43 @@ class JobStore(JobReader):
             connection.execute("UPDATE state SET sweeps_done = 0, samples_done = 0, seconds = 0 WHERE job = ?", (job,))
 
     def finish(
-        self, job_id: str, status: Final, result: SampleSet | None = None, error: BaseException | None = None
+        self,
+        job_id: str,
+        status: Final,
+        result: SampleSet | None = None,
+        error: BaseException | None = None,
+        *,
+        spent: SampleSet | None = None,
     ) -> None:
-        """The job has ended: its one final state, with its result."""
+        """The job has ended: its one final state, with its result.
+
+        Args:
+            job_id: of the job.
+            status: final.
+            result: if it has one.
+            error: if it failed.
+            spent: what it had drawn, where that is not kept but was paid for.
+        """
         content = None if result is None else result.to_bytes(fast=True)
         facts: dict[str, Any] = {} if error is None else {"error": type(error).__name__, "message": str(error)}
+        known = result or spent
         with self.database.write() as connection:
             job, _ = self._own(connection, job_id)
             changes: dict[str, Any] = {"status": status.value, "runner": None}
-            if result is not None and content is not None:
-                report, about = result.energy_report, result.provenance
+            if known is not None:
+                report, about = known.energy_report, known.provenance
                 changes |= {
-                    "result": self.database.put(connection, content),
-                    "sweeps_done": about.n_sweeps,
-                    "samples_done": result.n_samples,
-                    "seconds": result.timing["total"] - result.timing["queue"],
+                    "sweeps_done": int(about.n_sweeps),
+                    "samples_done": known.n_samples,
+                    "seconds": known.timing["total"] - known.timing["queue"],
                     "joules": report.joules,
                     "joules_uncertainty": report.standard_uncertainty,
                     "basis": None if report.joules is None else report.basis,
-                    "stopped_by": about.stopped_by,
                 }
-                facts |= {"sweeps_done": about.n_sweeps, "samples_done": result.n_samples}
+                facts |= {"sweeps_done": int(about.n_sweeps), "samples_done": known.n_samples}
+            if result is not None and content is not None:
+                stopped_by = result.provenance.stopped_by
+                changes |= {"result": self.database.put(connection, content), "stopped_by": stopped_by}
             changes["ended"] = self.tell(connection, job, status.value, **facts)
             names = ", ".join(f"{name} = ?" for name in changes)
             connection.execute(f"UPDATE state SET {names} WHERE job = ?", (*changes.values(), job))
@@ -334,15 +363,16 @@ class JobStore(JobReader):
                 _drop_parts(connection, job)
         return True
 
-    def release(self, device: str) -> None:
-        """Let go of what this process still has of a device: whoever opens it next takes it over."""
-        if self._runner is not None:
-            with suppress(GlauberError), self.database.write() as connection:
-                connection.execute(
-                    "UPDATE state SET runner = NULL WHERE runner = ? AND status IN ('queued', 'running')"
-                    " AND job IN (SELECT number FROM job WHERE device = ?)",
-                    (self._runner.id, device),
-                )
+    def release(self, job_ids: Collection[str]) -> None:
+        """Let go of jobs of this process: whoever opens their device next takes them over."""
+        if self._runner is None or not job_ids:
+            return
+        with self.database.write() as connection:
+            connection.executemany(
+                "UPDATE state SET runner = NULL WHERE runner = ? AND status IN ('queued', 'running')"
+                " AND job = (SELECT number FROM job WHERE id = ?)",
+                [(self._runner.id, job_id) for job_id in job_ids],
+            )
 
     def close(self) -> None:
         """Let go of the store; may be called twice."""

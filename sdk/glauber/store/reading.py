@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from glauber.samples import SampleSet
 from glauber.store.database import Database, checksum_of
 from glauber.store.records import JobRecord, Usage
 from glauber.store.requests import join_request
+
+_log = logging.getLogger("glauber")
 
 
 class JobReader:
@@ -130,7 +133,13 @@ class JobReader:
             " ORDER BY job.number DESC LIMIT ?",
             (*arguments, limit),
         )
-        return [self._record(row) for row in rows]
+        found = []
+        for row in rows:
+            try:
+                found.append(self._record(row))
+            except StoreCorruptError as error:  # one damaged row must not hide the others; `get` of it raises
+                _log.warning("left out of a list of jobs: %s", error)
+        return found
 
     def request(self, job_id: str) -> JobRequest:
         """What was asked, with the seed that was used."""
@@ -197,32 +206,31 @@ class JobReader:
         return found
 
     def parts(self, job_id: str) -> tuple[list[Batch], float]:
-        """What a job has drawn as far as it is stored, and how many seconds that took."""
-        rows = self.database.read(
-            "SELECT digest, seconds FROM part JOIN job ON part.job = job.number JOIN state ON state.job = job.number"
-            " WHERE id = ? ORDER BY part.number",
-            (job_id,),
-        )
+        """What a job has drawn as far as it is stored, and how many seconds that took.
+
+        Raises:
+            StoreCorruptError: a part is missing, or not what was written.
+        """
         name = f"a part of job {job_id}"
+        with self.database.snapshot():  # a job that ends meanwhile drops its parts
+            rows = self.database.read(
+                "SELECT digest, seconds FROM part JOIN job ON part.job = job.number JOIN state ON state.job ="
+                " job.number WHERE id = ? ORDER BY part.number",
+                (job_id,),
+            )
+            contents = [self.database.object(digest, name) for digest, _ in rows]
         try:
-            batches = [batch_from_bytes(self.database.object(digest, name), name) for digest, _ in rows]
+            return [batch_from_bytes(content, name) for content in contents], (rows[0][1] if rows else 0.0)
         except FileFormatError as error:
             raise StoreCorruptError(str(error)) from error
-        return batches, (rows[0][1] if rows else 0.0)
 
-    def find_result(self, request_key: str, device: str, spec_hash: str) -> str | None:
-        """The newest job of the same program, device and seed that ran to its end, if there is one."""
+    def find_result(self, request_key: str, device: str, spec_hash: str, owner: str) -> str | None:
+        """The newest job of an owner of the same program, device and seed that ran to its end, if there is one."""
         rows = self.database.read(
             "SELECT id FROM job JOIN state ON job = job.number WHERE request_key = ? AND device = ? AND spec_hash = ?"
-            " AND status = 'done' AND stopped_by IS NULL AND result IS NOT NULL ORDER BY number DESC LIMIT 1",
-            (request_key, device, spec_hash),
-        )
-        return rows[0][0] if rows else None
-
-    def known(self, owner: str, idempotency_key: str) -> str | None:
-        """The job that an owner submitted under a key, if there is one."""
-        rows = self.database.read(
-            "SELECT id FROM job WHERE owner = ? AND idempotency_key = ?", (owner, idempotency_key)
+            " AND owner = ? AND status = 'done' AND stopped_by IS NULL AND result IS NOT NULL"
+            " ORDER BY number DESC LIMIT 1",
+            (request_key, device, spec_hash, owner),
         )
         return rows[0][0] if rows else None
 

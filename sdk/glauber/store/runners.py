@@ -56,15 +56,18 @@ def is_alive(folder: Path, runner: str) -> bool:
     """Whether the process that called itself so still runs; what a dead one left is removed."""
     path = folder / runner
     try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
         return False
+    except OSError:  # no file descriptor left, another user's file: who cannot be asked is not declared dead
+        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not hold up each other
     except OSError:
         return True
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         return False
     finally:
         os.close(handle)

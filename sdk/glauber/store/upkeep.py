@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from glauber.errors import GlauberError, InvalidModelError, StoreError
+from glauber.errors import GlauberError, InvalidModelError, JobNotFoundError, StoreError
 from glauber.job import JobStatus
 from glauber.store.jobs import JobStore
 
@@ -63,6 +63,14 @@ def check_store(store: JobStore, on_progress: Callable[[int, int], None] = lambd
 
 
 def _job_damage(store: JobStore, job_id: str) -> list[str]:
+    try:
+        with store.database.snapshot():
+            return _job_damage_now(store, job_id)
+    except JobNotFoundError:  # removed meanwhile
+        return []
+
+
+def _job_damage_now(store: JobStore, job_id: str) -> list[str]:
     found = []
     try:
         record = store.get(job_id)
@@ -76,6 +84,8 @@ def _job_damage(store: JobStore, job_id: str) -> list[str]:
             store.result(job_id)
         elif not record.status.final:
             store.parts(job_id)
+    except JobNotFoundError:
+        raise
     except GlauberError as error:
         found.append(str(error))
     return found

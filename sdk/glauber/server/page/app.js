@@ -3,6 +3,7 @@
 
 const REFRESH_MS = 2000, SUMMARY_MS = 3000;
 const main = document.getElementById("main");
+let left = new AbortController(); // ends what the view before still asks for
 let shown = 0; // number of the view on screen; what belongs to an older one is dropped
 let token = sessionStorage.getItem("glauber-token") || "";
 
@@ -94,6 +95,8 @@ async function health() {
 
 function view(draw, every = REFRESH_MS) {
   const mine = ++shown;
+  left.abort();
+  left = new AbortController();
   const step = async () => {
     if (mine !== shown) return;
     if (!document.hidden) {
@@ -199,7 +202,7 @@ async function follow(id, alive, heard) {
   let last = -1;
   for (let pause = 500; alive(); pause = Math.min(8000, 2 * pause)) {
     try {
-      const answer = await ask(`/jobs/${id}/events`, { headers: { "Last-Event-ID": String(last) } });
+      const answer = await ask(`/jobs/${id}/events`, { headers: { "Last-Event-ID": String(last) }, signal: left.signal });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let rest = ""; alive(); ) {
         const { value, done } = await reader.read();
@@ -220,7 +223,7 @@ async function follow(id, alive, heard) {
       }
       reader.cancel();
     } catch (problem) {
-      if (problem instanceof Refused) return; // not ours to follow, or gone: the view says so
+      if ([401, 403, 404].includes(problem.status)) return; // not ours to follow, or gone: the view says so
     }
     await new Promise((go) => setTimeout(go, pause));
   }
@@ -250,7 +253,7 @@ async function download(id) {
 }
 
 function jobPage(id) {
-  const live = { event: null, summary: null, summaryText: "", over: false, asked: 0 };
+  const live = { event: null, summary: null, summaryText: "", over: false, asked: 0, samples: 0 };
   let started = false;
   view(async (alive) => {
     const text = await (await ask(`/jobs/${id}`)).text();
@@ -261,10 +264,13 @@ function jobPage(id) {
       follow(id, alive, (event) => { live.event = event; paint(job, live); });
     }
     const ended = ["done", "failed", "cancelled"].includes(job.status);
-    if (!live.over && (ended || job.samples_done > 0) && (ended || Date.now() - live.asked > SUMMARY_MS)) {
-      live.asked = Date.now();
+    const grown = job.samples_done > live.samples && Date.now() - live.asked > SUMMARY_MS;
+    if (!live.over && (ended || grown)) {
+      const before = Date.now();
+      live.samples = job.samples_done;
       try { live.summary = await json(`/jobs/${id}/summary`); live.summaryText = ""; } catch (problem) { live.summaryText = problem.message; }
       live.over = ended;
+      live.asked = Date.now() + 3 * (Date.now() - before); // a large result is asked for less often
     }
     if (!alive()) return null;
     const act = (what) => async (event) => { event.target.disabled = true; try { await what(); } catch (problem) { say(problem); } };
@@ -288,7 +294,8 @@ function jobPage(id) {
 function paint(job, live) {
   const state = document.getElementById("state"), place = document.getElementById("bar");
   if (!state || !place) return;
-  const now = live.event && !["done", "failed", "cancelled"].includes(job.status) ? live.event : job;
+  const newer = live.event && (live.event.sweeps_done >= job.sweeps_done || live.event.status === job.status);
+  const now = newer && !["done", "failed", "cancelled"].includes(job.status) ? live.event : job;
   const fraction = Math.max(now.sweeps_done, job.sweeps_done) / Math.max(1, job.sweeps_total);
   state.replaceChildren(status(now.status), ` ${percent(fraction)}, ${number(Math.max(now.sweeps_done, job.sweeps_done))} of ${number(job.sweeps_total)} sweeps`,
     now.message ? `; ${now.message}` : "");
