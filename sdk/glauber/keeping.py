@@ -77,12 +77,13 @@ class Keeper:
         )
         with self._lock:
             self._mine.add(job.id)
-        kept_id = None
         try:
             kept_id = self.store.add(new)
-        finally:
-            if kept_id != job.id:
-                self._forget(job.id)
+        except BaseException:
+            self._forget(job.id)
+            raise
+        if kept_id != job.id:  # an earlier one
+            self._forget(job.id)
         return kept_id
 
     def _forget(self, job_id: str) -> None:
