@@ -359,6 +359,11 @@ class IsingModel:
         return bqm
 
 
+def _by_state(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of each row, in an order that does not depend on how many rows there are or how they lie in memory."""
+    return np.asarray(np.ascontiguousarray(terms).sum(axis=1))
+
+
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class PottsModel:
     """A Potts model of q states: E(s) = offset - sum_i h_i[s_i] - sum_edges J_ij[s_i, s_j], with s_i = 0 .. q - 1.
@@ -486,15 +491,15 @@ class PottsModel:
         if flat.size and (flat.min() < 0 or flat.max() >= self.n_states):
             raise InvalidModelError(f"states must lie from 0 to {self.n_states - 1}")
         sites = np.arange(self.n_sites)
-        result = self.offset - self.fields[sites, flat].sum(axis=1)
+        result = self.offset - _by_state(self.fields[sites, flat])
         if self.n_edges:
             a, b = flat[:, self.edges[:, 0]], flat[:, self.edges[:, 1]]
             if self.couplings.ndim == 1:
-                result -= ((a == b) * self.couplings).sum(axis=1)
+                result -= _by_state((a == b) * self.couplings)
             elif self.couplings.ndim == 2:
-                result -= self.couplings[a, b].sum(axis=1)
+                result -= _by_state(self.couplings[a, b])
             else:
-                result -= self.couplings[np.arange(self.n_edges), a, b].sum(axis=1)
+                result -= _by_state(self.couplings[np.arange(self.n_edges), a, b])
         if self.allowed is not None:
             result = np.where(self.allowed[sites, flat].all(axis=1), result, np.inf)
         return np.asarray(result.reshape(given.shape[:-1]), dtype=np.float64)

@@ -35,9 +35,9 @@ class FairQueue:
         """Add a job; one that comes back with its old number goes before its owner's later ones."""
         owner = entry[1].owner
         if not any(key[1] == owner for key in self._waiting):
-            idle = not self._size and not self._serving
-            level = max(self._had.values(), default=0.0) if idle else self._level
-            self._had[owner] = max(self._had.get(owner, 0.0), level)
+            if not self._size and not self._serving:  # nobody has been made to wait by what was before
+                self._level = max([self._level, *self._had.values()])
+            self._had[owner] = max(self._had.get(owner, 0.0), self._level)
         heapq.heappush(self._waiting.setdefault((-entry[1].request.priority, owner), []), entry)
         self._size += 1
 

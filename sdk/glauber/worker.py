@@ -238,15 +238,18 @@ class Worker:
         """Take up again what the store could not be told of, now that it may work."""
         if not self._stranded or self._keeper is None or time.monotonic() < self._next_try:
             return
-        found = list(self._keeper.again(tuple(self._stranded)))
-        self._stranded.clear()
-        self._take_over(found)
+        with self._lock:
+            job_ids = tuple(self._stranded)
+            self._stranded.clear()
+        self._take_over(list(self._keeper.again(job_ids)))
         self._next_try = time.monotonic() + self._pause
         self._pause = min(RETRY_SECONDS[1], 2 * self._pause)
 
     def _strand(self, job: Job) -> None:
-        self._stranded.add(job.id)
-        self._next_try = time.monotonic() + self._pause
+        with self._lock:
+            self._stranded.add(job.id)
+            self._next_try = time.monotonic() + self._pause
+            self._lock.notify_all()  # the thread may sleep without an end
 
     def _stop_asked(self, job: Job) -> Stop | None:
         self._hear_cancels()

@@ -289,3 +289,20 @@ def test_no_file_content_gives_an_untyped_error(tmp_path_factory, content):
         path.write_bytes(content)
         with contextlib.suppress(FileFormatError):
             assert isinstance(gl.read_model(path), gl.IsingModel | gl.PottsModel)
+
+
+@pytest.mark.parametrize("kind", ["ising", "potts"])
+def test_an_energy_does_not_depend_on_how_many_are_asked_for(kind):
+    rng = np.random.default_rng(0)
+    n, edges = 150, np.array([(i, j) for i in range(150) for j in range(i + 1, 150) if (i + j) % 7 == 0])
+    if kind == "ising":
+        model = gl.IsingModel(rng.normal(size=n), edges, rng.normal(size=len(edges)))
+        states = rng.choice([-1, 1], size=(700, n))
+    else:
+        model = gl.PottsModel(rng.normal(size=(n, 3)), edges, rng.normal(size=len(edges)))
+        states = rng.integers(0, 3, size=(700, n))
+    whole = model.energies(states)
+    for size in (1, 2, 3, 7, 64, 255, 256, 257, 600):
+        for first in (0, 1, 90):
+            part = states[first : first + size]
+            assert np.array_equal(model.energies(part), whole[first : first + size]), (size, first)  # to the last bit

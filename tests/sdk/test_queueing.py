@@ -70,12 +70,33 @@ def test_being_away_saves_up_nothing():
     assert served(queue, n=20).count("busy") == 10
 
 
+def test_who_had_it_for_himself_is_not_made_to_pay():
+    queue = FairQueue()
+    queue.push(entry("alone"))
+    served(queue, 100.0)
+    for _ in range(10):
+        queue.push(entry("alone"))
+        queue.push(entry("new"))
+    assert served(queue, n=10).count("alone") == 5
+
+
+def test_who_runs_a_long_job_waits_for_those_who_came_meanwhile():
+    queue = FairQueue()
+    queue.push(entry("long"))
+    assert queue.pop()[1].owner == "long"
+    for owner in ("long", "new", "long", "new"):
+        queue.push(entry(owner))
+    queue.charge("long", 100.0)
+    assert served(queue, n=4) == ["new", "new", "long", "long"]
+
+
 def test_only_one_owner():
     queue = FairQueue()
     for owner in ("ann", "bob", "ann"):
         queue.push(entry(owner))
     assert queue.pop("cid") is None
     assert queue.pop("bob")[1].owner == "bob"
+    queue.charge("bob", 1.0)
     assert queue.pop("bob") is None
     assert len(queue) == 2
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import glauber as gl
 import numpy as np
 import pytest
-from glauber import keeping
+from glauber import keeping, worker
 from glauber.errors import (
     DeviceClosedError,
     FileFormatError,
@@ -249,7 +249,7 @@ def test_an_embedded_job_goes_on(store, often):
 
 CRASHING = """
 import sys, glauber as gl, numpy as np
-from glauber import keeping
+from glauber import keeping, worker
 keeping.PART_SECONDS = 0.01
 model = gl.IsingModel.from_edges([(i, (i + 1) % 64, 1.0 if i % 3 else -1.0) for i in range(64)], {0: 0.5})
 long = gl.SamplingSchedule(n_samples=60, n_chains=64, n_warmup=100, sweeps_per_sample=24_000)
@@ -613,6 +613,129 @@ def test_a_job_that_cannot_begin_stays_in_the_store(store, monkeypatch):
     device.close()
     with gl.open_device("sim://ideal", store=store) as device:
         assert compare_results(device.job(job.id).result(10), run_alone(ring(), SHORT, seed=1)) == "identical"
+
+
+def eventually(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", ["start", "finish"])
+def test_a_store_that_fails_for_a_moment_costs_no_job(what, store, monkeypatch):
+    monkeypatch.setattr(worker, "RETRY_SECONDS", (0.05, 0.2))
+    with gl.open_device("sim://ideal", store=store) as device:
+        with monkeypatch.context() as broken:
+            broken.setattr(JobStore, what, _full)
+            job = device.submit(ring(), SHORT, seed=1)
+            with pytest.raises(StoreError, match=r"runs (again )?when the store works"):
+                job.result(10)
+        eventually(lambda: store.get(job.id).status is gl.JobStatus.DONE)  # and nobody had to open anything again
+        with monkeypatch.context() as broken:
+            broken.setattr(JobStore, what, _full)
+            second = device.submit(ring(), long(5), seed=2)
+            if what == "finish":
+                second.cancel()
+            second.wait(10)
+        store.ask_to_cancel(second.id)
+        eventually(lambda: store.get(second.id).status is gl.JobStatus.CANCELLED)
+    assert compare_results(store.result(job.id), run_alone(ring(), SHORT, seed=1)) == "identical"
+
+
+def test_two_devices_of_one_store_leave_each_others_jobs_alone(store, often):
+    with gl.open_device("sim://ideal?seed=1", store=store) as one:
+        job = one.submit(ring(), long(1), seed=5)
+        queued = one.submit(ring(), SHORT, seed=6)
+        begun(job)
+        for _ in range(2):
+            gl.open_device("sim://ideal?seed=2", store=store).close()
+        with JobStore(store.path) as another:
+            assert another.adopt("sim://ideal") == []
+        assert job.result(30).n_samples == 60
+        assert queued.result(30).n_samples == 5
+
+
+def test_one_damaged_row_hides_nothing_else(store):
+    with gl.open_device("sim://ideal", store=store) as device:
+        ids = [device.submit(ring(), SHORT, seed=seed).id for seed in range(3)]
+        device.close(drain=True)
+    with store.database.write() as connection:
+        connection.execute("DROP TRIGGER jobs_do_not_change")
+        connection.execute("UPDATE job SET owner = 'mallory' WHERE id = ?", ids[1:2])
+    assert [record.id for record in store.jobs()] == [ids[2], ids[0]]
+    with gl.open_device("sim://ideal", store=store) as device:
+        assert device.submit(ring(), SHORT).result(10).n_samples == 5
+
+
+def test_who_cannot_be_asked_is_not_declared_dead(store, monkeypatch):
+    from glauber.store import runners
+
+    folder, runner = store.path.with_name(store.path.name + ".runners"), store.runner
+
+    def none_left(*arguments):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as poor:
+        poor.setattr(runners.os, "open", none_left)
+        assert runners.is_alive(folder, runner)
+    assert runners.is_alive(folder, runner)
+    assert not runners.is_alive(folder, "nobody")
+
+
+def test_a_job_that_is_waiting_again_has_a_clock_that_stands_still(store, often):
+    with gl.open_device("sim://ideal", store=store) as device:
+        job = device.submit_request(gl.JobRequest(ring(), long(3), owner="ann", seed=2))
+        begun(job, samples=1)
+        device.hold("lab")
+        eventually(lambda: device.running is None and job.status is gl.JobStatus.QUEUED)
+        before = job.progress.seconds
+        time.sleep(0.3)
+        assert job.progress.seconds == before
+        device.hold(None)
+        eventually(lambda: job.progress.seconds > before)
+        assert job.progress.seconds < before + 1.0
+        job.cancel()
+        assert job.wait(10)
+    assert store.get(job.id).joules_uncertainty is None  # sim://ideal has no figures of joules
+
+
+def test_a_cancelled_job_has_cost_what_it_drew(store, often):
+    with gl.open_device("sim://pbit-king-64", store=store) as device:
+        pair = gl.IsingModel.from_edges([(0, 1, 0.5)])
+        job = device.submit(pair, gl.SamplingSchedule(n_samples=10**6, n_chains=64, sweeps_per_sample=10))
+        begun(job, samples=1)
+        job.cancel()
+        job.wait(10)
+    record = store.get(job.id)
+    assert record.sweeps_done > 0
+    assert record.seconds > 0
+    with pytest.raises(JobNotFoundError):
+        store.result(job.id)
+
+
+def test_a_cancel_that_reached_nobody_may_be_repeated():
+    asked = []
+
+    def refuse(job):
+        asked.append(job)
+        if len(asked) == 1:
+            raise StoreError("locked")
+
+    job = gl.Job("x", gl.JobRequest(ring()), 0, refuse)
+    with pytest.raises(StoreError):
+        job.cancel()
+    job.cancel()
+    assert len(asked) == 2
+
+
+def test_reuse_is_for_ones_own_jobs(store):
+    with gl.open_device("sim://ideal", store=store) as device:
+        mine = device.submit_request(gl.JobRequest(ring(), SHORT, seed=4, owner="ann"))
+        mine.result(10)
+        theirs = device.submit_request(gl.JobRequest(ring(), SHORT, seed=4, owner="bob", reuse=True))
+        assert theirs.id != mine.id
+        assert device.submit_request(gl.JobRequest(ring(), SHORT, seed=4, owner="ann", reuse=True)).id == mine.id
 
 
 def test_rubbish_and_newer_files_are_refused(tmp_path):
