@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glauber.checks import finite_array, real_numbers, whole_number
 from glauber.errors import InvalidModelError, missing_extra
+from glauber.sums import sum_by_row, weighted_rows
 
 if TYPE_CHECKING:
     import dimod
@@ -98,15 +99,6 @@ def _labels(labels: Sequence[Hashable] | None, n_sites: int) -> tuple[Hashable, 
 
 ENERGY_STATES, ENERGY_TERMS = 256, 1024
 """States and terms of energies that are added up at a time: few enough to stay in a core's cache as floats."""
-
-
-def _weighted(weights: NDArray[np.float64], rows: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Sum of weight x row, shape (n, columns) to (columns,), at least two columns.
-
-    The order of additions is that of the rows, whatever the number of columns: an energy must not depend on how many
-    states are asked about at once, in its last bit either. A matrix product by BLAS does depend on it.
-    """
-    return np.asarray(np.einsum("e,ec->c", weights, rows.astype(np.float64)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
@@ -214,12 +206,14 @@ class IsingModel:
             columns = np.ascontiguousarray((part if len(part) > 1 else np.repeat(part, 2, axis=0)).T)
             energies = np.zeros(columns.shape[1])
             for first in range(0, self.n_sites, ENERGY_TERMS):
-                energies += _weighted(self.fields[first : first + ENERGY_TERMS], columns[first : first + ENERGY_TERMS])
+                energies += weighted_rows(
+                    self.fields[first : first + ENERGY_TERMS], columns[first : first + ENERGY_TERMS]
+                )
             for first in range(0, self.n_edges, ENERGY_TERMS):
                 edges = slice(first, first + ENERGY_TERMS)
                 spins = columns[self.edges[edges, 0]]
                 spins *= columns[self.edges[edges, 1]]
-                energies += _weighted(self.couplings[edges], spins)
+                energies += weighted_rows(self.couplings[edges], spins)
             result[start : start + ENERGY_STATES] -= energies[: len(part)]
         return result.reshape(states.shape[:-1])
 
@@ -359,11 +353,6 @@ class IsingModel:
         return bqm
 
 
-def _by_state(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of each row, in an order that does not depend on how many rows there are or how they lie in memory."""
-    return np.asarray(np.ascontiguousarray(terms).sum(axis=1))
-
-
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class PottsModel:
     """A Potts model of q states: E(s) = offset - sum_i h_i[s_i] - sum_edges J_ij[s_i, s_j], with s_i = 0 .. q - 1.
@@ -491,15 +480,15 @@ class PottsModel:
         if flat.size and (flat.min() < 0 or flat.max() >= self.n_states):
             raise InvalidModelError(f"states must lie from 0 to {self.n_states - 1}")
         sites = np.arange(self.n_sites)
-        result = self.offset - _by_state(self.fields[sites, flat])
+        result = self.offset - sum_by_row(self.fields[sites, flat])
         if self.n_edges:
             a, b = flat[:, self.edges[:, 0]], flat[:, self.edges[:, 1]]
             if self.couplings.ndim == 1:
-                result -= _by_state((a == b) * self.couplings)
+                result -= sum_by_row((a == b) * self.couplings)
             elif self.couplings.ndim == 2:
-                result -= _by_state(self.couplings[a, b])
+                result -= sum_by_row(self.couplings[a, b])
             else:
-                result -= _by_state(self.couplings[np.arange(self.n_edges), a, b])
+                result -= sum_by_row(self.couplings[np.arange(self.n_edges), a, b])
         if self.allowed is not None:
             result = np.where(self.allowed[sites, flat].all(axis=1), result, np.inf)
         return np.asarray(result.reshape(given.shape[:-1]), dtype=np.float64)
