@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
 
 import glauber as gl
 import numpy as np
 import pytest
+from glauber import worker
+from glauber.errors import DeviceNotFoundError, InvalidModelError
 from glauber.server import lab as lab_module
 from glauber.server.budgets import midnight
-from lab_bench import CONFIG, LONG, MODEL, NPZ, SHORT, Bench
+from lab_bench import CONFIG, LONG, MODEL, NPZ, SHORT, Bench, Process
 
 STEADY = gl.SamplingSchedule(n_samples=40, n_chains=1, sweeps_per_sample=200_000)
 """Several seconds, many batches."""
@@ -160,3 +163,44 @@ def test_reservations_do_not_overlap_and_belong_to_somebody(bench):
     assert bench.ask("DELETE", f"/reservations/{number}", "submit").status_code == 204
     assert bench.ask("DELETE", f"/reservations/{number}", "submit").status_code == 404
     assert bench.ask("DELETE", "/reservations/99999999999999999999", "submit").status_code == 422
+
+
+def test_a_device_that_keeps_its_jobs_itself_is_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    with Process(tmp_path / "other") as other:
+        os.environ["GLAUBER_TOKEN"] = other.token("lab")
+        try:
+            config = f'store = "jobs.sqlite"\n[devices.far]\naddress = "{other.url}/devices/ideal"\n'
+            with pytest.raises(DeviceNotFoundError, match=r"devices\.far: .* keeps its jobs itself"):
+                Bench(tmp_path, config)
+        finally:
+            del os.environ["GLAUBER_TOKEN"]
+
+
+def test_a_retry_is_answered_from_the_store(bench, monkeypatch):
+    first = bench.submit(LONG, key="k")
+    assert first.status_code == 202
+
+    def no_memory(*arguments, **named):
+        raise InvalidModelError("there is no memory for this now")
+
+    monkeypatch.setattr(worker, "prepare", no_memory)
+    again = bench.submit(LONG, key="k")  # what was accepted is not refused
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert bench.submit(SHORT, key="k").status_code == 409
+    assert bench.submit(LONG, key="other").status_code in (400, 422)
+    bench.post(f"/jobs/{first.json()['id']}/cancel")
+
+
+def test_a_reservation_beyond_all_calendars_is_refused(bench):
+    far = {"owner": "ann", "starts": "9999-12-31T22:00:00-14:00", "ends": "9999-12-31T23:59:59-14:00"}
+    answer = bench.post("/devices/ideal/reservations", "admin", json=far)
+    assert answer.status_code in (400, 422)
+    assert bench.get("/devices/ideal/reservations").json() == {"reservations": []}
+
+
+def test_reuse_finds_ones_own_jobs_only(bench):
+    job = bench.submit(SHORT, seed=1).json()["id"]
+    bench.wait(job)
+    assert bench.submit(SHORT, seed=1, reuse=True).json()["id"] == job
+    assert bench.submit(SHORT, who="admin", seed=1, reuse=True).json()["id"] != job
