@@ -265,6 +265,7 @@ def worker_of(cluster: Any):
             process.kill()
 
 
+@pytest.mark.slow
 def test_all_workers_killed_and_another_one_comes():
     """The program is lost with them: the newcomer gets it again."""
     with running(0) as cluster, worker_of(cluster) as first:
@@ -278,6 +279,7 @@ def test_all_workers_killed_and_another_one_comes():
                 assert_same(job.result(timeout=90), long_result())
 
 
+@pytest.mark.slow
 def test_workers_that_join_take_a_share():
     with running(1) as cluster, gl.open_device(address_of(cluster)) as device:
         job = long_job(device)

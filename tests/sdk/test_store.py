@@ -201,7 +201,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+LONGER = ("moments and energies", "annealing", "clamped, own fields", "asynchronous")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONGER else name for name in KINDS]
+)
 def test_a_job_that_stopped_goes_on_bit_for_bit(name, store, often):
     model, schedule, arguments = KINDS[name]
     whole = run_alone(model, schedule, seed=5, **arguments)

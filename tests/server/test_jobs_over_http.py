@@ -195,6 +195,7 @@ def test_what_the_device_cannot_do_is_refused_with_every_reason(bench):
     assert bench.post("/devices/king/estimate", content=content, headers=NPZ).status_code == 422
 
 
+@pytest.mark.slow
 def test_hundreds_of_streams_and_no_thread_for_each(bench):
     job_id = bench.submit(STEADY).json()["id"]
     before = threading.active_count()

@@ -60,6 +60,7 @@ def attacked(tmp_path):
 
 
 # schemathesis calls the application by a client that starlette wants replaced
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_schemathesis_makes_of_the_description(attacked):
     attacked.wait(attacked.submit().json()["id"])

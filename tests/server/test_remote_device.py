@@ -350,6 +350,7 @@ def test_a_job_outlives_its_server(tmp_path, monkeypatch):
         assert server.command("audit", "verify").stdout
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_come_back(tmp_path, monkeypatch):
     monkeypatch.setattr(lab_server, "PATIENCE", 1.0)
     monkeypatch.setattr(lab_server, "SHORT_PATIENCE", 0.5)

@@ -275,7 +275,9 @@ def test_the_oracle_knows_the_law_without_a_delay():
     assert all(x > y for x, y in itertools.pairwise(found))
 
 
-@pytest.mark.parametrize("delay", [1.0, 1.5, 2.25])
+@pytest.mark.parametrize(
+    "delay", [pytest.param(1.0, marks=pytest.mark.slow), 1.5, pytest.param(2.25, marks=pytest.mark.slow)]
+)
 def test_two_late_p_bits_have_the_exact_correlations(device, delay):
     """200,000 chains, z at ALPHA for each. Would notice, with 0.99, a delay 10 % off."""
     n_chains, a = 200_000, COUPLED
