@@ -138,6 +138,9 @@ class Device:
         partial: bool = False,
         threads: int | None = None,
         isa: str | None = None,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+        reuse: bool = False,
     ) -> Job:
         """Queue a job; returns at once. Arguments are those of JobRequest, which describes each.
 
@@ -145,6 +148,7 @@ class Device:
             InvalidModelError: the request is wrong whatever the device.
             ModelNotSupportedError: this device cannot run it; every reason is listed.
             DeviceClosedError: the device takes no more jobs.
+            StoreError: the job cannot be stored; then it is not queued.
         """
         arguments: dict[str, Any] = {
             "clamp": clamp,
@@ -159,6 +163,9 @@ class Device:
             "partial": partial,
             "threads": threads,
             "isa": isa,
+            "owner": owner,
+            "idempotency_key": idempotency_key,
+            "reuse": reuse,
         }
         schedule = SamplingSchedule() if schedule is None else schedule
         return self.submit_request(JobRequest(model, schedule, **arguments))

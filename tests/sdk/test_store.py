@@ -382,6 +382,9 @@ def test_reuse_answers_from_the_store(store):
         request = gl.JobRequest(ring(), SHORT, seed=4, reuse=True, threads=1)
         again = device.submit_request(request)
         assert again.id == first.id
+        assert device.submit(ring(), SHORT, seed=4, reuse=True).id == first.id
+        keyed = device.submit(ring(), SHORT, idempotency_key="once", owner="ann")
+        assert device.submit(ring(), SHORT, idempotency_key="once", owner="ann").id == keyed.id
         assert compare_results(again.result(5), first.result()) == "identical"
         other = device.submit_request(replace(request, seed=5))
         assert other.id != first.id

@@ -152,11 +152,12 @@ def read_config(path: str | Path) -> LabConfig:
 
 
 def _readable(error: ValidationError) -> str:
-    """The first mistake, by its field; the others are counted."""
-    first, *others = error.errors(include_url=False)
-    field = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "there is no such setting; docs/lab-server.md lists them"
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{field}: {message}{more}" if field else f"{message}{more}"
+    """What is wrong, each by its field; a misspelt name is both missing and unknown, so all of them are said."""
+    lines = []
+    for mistake in error.errors(include_url=False)[:5]:
+        field = ".".join(str(part) for part in mistake["loc"] if part != "[key]")
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            message = "there is no such setting; docs/lab-server.md lists them"
+        lines.append(f"{field}: {message}" if field else message)
+    return "; ".join(lines)
