@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from glauber.catalogue import catalogue_names
+from glauber.cli import app
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -21,6 +23,17 @@ def test_the_example_runs(capsys):
     assert "(8, 1000, 3)" in printed
     assert "R-hat" in printed
     assert "assumed" in printed
+
+
+def test_the_page_about_jobs_works():
+    page = (ROOT / "docs" / "jobs.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    exec(compile("".join(blocks), "jobs.md", "exec"), {})
+    commands = re.findall(r"^glauber (jobs \w+|usage)", page, re.MULTILINE)
+    assert len(commands) == 10
+    for command in commands:
+        assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command
 
 
 @pytest.mark.parametrize(
