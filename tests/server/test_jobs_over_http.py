@@ -11,7 +11,7 @@ import time
 import glauber as gl
 import numpy as np
 import pytest
-from glauber.server import audit
+from glauber.server import audit, routes_jobs
 from glauber.server.tokens import create_token, revoke_token
 from lab_bench import LONG, MODEL, NPZ, SHORT
 
@@ -329,3 +329,13 @@ def test_the_audit_log_says_who_did_what(bench):
 def test_jobs_that_are_not_there(bench, path):
     answer = bench.get(path)
     assert (answer.status_code, answer.json()["error"]) == (404, "JobNotFoundError")
+
+
+def test_one_token_does_not_take_all_streams(bench, monkeypatch):
+    monkeypatch.setattr(routes_jobs, "STREAMS_OF_A_TOKEN", 0)
+    job_id = bench.submit().json()["id"]
+    answer = bench.get(f"/jobs/{job_id}/events")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+    monkeypatch.undo()
+    assert bench.get(f"/jobs/{job_id}/events").status_code == 200
+    assert bench.app.state.streams.total() == 0  # given back

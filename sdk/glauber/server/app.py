@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +37,7 @@ def create_app(lab: Lab) -> FastAPI:
     metrics = Metrics(lab)
     app.state.lab, app.state.gate, app.state.metrics = lab, Gate(lab), metrics
     app.state.pools, app.state.wakes = Pools(), Wakes()
+    app.state.streams = Counter()
     for router in (routes_devices.router, routes_jobs.router, make_router(metrics)):
         app.include_router(router)
     app.add_middleware(Door, lab=lab, metrics=metrics)

@@ -27,6 +27,8 @@ router = APIRouter()
 
 JOB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 LARGEST_NUMBER = 2**63 - 1
+STREAMS_OF_A_TOKEN = 1000
+"""Half of the server's connections: one token must not take them all."""
 
 JobId = Annotated[str, Path(pattern=JOB_PATTERN)]
 _NPZ_ANSWER: dict[int | str, dict[str, Any]] = {
@@ -88,13 +90,23 @@ async def events(
     def allowed() -> bool:
         return not token_is_gone(lab.file, token)
 
+    if state.streams[token.id] >= STREAMS_OF_A_TOKEN:
+        raise Problem(
+            429,
+            "TooManyRequestsError",
+            f"this token follows {STREAMS_OF_A_TOKEN} jobs already; wait until one has ended",
+            {"Retry-After": "5"},
+        )
+
     async def counted() -> AsyncIterator[bytes]:
         state.metrics.stream(1)
+        state.streams[token.id] += 1
         try:
             async for frame in event_stream(lab, pools, state.wakes, record, last_event_id, allowed):
                 yield frame
         finally:
             state.metrics.stream(-1)
+            state.streams[token.id] -= 1
 
     return StreamingResponse(counted(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
