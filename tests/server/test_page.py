@@ -140,7 +140,8 @@ def test_from_a_token_to_a_finished_job(page, lab, monkeypatch):
     monkeypatch.setenv("GLAUBER_TOKEN", token)
     with gl.open_device(f"{lab.url}/devices/ideal") as device, gl.open_device(f"{lab.url}/devices/king") as king:
         king.submit(KING, gl.SamplingSchedule(n_samples=5)).result(60)
-        schedule = gl.SamplingSchedule(n_samples=400, n_chains=64, sweeps_per_sample=30_000)
+        # minutes on any machine: it must still run when Cancel is pressed
+        schedule = gl.SamplingSchedule(n_samples=20_000, n_chains=64, sweeps_per_sample=30_000)
         job = device.submit(RING, schedule, seed=2**63 + 12345)
         enter(page, lab, token)
         page.wait_for_selector("text=Usage")

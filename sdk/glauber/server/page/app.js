@@ -104,7 +104,8 @@ function view(draw, every = REFRESH_MS) {
       try {
         const made = await draw(() => mine === shown);
         if (mine !== shown) return;
-        if (made) main.replaceChildren(...made);
+        // what is still in place stays in place: a button that is replaced under a finger loses its click
+        if (made && !(made.length === 1 && main.firstChild === made[0])) main.replaceChildren(...made);
         say(null);
       } catch (problem) {
         if (mine !== shown) return;
@@ -254,6 +255,11 @@ async function download(id) {
 
 function jobPage(id) {
   const live = { event: null, summary: null, summaryText: "", over: false, asked: 0, samples: 0 };
+  const act = (what) => async (event) => { event.target.disabled = true; try { await what(); } catch (problem) { say(problem); } };
+  const cancel = el("button", { type: "button", onclick: act(() => ask(`/jobs/${id}/cancel`, { method: "POST" })) }, "Cancel");
+  const save = el("button", { type: "button", onclick: act(() => download(id)) }, "Result as npz");
+  const rest = el("div", {});
+  const root = el("div", {}, el("h2", {}, "Job ", el("span", { class: "id" }, id)), el("p", { id: "state" }), el("div", { id: "bar" }), el("p", {}, cancel, " ", save), rest);
   let started = false;
   view(async (alive) => {
     const text = await (await ask(`/jobs/${id}`)).text();
@@ -273,21 +279,18 @@ function jobPage(id) {
       live.asked = Date.now() + 3 * (Date.now() - before); // a large result is asked for less often
     }
     if (!alive()) return null;
-    const act = (what) => async (event) => { event.target.disabled = true; try { await what(); } catch (problem) { say(problem); } };
-    const buttons = el("p", {},
-      el("button", { type: "button", disabled: ended, onclick: act(() => ask(`/jobs/${id}/cancel`, { method: "POST" })) }, "Cancel"), " ",
-      el("button", { type: "button", disabled: !(ended && live.summary), onclick: act(() => download(id)) }, "Result as npz"));
-    const rest = live.summary ? figures(live.summary) : [el("p", { class: "quiet" }, live.summaryText || "nothing drawn yet")];
+    cancel.disabled = ended;
+    save.disabled = !(ended && live.summary);
     setTimeout(() => paint(job, live));
-    return [
-      el("h2", {}, "Job ", el("span", { class: "id" }, id)), el("p", { id: "state" }), el("div", { id: "bar" }), buttons, ...rest,
+    rest.replaceChildren(
+      ...(live.summary ? figures(live.summary) : [el("p", { class: "quiet" }, live.summaryText || "nothing drawn yet")]),
       el("h2", {}, "Facts"), facts([
         ["device", el("a", { href: `#/devices/${job.device}` }, job.device)], ["owner", job.owner], ["priority", job.priority],
         ["size", `${number(job.n_sites)} p-bits × ${number(job.n_chains)} chains × ${number(job.n_samples)} samples`], ["seed", job.seed ?? "–"],
         ["submitted", when(job.created)], ["started", when(job.started)], ["ended", when(job.ended)], ["ran", duration(job.seconds)],
         ["error", job.error ? `${job.error}: ${job.message}` : "–"],
-      ]),
-    ];
+      ]));
+    return [root];
   }, 1000);
 }
 
