@@ -11,7 +11,7 @@ import numpy as np
 from glauber.catalogue import load_spec
 from glauber.compile import PottsProgram, compile_program, make_run, pack_spins, step_of, unpack_spins
 from glauber_simulator import core
-from glauber_simulator.driver import with_parameters
+from glauber_simulator.factory import with_parameters
 from numpy.typing import NDArray
 
 from benchmarks.contender import Contender

@@ -386,6 +386,13 @@ int glb_ising_sweep(const glb_ising *program, const glb_run *run, const glb_plan
     case GLB_KERNEL_LATTICE:
         job.kernel = kernels->lattice;
         break;
+    case GLB_KERNEL_CHIP:
+        job.kernel = kernels->chip;
+        if (first_sweep < run->chip->first_sweep ||
+            first_sweep + (uint64_t)n_sweeps > run->chip->first_sweep + (uint64_t)run->chip->n_sweeps) {
+            return GLB_E_SIZE;
+        }
+        break;
     case GLB_KERNEL_INCREMENTAL:
         job.kernel = kernels->incremental;
         job.fields = (uint8_t *)(free + (plan->state_bytes / 4 + 15) / 16 * 16);

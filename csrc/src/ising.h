@@ -105,6 +105,7 @@ typedef struct {
     int64_t (*largest_magnitude)(const int32_t *number, int64_t n);
     glb_energies energies;
     glb_ising_kernel lattice;
+    glb_ising_kernel chip;
     glb_ising_kernel incremental; /* takes all positions of a sweep */
     void (*incremental_start)(const glb_sweep_data *data, int32_t chain); /* a chain's fields from its spins */
     void (*turn)(uint64_t *group, int n);

@@ -12,6 +12,8 @@
 #include "kernel_energies.h"
 #include "kernel_events.h"
 #include "kernel_exact.h"
+
+#include "kernel_chip.h"
 #include "kernel_incremental.h"
 #include "kernel_independent.h"
 #include "kernel_lanes.h"
@@ -51,6 +53,7 @@ const glb_kernels GLB_KERNELS = {.vector_words = V,
                                  .first_plane = first_plane,
                                  .exact = exact_kernel,
                                  .bits = bits_kernel,
+                                 .chip = chip_kernel,
                                  .dit_sums = dit_sums,
                                  .dit_find = dit_find,
                                  .dit_words = dit_words,

@@ -1,6 +1,7 @@
 /* How a run is computed: the kernel, the layout of its memory, and the program in the kernel's own form. */
 #include <string.h>
 
+#include "chip.h"
 #include "events.h"
 #include "moves.h"
 #include "state.h"
@@ -44,6 +45,9 @@ static int check_run(const glb_ising *program, const glb_run *run) {
         return GLB_E_SIZE;
     }
     int rc = run->clock == NULL ? GLB_OK : glb_clock_check(program, run);
+    if (rc == GLB_OK && run->chip != NULL) {
+        rc = glb_chip_check(program, run);
+    }
     return rc == GLB_OK ? check_moves(run) : rc;
 }
 
@@ -103,6 +107,9 @@ static int fits(const glb_ising *program, const glb_traits *traits, const glb_ru
     int one_heat = run->n_ladders % 32 == 0; /* in a block, which has words of 32 chains */
     if (run->clock != NULL) {
         return kernel == GLB_KERNEL_EVENTS;
+    }
+    if (run->chip != NULL) {
+        return kernel == GLB_KERNEL_CHIP;
     }
     if (run->dynamics == GLB_BY_METROPOLIS) {
         return kernel == (replica ? GLB_KERNEL_EXACT : GLB_KERNEL_SITES);
@@ -166,7 +173,7 @@ static int choose_kernel(const glb_ising *program, const glb_traits *traits, con
     static const int fastest_first[] = {GLB_KERNEL_INDEPENDENT, GLB_KERNEL_LATTICE, GLB_KERNEL_DIAGONALS,
                                         GLB_KERNEL_INCREMENTAL, GLB_KERNEL_SITES,   GLB_KERNEL_DENSE,
                                         GLB_KERNEL_BITS,        GLB_KERNEL_BYTES,   GLB_KERNEL_FILTER,
-                                        GLB_KERNEL_EXACT,       GLB_KERNEL_EVENTS};
+                                        GLB_KERNEL_EXACT,       GLB_KERNEL_EVENTS,      GLB_KERNEL_CHIP};
     if (run->kernel != GLB_KERNEL_AUTO) {
         return fits(program, traits, run, plan, run->kernel) ? run->kernel : GLB_E_KERNEL;
     }
@@ -224,7 +231,7 @@ int glb_ising_plan(const glb_ising *program, const glb_traits *traits, const glb
     }
     if (replica) {
         plan->rows = n + ROWS_BEYOND;
-        int most = plan->kernel == GLB_KERNEL_DENSE ? 2 : kernels->vector_words;
+        int most = plan->kernel == GLB_KERNEL_CHIP ? 1 : plan->kernel == GLB_KERNEL_DENSE ? 2 : kernels->vector_words;
         while (2 * plan->words <= most && 32 * plan->words < plan->lanes && may_double(run, plan) &&
                (plan->words == 1 || 8 * plan->words * n <= CACHE_BYTES)) {
             plan->words *= 2;

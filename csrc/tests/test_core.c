@@ -11,6 +11,7 @@ int main(void) {
 #else
     CHECK(!glb_isa_available(GLB_ISA_NEON), "NEON where there is none");
 #endif
+    test_chip();
     test_contract();
     test_errors();
     test_events();

@@ -45,6 +45,7 @@ struct graph make_near_graph(int32_t n, int32_t n_colours, int32_t n_edges);
 void free_graph(struct graph *g);
 
 /* One group of tests each, in the file of its name. */
+void test_chip(void);
 void test_contract(void);
 void test_errors(void);
 void test_events(void);

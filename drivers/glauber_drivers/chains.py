@@ -89,10 +89,12 @@ def side_by_side(batches: Sequence[Batch]) -> Batch:
         sites = np.concatenate([one.sites for one in sums])
         moments = Moments(first.moments.n_samples, sites, np.concatenate(edges) if edges else None)
     samples = [batch.samples for batch in batches if batch.samples is not None]
+    read = [batch.read_state for batch in batches if batch.read_state is not None]
     return replace(
         first,
         samples=np.concatenate(samples) if samples else None,
         state=np.concatenate([batch.state for batch in batches]),
+        read_state=np.concatenate(read) if read else None,
         moments=moments,
         facts={name: _named(batches, name) for name in first.facts},
         events=_events_side_by_side(batches),

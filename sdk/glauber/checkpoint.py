@@ -42,6 +42,7 @@ def merge_batches(batches: Sequence[Batch]) -> Batch:
         exchanges=np.sum(exchanges, axis=0) if exchanges else None,
         resamplings=_joined(resamplings) if resamplings else None,
         events=Events(np.sum([each.updates for each in events], axis=0), events[-1].in_flight) if events else None,
+        read_state=last.read_state,
     )
 
 
@@ -73,6 +74,7 @@ def batch_to_bytes(batch: Batch) -> bytes:
         "n_moments": None if batch.moments is None else batch.moments.n_samples,
     }
     parts: dict[str, NDArray[Any] | None] = {"state": batch.state, "samples": batch.samples}
+    parts["read_state"] = batch.read_state
     parts["exchanges"] = batch.exchanges
     if batch.moments is not None:
         parts |= {"moments.sites": batch.moments.sites, "moments.edges": batch.moments.edges}
@@ -111,6 +113,7 @@ def batch_from_bytes(content: bytes, name: str) -> Batch:
             exchanges=arrays.get("exchanges"),
             resamplings=resamplings,
             events=events,
+            read_state=arrays.get("read_state"),
         )
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{name} does not hold a valid batch: {error!r}") from error

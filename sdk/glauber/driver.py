@@ -69,6 +69,8 @@ class Batch:
         events: of asynchronous p-bits.
         resident: all samples so far, in the same form as `samples`, where they also stay on the device: an array of
             whatever package, with DLPack.
+        read_state: `state` as the device reads it, where its readout errs and it knows better; results show this one,
+            and a run goes on from the other.
     """
 
     next_sweep: int
@@ -82,6 +84,7 @@ class Batch:
     resamplings: Resamplings | None = None
     events: Events | None = None
     resident: Any = None
+    read_state: NDArray[np.unsignedinteger] | None = None
 
 
 class Driver(Protocol):

@@ -65,7 +65,7 @@ class _Collector:
         self.facts = dict(batch.facts)
         self.moments = batch.moments if batch.moments is not None else self._counted
         self.n_samples += batch.n_samples
-        self.last = batch.state
+        self.last = batch.state if batch.read_state is None else batch.read_state
         self.resident = batch.resident if self._prepared.embedding is None else None
         if batch.exchanges is not None:
             self._exchanges = batch.exchanges + (0 if self._exchanges is None else self._exchanges)

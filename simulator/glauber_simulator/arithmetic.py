@@ -98,7 +98,12 @@ def flip_thresholds(held: NDArray[np.int64], b: int) -> ULongs:
 
 def thresholds(field: NDArray[np.int64], b: int) -> ULongs:
     """T of section 6: s = +1 iff u < T."""
-    e = exp2(scale(np.abs(field).astype(U64), b))
+    return thresholds_at(scale(np.abs(field).astype(U64), b), field < 0)
+
+
+def thresholds_at(x: ULongs, negative: NDArray[np.bool_]) -> ULongs:
+    """The same from x of section 6, 0 <= x <= 63 * 2^32, and from -x where that is asked."""
+    e = exp2(x)
     t = U64(1 << 63) // ((U64(1 << 62) + e + U64(1 << 30)) >> U64(31))
     t = np.minimum(t, U64(0xFFFFFFFF))
-    return np.asarray(np.where(field < 0, U64(1 << 32) - t, t), dtype=U64)
+    return np.asarray(np.where(negative, U64(1 << 32) - t, t), dtype=U64)

@@ -1,6 +1,6 @@
 """The C core from Python: allocate, call, check the code, return numpy.
 
-`ffi` and `lib` leave neither this file nor lanes.py.
+`ffi` and `lib` are used here, in chip_core.py and in lanes.py, and nowhere else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AVAILABLE_ISA: tuple[str, ...] = tuple(name for k, name in enumerate(ISA_LEVELS)
 BEST_ISA: str = ISA_LEVELS[lib.glb_isa_best()]
 KERNELS: tuple[str, ...] = (
     *("auto", "exact", "bits", "sites", "bytes", "filter", "dense", "diagonals", "independent"),
-    *("events", "incremental", "lattice"),
+    *("events", "incremental", "lattice", "chip"),
 )
 """Ways to compute the same samples, by number."""
 MAX_THREADS = 256
@@ -226,6 +226,7 @@ class IsingSession(_CoreSession):
         self._c_run.clamp = self.pointer("int8_t", self._by_lane(clamp, order.site, shape))
         if run.clock is not None:
             self._set_clock(run.clock, program)
+        self._fit_out(shape[1])
         self._plan = ffi.new("glb_plan *")
         ensure(lib.glb_ising_plan(self._c, net.traits, self._c_run, self._plan))
         self._form = ffi.from_buffer("uint8_t[]", net.form(self._plan))
@@ -238,6 +239,9 @@ class IsingSession(_CoreSession):
         initial = None if run.initial is None else np.ascontiguousarray(run.initial, dtype=np.uint8)
         packed = ffi.NULL if initial is None else ffi.from_buffer("uint8_t[]", initial)
         ensure(lib.glb_ising_start(self._c, self._c_run, self._plan, packed, self._state))
+
+    def _fit_out(self, lanes: int) -> None:
+        """What a run of another kind needs before it is planned; rows have so many lanes."""
 
     def _by_lane(
         self, values: NDArray[Any] | None, site: NDArray[np.int32], shape: tuple[int, int]

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-import typing
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
-from glauber.catalogue import catalogue_names, load_spec
 from glauber.compile import AnyProgram, PottsProgram, Run
-from glauber.driver import Address, Batch, Incumbent, OptimiseRequest
-from glauber.errors import DeviceNotFoundError, ModelNotSupportedError
-from glauber.spec import AnySpec, Method
-from glauber.topology import OffsetGrid
-from pydantic import ValidationError
+from glauber.driver import Batch, Incumbent, OptimiseRequest
+from glauber.errors import ModelNotSupportedError
+from glauber.spec import AnySpec
 
 from glauber_simulator import core
 from glauber_simulator.events import EventsReference
@@ -36,8 +31,6 @@ REFERENCE_UPDATES_PER_SECOND = 2e4
 """The same for the reference in NumPy, which could else not be cancelled for a minute."""
 THREADED_UPDATES = 2_000_000
 """Updates per sweep from which all cores pay for their barrier."""
-
-PARAMETERS = ("weight_bits", "width", "height", "body")
 
 
 class SimulatorDriver:
@@ -103,6 +96,10 @@ class SimulatorDriver:
             return core.PottsSession(self._net, run, threads)
         return core.IsingSession(self._net, run, threads)
 
+    def _at_once(self, run: Run, done: int, limit: int) -> int:
+        """Sweeps of the batch after `done` sweeps, at most about so many; `limit` is what time asks for."""
+        return limit
+
     def run(self, run: Run) -> Iterator[Batch]:
         """See Driver.run. Batches grow or shrink to BATCH_SECONDS; where they are cut changes no sample."""
         program = self._program
@@ -114,7 +111,7 @@ class SimulatorDriver:
         assumed = REFERENCE_UPDATES_PER_SECOND if self._net is None else ASSUMED_UPDATES_PER_SECOND
         limit = max(1, int(assumed * BATCH_SECONDS / (program.n_sites * run.n_chains)))
         while done < run.n_sweeps:
-            sweeps, every = run.next_batch(done, limit)
+            sweeps, every = run.next_batch(done, self._at_once(run, done, limit))
             first_sample = max(0, done - run.n_warmup) // thin
             began = time.perf_counter()
             samples = session.advance(done + 1, sweeps, every)
@@ -148,73 +145,3 @@ class IdealDriver(SimulatorDriver):
     def optimise(self, request: OptimiseRequest) -> Iterator[Incumbent]:
         """See Optimiser."""
         return optimise(request)
-
-
-def with_parameters(spec: AnySpec, parameters: dict[str, str]) -> AnySpec:
-    """A spec changed by an address's parameters: weight_bits, and width and height of a grid.
-
-    Raises:
-        DeviceNotFoundError: a parameter that is unknown or does not parse.
-    """
-    unknown = set(parameters) - set(PARAMETERS)
-    if unknown:
-        raise DeviceNotFoundError(
-            f"sim://{spec.name} does not know {', '.join(sorted(unknown))}; there are seed, {', '.join(PARAMETERS)}"
-        )
-    changes: dict[str, Any] = {}
-    numbers = {name: _whole(spec.name, name, parameters[name]) for name in PARAMETERS[:3] if name in parameters}
-    try:
-        if "weight_bits" in numbers:
-            asked = {"weight_bits": numbers["weight_bits"], "provenance": "assumed", "source": "the device's address"}
-            changes["coefficients"] = type(spec.coefficients)(**{**spec.coefficients.model_dump(), **asked})
-        if "width" in numbers or "height" in numbers:
-            rules = spec.topology.rules if isinstance(spec.topology, OffsetGrid) else spec.grid_rules
-            if rules is None:
-                raise DeviceNotFoundError(f"sim://{spec.name} is no offset grid: width and height mean nothing there")
-            if len(numbers.keys() & {"width", "height"}) < 2:
-                raise DeviceNotFoundError(
-                    f"a grid for {spec.name} needs both, as in sim://{spec.name}?width=24&height=24"
-                )
-            changes["topology"] = OffsetGrid(width=numbers["width"], height=numbers["height"], rules=rules)
-            changes["topology_note"] = "width and height assumed, from the device's address"
-    except ValidationError as error:
-        raise DeviceNotFoundError(f"sim://{spec.name}: {error.errors()[0]['msg']}") from error
-    return spec.model_copy(update=changes)
-
-
-def _whole(device: str, name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise DeviceNotFoundError(f"sim://{device}?{name}={text}: {name} must be a whole number")
-    return int(text)
-
-
-class SimulatorFactory:
-    """Opens `sim://NAME?weight_bits=...&width=...&height=...&body=core|reference`."""
-
-    def open(self, address: Address) -> SimulatorDriver:
-        """See DriverFactory.open."""
-        if not address.name:
-            raise DeviceNotFoundError(
-                "sim:// needs a device's name: sim://ideal takes any model, sim://pbit-king-64 is a small chip;"
-                f" there are {', '.join(catalogue_names())}"
-            )
-        spec = with_parameters(load_spec(address.name), dict(address.parameters))
-        body = address.parameters.get("body", "core")
-        if body not in ("core", "reference"):
-            raise DeviceNotFoundError(f"body={body} is not known; there are core and reference")
-        methods = typing.get_args(Method) if spec.capabilities.beta == "programmable" else ()
-        able = spec.capabilities.model_copy(
-            update={"deterministic": True, "chain_fields": True, "clamp": True, "methods": methods}
-        )
-        facts = {"assumed graph": spec.topology_note} if "width" in address.parameters else {}
-        kind = IdealDriver if spec.any_graph and body == "core" else SimulatorDriver
-        return kind(spec.model_copy(update={"capabilities": able}), body, facts)
-
-    def devices(self) -> Iterable[tuple[str, AnySpec]]:
-        """See DriverFactory.devices."""
-        for name in catalogue_names():
-            yield f"sim://{name}", load_spec(name)
-
-    def about(self) -> dict[str, Any]:
-        """What this computer's core is, for `glauber version`."""
-        return {"machine contract": core.CONTRACT_VERSION, "instruction set": core.BEST_ISA}

@@ -31,7 +31,8 @@ from glauber_drivers.scpi import Message, ScpiError, Splitter, block, forms
 from glauber_drivers.scpi_machine import Limits, ScpiMachine
 from glauber_drivers.scpi_server import HangUpError, ScpiServer, ScpiTty
 from glauber_drivers.visa_annealer import VisaDriver, VisaFactory
-from glauber_simulator.driver import SimulatorDriver, SimulatorFactory
+from glauber_simulator.driver import SimulatorDriver
+from glauber_simulator.factory import SimulatorFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_identity import ISING_MODELS, ising_cases, ising_reference, ising_run

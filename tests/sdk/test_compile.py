@@ -12,7 +12,7 @@ from glauber.catalogue import load_spec
 from glauber.compile import compile_program, step_of
 from glauber.compile.quantise import BLOCK, exact_step, largest, make_report, to_steps, with_fields
 from glauber.errors import GlauberError, InvalidModelError, ModelNotSupportedError
-from glauber_simulator.driver import with_parameters
+from glauber_simulator.factory import with_parameters
 
 IDEAL = load_spec("ideal")
 CHAIN = gl.IsingModel([0.25, 0.0, -0.5], [(0, 1), (1, 2)], [1.0, -0.75])

@@ -23,7 +23,8 @@ from glauber.errors import InvalidModelError
 from glauber.spec import AnySpec
 from glauber.testing import ExactLaw, chi_square
 from glauber_simulator import core
-from glauber_simulator.driver import SimulatorDriver, with_parameters
+from glauber_simulator.driver import SimulatorDriver
+from glauber_simulator.factory import with_parameters
 from numpy.typing import NDArray
 from scipy.stats import chi2
 

@@ -41,6 +41,8 @@ enum glb_purpose {
     GLB_RESAMPLING = 5,  /* a population is resampled */
     GLB_SOLVE = 6,       /* the solver: docs/solver.md */
     GLB_EVENT = 7,       /* when an asynchronous p-bit is updated, and to what */
+    GLB_NOISE = 8,       /* a chip's noise with memory */
+    GLB_READOUT = 9,     /* what a chip's readout makes of a spin */
     GLB_JOB_SEED = 15    /* a job's seed from the device's seed and the job's number */
 };
 
@@ -159,15 +161,19 @@ GLB_FUNCTION uint64_t glb_exp2(uint64_t x) {
     return n >= 62 ? 0 : ((uint64_t)glb_exp2_table[f >> 24] * (p >> 31)) >> n;
 }
 
-/* The threshold of a p-bit: s = +1 iff a uniform 32-bit u < T, P(+1) = 1 / (1 + 2^(-field * b / 2^32)). */
-GLB_FUNCTION uint32_t glb_threshold(int32_t field, uint64_t b) {
-    uint64_t magnitude = field < 0 ? (uint64_t)(-(int64_t)field) : (uint64_t)field;
-    uint64_t e = glb_exp2(glb_scale(magnitude, b));
-    uint64_t t = (UINT64_C(1) << 63) / (((UINT64_C(1) << 62) + e + (UINT64_C(1) << 30)) >> 31);
+/* The threshold of x or, if negative, of -x: P(+1) = 1 / (1 + 2^(-x / 2^32)), for 0 <= x <= GLB_X_MAX. */
+GLB_FUNCTION uint32_t glb_threshold_at(uint64_t x, int negative) {
+    uint64_t t = (UINT64_C(1) << 63) / (((UINT64_C(1) << 62) + glb_exp2(x) + (UINT64_C(1) << 30)) >> 31);
     if (t > UINT64_C(0xFFFFFFFF)) {
         t = UINT64_C(0xFFFFFFFF);
     }
-    return field < 0 ? (uint32_t)((UINT64_C(1) << 32) - t) : (uint32_t)t;
+    return negative ? (uint32_t)((UINT64_C(1) << 32) - t) : (uint32_t)t;
+}
+
+/* The threshold of a p-bit: s = +1 iff a uniform 32-bit u < T, P(+1) = 1 / (1 + 2^(-field * b / 2^32)). */
+GLB_FUNCTION uint32_t glb_threshold(int32_t field, uint64_t b) {
+    uint64_t magnitude = field < 0 ? (uint64_t)(-(int64_t)field) : (uint64_t)field;
+    return glb_threshold_at(glb_scale(magnitude, b), field < 0);
 }
 
 /* Metropolis' rule: a spin flips iff a uniform 32-bit u < this, where `held` is its field times its sign, so that flipping

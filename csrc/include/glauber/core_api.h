@@ -44,7 +44,8 @@ enum glb_kernel {
     GLB_KERNEL_INDEPENDENT = 8,  /* site planes: no edges, the program's fields at one temperature */
     GLB_KERNEL_EVENTS = 9,       /* site planes: asynchronous p-bits, and nothing else for them */
     GLB_KERNEL_INCREMENTAL = 10, /* site planes: fields are kept, and changed by spins that flip */
-    GLB_KERNEL_LATTICE = 11      /* site planes: bit-sliced, fields of at most 32 levels, no fields per chain */
+    GLB_KERNEL_LATTICE = 11,     /* site planes: bit-sliced, fields of at most 32 levels, no fields per chain */
+    GLB_KERNEL_CHIP = 12         /* replica planes: a chip with flaws, and nothing else for it */
 };
 
 /* How a p-bit is updated. */
@@ -113,6 +114,43 @@ typedef struct {
                                * chain and time */
 } glb_clock;
 
+enum { GLB_MAX_NOISES = 16, GLB_MAX_MODES = 8, GLB_MAX_FINE = 25 };
+
+/* A noise that every p-bit has for itself: g' = (keep g + fresh z + 2^29) >> 30, z normal; g and z are in 2^-24. */
+typedef struct {
+    int32_t slot;   /* z is of word slot & 3 at counter (position, sweep, chain, slot >> 2), purpose 8; noises have
+                     * ascending slots. That of slot 0 is compared with the threshold, in place of purpose 0 */
+    int32_t keep;   /* 2^30 is 1 */
+    int32_t fresh;
+    int32_t size;   /* what g = 1 adds to x, in 2^8; of no use for slot 0 */
+} glb_noise;
+
+/* A chip whose p-bits differ: docs/machine.md, section 10. Arrays by position. */
+typedef struct {
+    const uint32_t *gain;      /* n_sites: factor of b, 2^20 is 1; below 2^23 */
+    const int64_t *offset;     /* n_sites: added to x; below 2^40 in size */
+    int32_t fine;              /* weights and fields are in steps of 2^-fine, 0 .. GLB_MAX_FINE */
+    int32_t n_modes;           /* what all p-bits have in common: temperature, supply, age */
+    const int32_t *mode_size;  /* n_modes x n_sites: what a mode of 1 adds to x, in 2^8 */
+    uint64_t first_sweep;      /* that the next two begin with, */
+    int64_t n_sweeps;          /* and how many of them there are */
+    const uint32_t *slope;     /* n_sweeps: factor of b, 2^20 is 1; below 2^21 */
+    const int32_t *mode;       /* n_sweeps x n_modes x lanes, in 2^-24 */
+    int32_t n_noises;
+    const glb_noise *noise;
+    int32_t *memory;           /* n_noises x n_sites x lanes: g of each */
+    const int32_t *normal;     /* the table that glb_normal reads */
+} glb_chip;
+
+/* What a chip's readout does to a spin, by site: 2^32 times probabilities, each added to those before it. */
+typedef struct {
+    const uint32_t *late;      /* reads the value of the reading before */
+    const uint32_t *low;       /* undecided, reads -1 */
+    const uint32_t *high;      /* undecided, reads +1 */
+    const uint32_t *wrong_up;  /* a +1 is read as -1 */
+    const uint32_t *wrong_down;
+} glb_readout;
+
 /* One run, or a part of one, of a program. "Lanes" below: replica planes [position][lane], a row of
  * round_up_32(first_chain % 32 + n_chains) lanes, the first chain in lane first_chain % 32; site planes
  * [chain][position], a row of round_up_32(n_sites). */
@@ -137,6 +175,7 @@ typedef struct {
                                   * 0: all chains are at the sweep's b */
     int64_t moves_every;         /* exchanges (n_ladders > 0) or resamplings of the population follow every sweep whose
                                   * number this divides; the latter only while another b follows; 0: neither */
+    const glb_chip *chip;        /* NULL, or the flaws of the chip; Potts takes NULL */
 } glb_run;
 
 /* How a run is computed; glb_ising_plan. Memory is the caller's and begins at a multiple of 64 bytes. */
@@ -180,6 +219,7 @@ int glb_isa_available(int isa);
 void glb_test_threefry(const uint32_t key[4], const uint32_t counter[4], uint32_t out[4]);
 uint32_t glb_test_threshold(int32_t field, uint64_t b);
 uint64_t glb_test_exp2(uint64_t x);
+int32_t glb_test_normal(const int32_t *table, uint32_t u);
 int glb_test_thresholds(int isa, const int32_t *field, int64_t n, uint64_t b, uint32_t *out);
 int glb_test_dit_sums(int isa, const int32_t *field, const uint8_t *allowed, uint64_t b, uint32_t shift, int32_t n,
                       uint64_t *out);
@@ -201,6 +241,14 @@ int glb_ising_net(const glb_ising *program, const glb_traits *traits, const glb_
 /* Fills the state: from `packed` (layout of glb_output.samples with one sample) if not NULL, else at random. */
 int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, const uint8_t *packed,
                     uint8_t *state);
+
+/* Brings the noises of a chip to the end of a sweep, 0 being the start: what a resumed run begins with. */
+int glb_chip_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, uint64_t sweep);
+
+/* Reads states in place: n_chains x n_samples x ceil(n_sites / 8), the first after first_sweep and the others `every`
+ * sweeps apart. `before` is each chain's state at the reading before, and becomes the last one. */
+int glb_read_out(const glb_readout *readout, const glb_run *run, int32_t n_sites, uint64_t first_sweep, int64_t every,
+                 int64_t n_samples, uint8_t *samples, uint8_t *before);
 
 /* Working memory for moments, in bytes; begins at a multiple of 64. */
 int64_t glb_ising_history_bytes(const glb_ising *program, const glb_run *run, const glb_plan *plan);
