@@ -159,7 +159,7 @@ def aligned(n_bytes: int) -> NDArray[np.uint8]:
 
 def by_position(values: NDArray[Any], program: AnyProgram) -> NDArray[Any]:
     """Rows by site -> by position; the same array where sites are in order, as all are that have no edges."""
-    return values if program.n_edges == 0 else values[program.order.site]
+    return values if len(program.order.neighbour) == 0 else values[program.order.site]
 
 
 class IsingNet(Arrays):

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+from glauber.calibration import TwinSpec
 from glauber.catalogue import catalogue_names, load_spec
 from glauber.driver import Address
 from glauber.errors import DeviceNotFoundError
@@ -18,8 +19,10 @@ from glauber_simulator import core
 from glauber_simulator.chip_driver import ChipDriver
 from glauber_simulator.driver import IdealDriver, SimulatorDriver
 from glauber_simulator.flaws import fabricate
+from glauber_simulator.twin import flaws_of
 
 PARAMETERS = ("weight_bits", "width", "height", "n_sites", "body")
+TWIN = ("twin", "draw", "expired", "body")
 FLAWS = ("flaws", *Nonidealities.model_fields)
 
 
@@ -69,6 +72,13 @@ def _whole(device: str, name: str, text: str) -> int:
     return int(text)
 
 
+def _able(spec: AnySpec) -> AnySpec:
+    """A description with what every simulated device can."""
+    methods = typing.get_args(Method) if spec.capabilities.beta == "programmable" else ()
+    can = {"deterministic": True, "chain_fields": True, "clamp": True, "methods": methods}
+    return spec.model_copy(update={"capabilities": spec.capabilities.model_copy(update=can)})
+
+
 class SimulatorFactory:
     """Opens `sim://NAME?weight_bits=...&width=...&height=...&n_sites=...&body=core|reference`, and chips with flaws.
 
@@ -82,16 +92,14 @@ class SimulatorFactory:
                 "sim:// needs a device's name: sim://ideal takes any model, sim://pbit-king-64 is a small chip;"
                 f" there are {', '.join(catalogue_names())}"
             )
-        spec = with_parameters(load_spec(address.name), dict(address.parameters))
         body = address.parameters.get("body", "core")
         if body not in ("core", "reference"):
             raise DeviceNotFoundError(f"body={body} is not known; there are core and reference")
-        methods = typing.get_args(Method) if spec.capabilities.beta == "programmable" else ()
-        able = spec.capabilities.model_copy(
-            update={"deterministic": True, "chain_fields": True, "clamp": True, "methods": methods}
-        )
+        if "twin" in address.parameters:
+            return self._twin(address, body)
+        spec = with_parameters(load_spec(address.name), dict(address.parameters))
+        described = _able(spec)
         facts = {"assumed graph": spec.topology_note} if "width" in address.parameters else {}
-        described = spec.model_copy(update={"capabilities": able})
         settings = {name: text for name, text in address.parameters.items() if name in FLAWS}
         if settings:
             how = Nonidealities.parse(settings)
@@ -99,6 +107,26 @@ class SimulatorFactory:
                 return ChipDriver(described, fabricate(described, how), body, {**facts, "flaws": f"chip {how.chip}"})
         kind = IdealDriver if spec.any_graph and body == "core" else SimulatorDriver
         return kind(described, body, facts)
+
+    def _twin(self, address: Address, body: str) -> ChipDriver:
+        """A chip as a calibration found it: `sim://NAME?twin=FILE`, with `draw=K` one of those it might be as well."""
+        parameters = dict(address.parameters)
+        unknown = set(parameters) - set(TWIN)
+        if unknown:
+            raise DeviceNotFoundError(f"a twin does not know {', '.join(sorted(unknown))}; there are {', '.join(TWIN)}")
+        if parameters.get("expired", "no") not in ("yes", "no"):
+            raise DeviceNotFoundError("expired=yes opens a twin whose calibration has expired; nothing else is known")
+        try:
+            twin = TwinSpec.load(parameters["twin"])
+        except OSError as error:
+            raise DeviceNotFoundError(f"no twin at {parameters['twin']}: {error}; `glauber twin` writes one") from error
+        if parameters.get("expired") != "yes":
+            twin.check_fresh()
+        spec = twin.device_spec
+        if spec.name != address.name:
+            raise DeviceNotFoundError(f"{parameters['twin']} is the twin of {spec.name}: sim://{spec.name}?twin=...")
+        draw = None if "draw" not in parameters else _whole(spec.name, "draw", parameters["draw"])
+        return ChipDriver(_able(spec), flaws_of(twin, draw), body, {"twin": f"of calibration {twin.record.id}"})
 
     def devices(self) -> Iterable[tuple[str, AnySpec]]:
         """See DriverFactory.devices."""

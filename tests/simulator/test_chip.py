@@ -72,6 +72,13 @@ def test_reference_and_core_agree_bit_for_bit(flaws):
     assert not np.array_equal(slow.spins, draw("", FULL, schedule, **arguments).spins)
 
 
+def test_reference_and_core_agree_where_only_crosstalk_couples():
+    model, schedule = free(0.4), gl.SamplingSchedule(n_samples=3, n_chains=5)
+    flaws = "chip=5&crosstalk=0.2&gain_spread=0.3"
+    core, reference = (draw(f"{flaws}&body={body}", model, schedule) for body in ("core", "reference"))
+    assert np.array_equal(core.spins, reference.spins)
+
+
 def test_no_flaws_is_the_ideal_device():
     schedule = gl.SamplingSchedule(n_samples=3, n_chains=40)
     assert np.array_equal(draw("", FULL, schedule).spins, draw("chip=7&flaws=none", FULL, schedule).spins)

@@ -81,9 +81,9 @@ class Bench:
         bits = coefficients.weight_bits or 16
         step = coefficients.weight_range / max(1, 2 ** (bits - 1) - 1)
         if coefficients.field_range is not None:
-            return coefficients.field_range
+            return float(coefficients.field_range)
         top = max(1, 2 ** ((coefficients.field_bits or bits) - 1) - 1)
-        return step * top
+        return float(step * top)
 
     def largest_coupling(self) -> float:
         """The largest |J|, in the model's units; 1 on a free scale."""

@@ -1,13 +1,13 @@
 """Protocol "couplings": what programmed couplings really are, each way, and what is there with nothing programmed.
 
-Acquire: a p-bit whose neighbours are all held is a p-bit in a field, and what each neighbour adds is found by holding them
-in many patterns, which is a weighing design: every shot says something about every coupling of that p-bit. p-bits of one
-colour are measured together, the others hold still. Couplings are programmed at five levels, -1, -1/2, 0, 1/2 and 1 times
-one small value, so that the argument stays where a p-bit's curve is steep.
+Acquire: a p-bit whose neighbours are all held is a p-bit in a field, and what each neighbour adds is found by holding
+them in many patterns, which is a weighing design: every shot says something about every coupling of that p-bit. p-bits
+of one colour are measured together, the others hold still. Couplings are programmed at five levels, -1, -1/2, 0, 1/2
+and 1 times one small value, so that the argument stays where a p-bit's curve is steep.
 
-Fit: a logistic regression of each p-bit on its neighbours' spins at each level, its readout errors known; then, for each
-directed pair, the effect of a spin at the five levels as crosstalk + factor J + bend, the last a V of the level's half: a
-non-linearity that is odd, as of an S-shaped DAC.
+Fit: a logistic regression of each p-bit on its neighbours' spins at each level, its readout errors known; then, for
+each directed pair, the effect of a spin at the five levels as crosstalk + factor J + bend, the last a V of the level's
+half: a non-linearity that is odd, as of an S-shaped DAC.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
     topology = bench.device.spec.topology
     if topology is None:
         raise CalibrationError(
-            f"{bench.device.spec.name} has no graph of its own, so it has no couplings to measure; leave the protocol out"
+            f"{bench.device.spec.name} has no graph of its own, so it has no couplings to measure; leave the"
+            " protocol out"
         )
     edges = topology.edges()
     edges = edges[(edges < bench.n_sites).all(axis=1)]
@@ -117,9 +118,7 @@ def _patterns(count: int, n: int, rng: np.random.Generator) -> NDArray[np.int8]:
     return np.stack([half, -half], axis=1).reshape(-1, n)
 
 
-def _draw(
-    bench: Bench, model: IsingModel, patterns: NDArray[np.int8], held: NDArray[np.int64]
-) -> tuple[Floats, float]:
+def _draw(bench: Bench, model: IsingModel, patterns: NDArray[np.int8], held: NDArray[np.int64]) -> tuple[Floats, float]:
     """(ups of each pattern (n_patterns, n_sites), shots of each)."""
     n_patterns, able = len(patterns), bench.device.spec.capabilities
     copies = max(1, 64 // n_patterns)
@@ -160,7 +159,11 @@ def _logistic(
         theta = theta + step * min(1.0, 1.0 / max(1e-12, float(np.abs(step).max())))
         if float(np.abs(step).max()) < 1e-9:
             break
-    return theta, np.linalg.inv(information), float((weight * (ups / shots - p) ** 2).sum())
+    return (
+        theta,
+        np.asarray(np.linalg.inv(information), dtype=np.float64),
+        float((weight * (ups / shots - p) ** 2).sum()),
+    )
 
 
 def _lines(effect: Floats, variance: Floats, held: Floats) -> tuple[Floats, Floats]:

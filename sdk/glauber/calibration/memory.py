@@ -1,8 +1,8 @@
 """Protocol "memory": for how many sweeps the noise of the p-bits remembers.
 
 Acquire: p-bits without couplings or fields, one sample a sweep. Fit: if the noise that decides is an Ornstein-Uhlenbeck
-process, a spin's correlation at a lag of k sweeps is (2 / pi) arcsin(exp(-k / tau)) at zero offset (Sheppard's formula),
-times a factor for wrong readings; least squares over the lags, uncertainties from the scatter between chains.
+process, a spin's correlation at a lag of k sweeps is (2 / pi) arcsin(exp(-k / tau)) at zero offset (Sheppard's
+formula), times a factor for wrong readings; least squares over the lags, uncertainties from the scatter between chains.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Wrong readings taken out of what was counted: of distributions, and of moments.
 
-With known probabilities u_i of reading +1 as -1 and d_i the other way, independent between p-bits, the law of readings is
-the true one times a matrix that is a product over p-bits; its inverse gives the true one back, at the price of more noise.
-Single samples cannot be mended.
+With known probabilities u_i of reading +1 as -1 and d_i the other way, independent between p-bits, the law of readings
+is the true one times a matrix that is a product over p-bits; its inverse gives the true one back, at the price of more
+noise. Single samples cannot be mended.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def distribution(
 ) -> Floats:
     """The probabilities of all states of some sites, (2^k,), all chains and samples together.
 
-    A state's number has bit k set where the k-th of the sites is +1. With a record, wrong readings are taken out and what
-    comes out negative by noise is removed in the way that changes least (Smolin, Gambetta and Smith 2012).
+    A state's number has bit k set where the k-th of the sites is +1. With a record, wrong readings are taken out and
+    what comes out negative by noise is removed in the way that changes least (Smolin, Gambetta and Smith 2012).
 
     Raises:
         InvalidModelError: more than 16 sites.

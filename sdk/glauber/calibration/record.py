@@ -1,7 +1,7 @@
 """What a calibration found out about a device: numbers with standard uncertainties, frozen, in one file.
 
-A p-bit's law is that of `glauber.nonidealities`: P(+1) = (1 + tanh(gain a + offset)) / 2 with a = beta (h + sum J s). The
-field that a coupling adds is (factor J + crosstalk) s, crosstalk being what is there with nothing programmed.
+A p-bit's law is that of `glauber.nonidealities`: P(+1) = (1 + tanh(gain a + offset)) / 2 with a = beta (h + sum J s).
+The field that a coupling adds is (factor J + crosstalk) s, crosstalk being what is there with nothing programmed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class PbitCalibration(_Frozen):
     p_value: float
     """Of the fit's chi-square over all p-bits."""
     dispersion: float
-    """Chi-square over its degrees of freedom; uncertainties are widened by its root where it exceeds what chance gives."""
+    """Chi-square over its degrees of freedom; uncertainties are widened by its root where it exceeds what chance
+    gives.
+    """
     levels: tuple[float, ...]
     """Arguments at which the p-bits were measured."""
     shots: int
@@ -212,7 +214,8 @@ class CalibrationRecord(_Frozen):
         """
         if name != self.device or (n_sites is not None and n_sites != self.n_sites):
             raise CalibrationError(
-                f"calibration {self.id} is of {self.device} with {self.n_sites} p-bits, and this is {name} with {n_sites};"
+                f"calibration {self.id} is of {self.device} with {self.n_sites} p-bits, and this is {name} with"
+                f" {n_sites};"
                 " calibrate this one: device.calibrate()"
             )
 
@@ -226,7 +229,8 @@ class CalibrationRecord(_Frozen):
                     f"p-bits: {good.sum()} of {len(good)} good; gain {gain.array[good].mean():.3f}, spread"
                     f" {gain.array[good].std():.3f} (u {np.median(gain.u[good]):.4f}); offset spread"
                     f" {offset.array[good].std():.3f} (u {np.median(offset.u[good]):.4f}); read wrong:"
-                    f" {self.pbits.up_as_down.array[good].mean():.2%} of +1, {self.pbits.down_as_up.array[good].mean():.2%}"
+                    f" {self.pbits.up_as_down.array[good].mean():.2%} of +1,"
+                    f" {self.pbits.down_as_up.array[good].mean():.2%}"
                     " of -1"
                 )
             lines += [f"site {site}: {self.pbits.verdicts[site]}" for site in self.bad_sites]
@@ -236,7 +240,8 @@ class CalibrationRecord(_Frozen):
             factor, crosstalk = self.couplings.factor, self.couplings.crosstalk
             lines.append(
                 f"couplings: {len(self.couplings.pairs)} directed; factor {factor.array.mean():.3f}, spread"
-                f" {factor.array.std():.3f} (u {np.median(factor.u):.4f}); crosstalk {crosstalk.array.mean():.4f}, spread"
+                f" {factor.array.std():.3f} (u {np.median(factor.u):.4f}); crosstalk {crosstalk.array.mean():.4f},"
+                " spread"
                 f" {crosstalk.array.std():.4f} (u {np.median(crosstalk.u):.4f})"
             )
         if self.memory is not None:

@@ -53,7 +53,9 @@ def run_protocols(
     if spec.n_sites is not None and n > spec.n_sites:
         raise CalibrationError(f"n_sites={n}, and {spec.name} has {spec.n_sites} p-bits")
     if n > MAX_SITES and n_sites is None:
-        raise CalibrationError(f"{spec.name} has {n} p-bits; say how many to look at, n_sites={MAX_SITES} for the first")
+        raise CalibrationError(
+            f"{spec.name} has {n} p-bits; say how many to look at, n_sites={MAX_SITES} for the first"
+        )
     if not spec.capabilities.sampler:
         raise CalibrationError(f"{spec.name} is an optimiser and states no temperature: there is no law to calibrate")
     highest = spec.capabilities.beta_range[1] if spec.capabilities.beta_range else 1.0

@@ -1,10 +1,10 @@
 """Protocol "pbits": the gain, the offset and the readout errors of every p-bit, and which of them do not work.
 
-Acquire: p-bits without couplings at arguments 0.5, 1.2 and saturation, of both signs. Near 0.8 a shot says most about gain
-and offset together (the D-optimal design of a logistic curve has its two points at probabilities 0.176 and 0.824,
+Acquire: p-bits without couplings at arguments 0.5, 1.2 and saturation, of both signs. Near 0.8 a shot says most about
+gain and offset together (the D-optimal design of a logistic curve has its two points at probabilities 0.176 and 0.824,
 arguments +-0.77); two points around it show a curve that is no tanh; saturation shows what the readout does. Signs are
-drawn anew for each p-bit, and every pattern is followed by its opposite, so that what neighbours add by crosstalk averages
-out.
+drawn anew for each p-bit, and every pattern is followed by its opposite, so that what neighbours add by crosstalk
+averages out.
 
 Fit: maximum likelihood by Fisher scoring, P(read +1) = d + (1 - u - d) / (1 + exp(-2 (gain a + offset))), u and d the
 probabilities of reading +1 as -1 and the other way; uncertainties from the information matrix.
@@ -62,7 +62,7 @@ def measure(bench: Bench, seed: int = 1) -> tuple[Floats, Floats, Floats]:
 
 
 def curve(arguments: Floats, theta: Floats) -> tuple[Floats, Floats]:
-    """P(read +1) and its derivatives after (gain, offset, u, d); arguments (m, n), theta (4, n), result (m, n), (4, m, n)."""
+    """P(read +1), (m, n), and its derivatives, (4, m, n), of arguments (m, n) and gain, offset, u and d (4, n)."""
     gain, offset, up_as_down, down_as_up = theta
     sigma = 1 / (1 + np.exp(-2 * np.clip(gain * arguments + offset, -300, 300)))
     span = 1 - up_as_down - down_as_up
@@ -159,6 +159,8 @@ def calibrate_pbits(bench: Bench) -> PbitCalibration:
         down_as_up=Measured.of(theta[3], u[3]),
         p_value=p_value,
         dispersion=dispersion,
-        levels=tuple(sorted({round(float(a), 6) for a in arguments[:, 0]} | {-round(float(a), 6) for a in arguments[:, 0]})),
+        levels=tuple(
+            sorted({round(float(a), 6) for a in arguments[:, 0]} | {-round(float(a), 6) for a in arguments[:, 0]})
+        ),
         shots=bench.shots,
     )

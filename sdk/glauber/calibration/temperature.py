@@ -6,8 +6,8 @@ Regions are patches of up to eight p-bits, each with random couplings and fields
 - mean energy: the beta at which the exact mean energy of the patch, by enumeration, is the measured one;
 - log ratios: the slope of ln(count) over energy among the states that came often, by weighted least squares.
 
-The last two take wrong readings out where the p-bits have been measured. Three estimators that disagree by more than their
-uncertainties mean a law that is no Boltzmann law at any temperature, as gains and offsets make it.
+The last two take wrong readings out where the p-bits have been measured. Three estimators that disagree by more than
+their uncertainties mean a law that is no Boltzmann law at any temperature, as gains and offsets make it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def regions_of(n_sites: int, edges: NDArray[np.int32], usable: NDArray[np.bool_]
         taken[patch] = True
         if len(patch) > 2:
             found.append(sorted(patch))
-    chosen = np.unique(np.linspace(0, len(found) - 1, min(REGIONS, len(found))).round().astype(int)) if found else []
+    if not found:
+        return []
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(REGIONS, len(found))).round().astype(int))
     return [found[k] for k in chosen]
 
 
@@ -103,7 +105,11 @@ def calibrate_temperature(bench: Bench, pbits: PbitCalibration | None) -> tuple[
 
 
 def _estimates(
-    asked: float, sites: tuple[int, ...], patch: IsingModel, spins: NDArray[np.int8], wrong: tuple[Floats, Floats] | None
+    asked: float,
+    sites: tuple[int, ...],
+    patch: IsingModel,
+    spins: NDArray[np.int8],
+    wrong: tuple[Floats, Floats] | None,
 ) -> BetaEstimates:
     estimates: dict[Estimator, tuple[float, float]] = {}
     free = np.ones((1, patch.n_sites), dtype=bool)

@@ -1,0 +1,160 @@
+"""Does a twin do what its device does? A held-out test: on random models that no protocol has seen.
+
+Both draw samples of each model, in many short independent chains. The means of all p-bits and of all products over
+couplings are compared by one chi-square per model, with the full covariance between them: that of the samples, from
+the scatter between chains, and that of the twin's own parameters, from twins drawn within the calibration's
+uncertainties. The chi-squares and their degrees of freedom add up over the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from glauber.calibration.bench import Submits
+from glauber.errors import CalibrationError
+from glauber.model import IsingModel
+from glauber.schedule import SamplingSchedule
+from glauber.topology import TopologyBase
+
+ALPHA = 1e-4
+N_MODELS = 20
+N_CHAINS = 2048
+N_DRAWS = 16
+"""Twins within the uncertainties: their scatter is what the twin does not know."""
+WARMUP = 30
+LARGEST_ARGUMENT = 0.8
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TwinCheck:
+    """Outcome of the held-out test.
+
+    Attributes:
+        chi_square: over all moments of all models.
+        degrees: of freedom.
+        p_value: probability of this or more, were the twin right.
+        alpha: below which it is not.
+        model_p_values: of each model.
+        worst: the moment that is off by most: (model, what, device, twin, standard errors).
+    """
+
+    chi_square: float
+    degrees: int
+    p_value: float
+    alpha: float
+    model_p_values: tuple[float, ...]
+    worst: tuple[int, str, float, float, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the twin could be the device."""
+        return self.p_value >= self.alpha
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        names = ("chi_square", "degrees", "p_value", "alpha", "passed")
+        model, what, device, twin, z = self.worst
+        worst = {"model": model, "moment": what, "device": device, "twin": twin, "standard_errors": z}
+        return {**{name: getattr(self, name) for name in names}, "models": list(self.model_p_values), "worst": worst}
+
+    def __str__(self) -> str:
+        model, what, device, twin, z = self.worst
+        verdict = "the twin does what the device does" if self.passed else "this is not the device's twin"
+        return (
+            f"{verdict}: chi-square {self.chi_square:.0f} for {self.degrees} degrees of freedom over"
+            f" {len(self.model_p_values)} models, p = {self.p_value:.3g} (alpha {self.alpha:g}); most off: {what}"
+            " of model"
+            f" {model}, {device:.4f} on the device, {twin:.4f} on the twin, {z:.1f} standard errors"
+        )
+
+
+def random_model(
+    topology: TopologyBase, usable: NDArray[np.bool_], span: float, rng: np.random.Generator
+) -> IsingModel:
+    """A random half of a device's couplings between usable p-bits, and fields."""
+    edges = topology.edges()
+    edges = edges[usable[edges].all(axis=1)]
+    edges = edges[rng.random(len(edges)) < 0.5]
+    couplings = rng.choice([-1.0, 1.0], len(edges)) * rng.uniform(0.3, 1.0, len(edges)) * span
+    return IsingModel(np.where(usable, rng.uniform(-1.0, 1.0, topology.n_sites) * span, 0.0), edges, couplings)
+
+
+def _moments(device: Submits, model: IsingModel, beta: float, sites: NDArray[np.int64], seed: int) -> Floats:
+    """Spins and products of each chain's last state, (n_chains, n_moments)."""
+    schedule = SamplingSchedule(n_samples=1, n_chains=N_CHAINS, beta=beta, n_warmup=WARMUP)
+    spins = device.submit(model, schedule, seed=seed).result().spins[:, 0].astype(np.float64)
+    products = spins[:, model.edges[:, 0]] * spins[:, model.edges[:, 1]]
+    return np.concatenate([spins[:, sites], products], axis=1)
+
+
+def check_twin(
+    device: Submits,
+    open_twin: Callable[[int | None], AbstractContextManager[Submits]],
+    usable: NDArray[np.bool_],
+    *,
+    beta: float = 1.0,
+    seed: int = 1,
+    n_models: int = N_MODELS,
+    report: Callable[[float, str], None] | None = None,
+) -> TwinCheck:
+    """Compare a device with its twin on random models.
+
+    Args:
+        device: the real one.
+        open_twin: opens the twin, or with a number one of those within the uncertainties.
+        usable: p-bits to use, (n_sites,).
+        beta: of all jobs.
+        seed: of the models and jobs.
+        n_models: how many.
+        report: called with (done, what), 0 <= done <= 1.
+
+    Raises:
+        CalibrationError: the device has no graph.
+    """
+    topology = device.spec.topology
+    if topology is None:
+        raise CalibrationError(f"{device.spec.name} has no graph of its own, so there are no random models of it")
+    rng = np.random.default_rng(seed)
+    degree = 0.5 * float(topology.degrees().mean())
+    span = min(device.spec.coefficients.weight_range or 1.0, LARGEST_ARGUMENT / (beta * np.sqrt(max(1.0, degree))))
+    models = [random_model(topology, usable, span, rng) for _ in range(n_models)]
+    sites = np.flatnonzero(usable)
+    total, degrees, p_values, worst = 0.0, 0, [], (0, "", 0.0, 0.0, 0.0)
+    real = []
+    for k, model in enumerate(models):
+        real.append(_moments(device, model, beta, sites, seed + k))
+        if report is not None:
+            report(0.2 * (k + 1) / n_models, "device")
+    drawn: list[list[Floats]] = [[] for _ in models]
+    for draw in range(N_DRAWS):
+        with open_twin(draw) as twin:
+            for k, model in enumerate(models):  # the same random numbers: what is left is the parameters' part
+                drawn[k].append(_moments(twin, model, beta, sites, seed + 10_000 + k).mean(axis=0))
+        if report is not None:
+            report(0.2 + 0.7 * (draw + 1) / N_DRAWS, "twins within the uncertainties")
+    with open_twin(None) as twin:
+        for k, model in enumerate(models):
+            mine = _moments(twin, model, beta, sites, seed + 10_000 + k)
+            difference = real[k].mean(axis=0) - mine.mean(axis=0)
+            sampling = (np.cov(real[k].T) + np.cov(mine.T)) / N_CHAINS
+            covariance = sampling + np.cov(np.array(drawn[k]).T)
+            statistic = float(difference @ np.linalg.solve(covariance, difference))
+            total, degrees = total + statistic, degrees + len(difference)
+            p_values.append(float(chi2.sf(statistic, len(difference))))
+            z = difference / np.sqrt(np.diag(covariance))
+            at = int(np.abs(z).argmax())
+            if abs(z[at]) > abs(worst[4]):
+                names = [f"spin {site}" for site in sites] + [f"product {i}-{j}" for i, j in model.edges.tolist()]
+                worst = (k, names[at], float(real[k].mean(axis=0)[at]), float(mine.mean(axis=0)[at]), float(z[at]))
+    if report is not None:
+        report(1.0, "done")
+    return TwinCheck(total, degrees, float(chi2.sf(total, degrees)), ALPHA, tuple(p_values), worst)
