@@ -17,7 +17,7 @@ from glauber.energy import Operations
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.prepare import ProgramCache, prepare
 from glauber.queueing import MAX_OVERTAKEN, FairQueue
-from glauber.registry import parse_address
+from glauber.registry import open_driver, parse_address
 from glauber.residency import Residency
 from glauber.store.compare import compare_results
 from glauber_simulator.driver import SimulatorDriver, SimulatorFactory
@@ -125,6 +125,20 @@ def test_a_job_on_resident_weights_draws_what_it_draws_on_its_own(address, job):
     else:
         changed = int((together[1].program.field != together[2].program.field).sum())
         assert together[2].energy_report.operations.nodes_written == changed > 0
+
+
+def test_a_boards_firmware_takes_fields_on_resident_weights():
+    """The controller's C, as a process on this computer, described as one whose writes cost."""
+    board = Counting(open_driver(parse_address("firmware://host")))
+    costs = board.spec.costs.model_copy(update={"joules_per_write": figure(1e-9, "J")})
+    board.spec = board.spec.model_copy(update={"costs": costs})
+    models = chip_models(gl.load_spec("ideal"))
+    with Device(board) as device, gl.open_device("sim://ideal") as exact:
+        for model in models[:3]:
+            result = device.submit(model, SCHEDULE, seed=9, observe={"samples", "moments"}).result(60)
+            right = exact.submit(model, SCHEDULE, seed=9, observe={"samples", "moments"}).result(60)
+            assert compare_results(result, right) == "identical"
+    assert len(board.keys) == 1
 
 
 def test_the_fields_do_reach_the_machine():
@@ -250,10 +264,10 @@ def test_a_stream_of_fitting_jobs_does_not_starve_another():
     queue, other = FairQueue(), entry("b")
     queue.push(entry("a"))
     queue.push(other)
-    loaded, before = "a", 0
-    while True:
+    before = 0
+    for _ in range(1000):
         queue.push(entry("a"))
-        taken = queue.pop(weights=loaded)
+        taken = queue.pop(weights="a")
         queue.charge("ann", 1.0)
         if taken is other:
             break
