@@ -12,7 +12,7 @@ from typing import Any
 
 from glauber.catalogue import load_spec
 from glauber.efficiency import Efficiency
-from glauber.energy import EnergyReport
+from glauber.energy import RUN_LINES, EnergyReport
 from glauber.errors import DeviceNotFoundError, InvalidModelError
 from glauber.samples import SampleSet
 
@@ -180,8 +180,7 @@ def _lines(account: EnergyAccount, side: str) -> dict[tuple[str, str], float]:
     report = account.report
     if report.basis == "measured":
         return {
-            (line.name, report.meter or "") if line.name == "gain" else (line.name, side): line.joules
-            for line in report.budget
+            (line.name, side if line.name in RUN_LINES else report.meter or ""): line.joules for line in report.budget
         }
     return {(name, part.source): part.standard_uncertainty for name, part in report.parts.items() if part.joules}
 

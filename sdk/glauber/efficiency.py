@@ -118,7 +118,7 @@ def efficiency_of(ess: float | None, report: EnergyReport, seconds: float) -> Ef
         ess_uncertainty=None if ess is None else ess_uncertainty(ess, report.samples),
         n_samples=report.samples,
         seconds=seconds,
-        device_seconds=report.seconds if report.basis == "modelled" else None,
+        device_seconds=report.seconds if "sample" in report.parts else None,  # by figures, not by a clock
         joules=report.joules,
         joules_uncertainty=report.standard_uncertainty,
         basis=report.basis,

@@ -17,6 +17,12 @@ from glauber.spec import Boundary, Provenance, Quantity, SpecBase
 BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
 ROOM_TEMPERATURE_K = 300.0
 
+RUN_LINES = frozenset(
+    {"resolution", "window edges", "trigger skew", "sampling gaps", "noise", "unsampled time", "idle baseline"}
+)
+"""Lines of a budget whose error is another one in each run; all others (gain, offset and their like) are the meter's
+own, the same in all of its runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyPart:
@@ -139,19 +145,20 @@ class EnergyReport:
         """Of the meter's window; modelled: that the described device takes, None where its rate is not published."""
         if self.basis == "measured":
             return next(iter(self.parts.values())).count
-        return (self.parts["idle"].count or None) if "idle" in self.parts else None
+        lasting = [part.count for part in self.parts.values() if part.unit == "s"]
+        return (lasting[0] or None) if lasting else None
 
     @property
     def meter(self) -> str | None:
         """Name of the meter of a measurement; None for a modelled report."""
         if self.basis == "modelled":
             return None
-        return next(iter(self.parts.values())).source.removesuffix(", idle subtracted")
+        return next(iter(self.parts.values())).source.split("; ")[0].removesuffix(", idle subtracted")
 
     @property
     def boundaries(self) -> tuple[Boundary | None, ...]:
         """What the joules include: the meter's boundary, or those of the figures used; None for "not stated"."""
-        if self.basis == "measured":
+        if self.basis == "measured" or self.boundary is not None:
             return (self.boundary,)
         return tuple(dict.fromkeys(part.boundary for part in self.parts.values() if part.joules))
 

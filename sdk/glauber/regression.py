@@ -1,10 +1,10 @@
 """Joules of one update, one write, one read and one idle second, from measured runs of different mix.
 
-Each run's joules are E = sum of count x coefficient. A meter's gain is one unknown factor of all its runs: no run tells
-it apart from larger coefficients, so it enters as a common term, and it is taken of the fitted joules, since of the
-measured ones it would pull the fit towards small readings (Peelle's puzzle; D'Agostini, Nucl. Instrum. Methods A 346,
-306, 1994). The fit is generalised least squares with V = diag(u^2) + sum over meters of u_g^2 f f^T, where f are the
-fitted joules of the meter's runs.
+Each run's joules are E = sum of count x coefficient. Some errors are a meter's own and the same in all of its runs: its
+gain is an unknown factor, its offset an unknown power. They enter as common terms: generalised least squares with
+V = diag(u^2) + sum over such errors of w w^T, where u are the runs' own uncertainties and w what a common error adds to
+each run. One that is proportional to the joules is taken of the fitted ones: of the measured ones it would pull the fit
+towards small readings (Peelle's puzzle; D'Agostini, Nucl. Instrum. Methods A 346, 306, 1994).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glauber.energy import EnergyReport
+from glauber.energy import RUN_LINES, EnergyReport
 from glauber.errors import InvalidModelError, MeteringError
 from glauber.samples import SampleSet
 from glauber.spec import Boundary, Quantity
@@ -33,7 +33,7 @@ ADVICE = {
 MAX_CONDITION = 1000.0
 """Of the design, its rows divided by their uncertainties and its columns by their lengths."""
 ROUNDS = 8
-"""Of refining the fitted joules in V, from a fit without gains; with one meter the first changes no coefficient."""
+"""Of refining the fitted joules in V, from a fit without common errors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class EnergyCoefficients:
 
     Attributes:
         values: by term: updates, nodes_written, nodes_read in J each, seconds in W; with standard uncertainties.
-        covariance: of the values in their order, the gain's common term included; (n_terms, n_terms).
+        covariance: of the values in their order, errors that runs share included; (n_terms, n_terms).
         chi_square: of the fit; about `degrees_of_freedom` where the stated uncertainties are right.
         degrees_of_freedom: runs less terms.
         p_value: of a chi-square as large or larger; a small one says that the terms do not explain the joules.
@@ -113,12 +113,12 @@ def regress_energy(
     condition = _check_design(design, alone, terms)
     lengths = np.linalg.norm(design, axis=0)
     scaled = design / lengths
-    variance = np.diag(alone**2)
+    variance, shared = np.diag(alone**2), _shared_errors(reports)
     found, spread = _least_squares(scaled, joules, variance)
     for _ in range(ROUNDS):
         fitted = scaled @ found
-        shared = [np.outer(u * fitted, u * fitted) for u in _gains(reports).values()]
-        variance = np.diag(alone**2) + np.sum(shared, axis=0)
+        common = [w * (fitted / joules if proportional else 1.0) for w, proportional in shared]
+        variance = np.diag(alone**2) + np.sum([np.outer(w, w) for w in common], axis=0)
         found, spread = _least_squares(scaled, joules, variance)
     covariance, fitted = spread / np.outer(lengths, lengths), scaled @ found
     left = joules - fitted
@@ -177,22 +177,28 @@ def _count(report: EnergyReport, term: str) -> float:
 
 
 def _own_uncertainty(report: EnergyReport) -> float:
-    """Of the run's joules, without the gain: every other line is of this run alone."""
-    u = math.sqrt(sum(line.joules**2 for line in report.budget if line.name != "gain"))
+    """Of the run's joules, by the lines that are of this run alone."""
+    u = math.sqrt(sum(line.joules**2 for line in report.budget if line.name in RUN_LINES))
     if u > 0:
         return u
     raise InvalidModelError(
-        "a measurement without any uncertainty of its own has infinite weight; its budget needs a line beside the gain"
+        "a measurement without any uncertainty of its own has infinite weight; the budget needs lines of its own"
     )
 
 
-def _gains(reports: Sequence[EnergyReport]) -> dict[str, NDArray[np.float64]]:
-    """By meter: relative standard uncertainty of its gain in each of its runs, 0 in those of others."""
-    groups: dict[str, NDArray[np.float64]] = {}
+def _shared_errors(reports: Sequence[EnergyReport]) -> list[tuple[NDArray[np.float64], bool]]:
+    """What each error that a meter's runs share adds to their joules, and whether it is proportional to them."""
+    found: dict[tuple[str, str], NDArray[np.float64]] = {}
     for k, report in enumerate(reports):
-        gain = sum(line.joules for line in report.budget if line.name == "gain")
-        groups.setdefault(report.meter or "", np.zeros(len(reports)))[k] = gain / (report.joules or 1.0)
-    return groups
+        for line in report.budget:
+            if line.name not in RUN_LINES:
+                found.setdefault((report.meter or "", line.name), np.zeros(len(reports)))[k] = line.joules
+    joules = np.array([report.joules for report in reports])
+    shares = [(w / joules)[w > 0] for w in found.values()]
+    return [
+        (w, bool(share.size) and float(np.ptp(share)) <= 1e-6 * float(share.max()))
+        for w, share in zip(found.values(), shares, strict=True)
+    ]
 
 
 def _check_design(design: NDArray[np.float64], alone: NDArray[np.float64], terms: tuple[str, ...]) -> float:

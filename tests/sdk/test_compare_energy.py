@@ -93,6 +93,18 @@ def test_one_chip_against_itself_lacks_only_what_nobody_published(results):
     assert all("without control, transfer" in warning for warning in warnings)
 
 
+def test_a_power_that_somebody_stated_is_a_model_with_a_boundary(results):
+    part = EnergyPart(80.0, 8.0, 4.0, "s", "assumed", "a laptop: 20 W by its battery's display")
+    stated = EnergyReport("modelled", {"running": part}, 1000, 10, 0.0, "wall")
+    assert stated.seconds == 4.0
+    assert stated.boundaries == ("wall",)
+    assert replace(results["cpu"], energy_report=stated).efficiency().device_seconds is None
+    comparison = gl.compare_energy(stated, measured(20.0))
+    assert comparison.ratios[0].ratio == 4.0
+    assert len(comparison.warnings) == 1
+    assert "provenances are mixed" in comparison.warnings[0]
+
+
 def test_boundaries_that_differ_are_named():
     warnings = gl.compare_energy(measured(50.0), measured(20.0, boundary="board")).warnings
     assert len(warnings) == 1

@@ -22,27 +22,30 @@ MIX = list(itertools.product((1e9, 2e10), (0, 400_000), (1e7, 3e8), (0.4, 3.0)))
 """(updates, nodes written, values read, seconds) of 16 runs."""
 
 
-def measured(counts, joules, u, gain=0.02, meter="a meter", boundary="board", **more):
+def measured(counts, joules, u, gain=0.02, meter="a meter", boundary="board", offset=0.0, **more):
     updates, written, read, seconds = counts
     operations = Operations(int(updates), 0, int(written), int(read), 0, 1)
     budget = (
         UncertaintyPart("gain", gain * joules, gain * joules, "normal", "B", "this test"),
         UncertaintyPart("window edges", 0.6 * u, 0.6 * u, "normal", "B", "this test"),
         UncertaintyPart("resolution", 0.8 * u, 0.8 * u, "normal", "B", "this test"),
+        UncertaintyPart("offset", offset * seconds, offset * seconds, "normal", "B", "this test"),
     )
     parts = {"gross": EnergyPart(joules, math.hypot(u, gain * joules), seconds, "s", "measured", meter)}
     return EnergyReport("measured", parts, int(updates), 1, 0.0, boundary, budget, operations=operations, **more)
 
 
-def runs(rng, gain=0.02, noise=0.5, true_noise=None, true_gain=None, meters=("a meter",)):
-    """One set of runs: every meter has a gain error of its own, every run a noise of its own."""
+def runs(rng, gain=0.02, noise=0.5, true_noise=None, true_gain=None, meters=("a meter",), offset=0.0):
+    """One set of runs: every meter has a gain error and an offset in watts of its own, every run a noise of its own."""
     errors = {meter: 1 + (gain if true_gain is None else true_gain) * rng.standard_normal() for meter in meters}
+    offsets = {meter: offset * rng.standard_normal() for meter in meters}
     found = []
     for k, counts in enumerate(MIX):
         meter = meters[k % len(meters)]
         own = (noise if true_noise is None else true_noise) * rng.standard_normal()
-        joules = errors[meter] * sum(c * x for c, x in zip(TRUE.values(), counts, strict=True)) + own
-        found.append(measured(counts, joules, noise, gain, meter))
+        true = sum(c * x for c, x in zip(TRUE.values(), counts, strict=True))
+        joules = errors[meter] * true + offsets[meter] * counts[3] + own
+        found.append(measured(counts, joules, noise, gain, meter, offset=offset))
     return found
 
 
@@ -60,9 +63,9 @@ def covered(**more):
 LOW, HIGH = binom.ppf([0.0005, 0.9995], 300, 0.95)
 
 
-@pytest.mark.parametrize("meters", [("a meter",), ("one", "other")])
-def test_stated_uncertainties_cover_the_truth(meters):
-    inside, p_values = covered(meters=meters)
+@pytest.mark.parametrize(("meters", "offset"), [(("a meter",), 0.0), (("a meter",), 0.5), (("one", "other"), 0.5)])
+def test_stated_uncertainties_cover_the_truth(meters, offset):
+    inside, p_values = covered(meters=meters, offset=offset)
     assert all(LOW <= count <= HIGH for count in inside.values()), inside
     assert kstest(p_values, "uniform").pvalue > 0.001
 
@@ -91,6 +94,12 @@ def test_without_errors_the_truth_comes_back():
     assert np.linalg.eigvalsh(fit.covariance).min() > 0
     json.dumps(fit.as_dict(), allow_nan=False)
     assert "chi-square" in str(fit)
+
+
+def test_an_offset_in_watts_is_an_error_of_the_idle_power_alone():
+    fit = gl.regress_energy(runs(np.random.default_rng(2), gain=1e-9, noise=0.01, offset=0.5))
+    assert fit.values["seconds"].standard_uncertainty == pytest.approx(0.5, rel=1e-3)
+    assert fit.values["updates"].standard_uncertainty < 1e-3 * TRUE["updates"]
 
 
 def test_the_gain_is_common_so_that_ratios_of_coefficients_are_better_than_the_coefficients():
