@@ -172,7 +172,8 @@ def test_the_first_budget_that_is_spent_counts():
     assert poor.energy_report.joules <= cost / 100
     assert rich.provenance.stopped_by == "ess"
     assert run(budget=gl.Budget(ess=300, sweeps=150), seed=3).provenance.stopped_by == "sweeps"
-    assert run(budget=gl.Budget(ess=70_000, seconds=0.05), seed=3).provenance.stopped_by == "seconds"
+    slow = CAP.model_copy(update={"sweeps_per_sample": 5000})
+    assert run(schedule=slow, budget=gl.Budget(ess=70_000, seconds=0.05), seed=3).provenance.stopped_by == "seconds"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_a_machine_that_cannot_go_on_from_a_state_runs_once_and_stops_at_a_batch
 
 
 def test_it_goes_on_after_a_stop_and_ends_at_the_same_sample(store, often):
-    schedule = gl.SamplingSchedule(n_samples=20_000, n_chains=64, n_warmup=50, sweeps_per_sample=3000)
+    schedule = gl.SamplingSchedule(n_samples=20_000, n_chains=64, n_warmup=50, sweeps_per_sample=6000)
     budget = gl.Budget(ess=6000)
     whole = run(schedule=schedule, seed=7, budget=budget)
     device = gl.open_device("sim://ideal", store=store)

@@ -363,7 +363,7 @@ def test_a_device_checks_a_loop_of_its_jobs():
 
 
 def test_a_simulator_that_rewrites_too_fast_says_so(caplog):
-    driver = dear("sim://pbit-king-64", limit=0.5)
+    driver = dear("sim://pbit-king-64", limit=0.05)
     base = chip_models(driver.spec)[0]
     models = [gl.IsingModel(base.fields, base.edges, base.couplings * (1 - k / 8)) for k in range(5)]
     with caplog.at_level(logging.WARNING, logger="glauber"), Device(driver) as device:
@@ -371,9 +371,9 @@ def test_a_simulator_that_rewrites_too_fast_says_so(caplog):
         again = device.submit(models[-1], gl.SamplingSchedule(n_samples=4)).result(30)
     assert "reflash" not in results[0].provenance.kernel
     assert "rewritten 5 times" in results[4].provenance.kernel["reflash"]
-    assert "there it would take 8 s" in results[4].provenance.kernel["reflash"]  # 4 waits of 2 s
+    assert "there it would take 80 s" in results[4].provenance.kernel["reflash"]  # 4 waits of 20 s
     assert "reflash" not in again.provenance.kernel
-    assert results[4].energy_report.reflash_seconds == 2.0
+    assert results[4].energy_report.reflash_seconds == 20.0
     assert again.energy_report.reflash_seconds == 0.0
     told = [record for record in caplog.records if record.message == "reflash limit"]
     assert len(told) == 2  # at the second and at the fourth rewrite
