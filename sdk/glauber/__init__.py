@@ -19,7 +19,11 @@ _HOME = {
     "AsynchronousSchedule": "schedule",
     "Budget": "request",
     "Device": "device",
+    "Efficiency": "efficiency",
+    "EnergyCoefficients": "regression",
+    "EnergyComparison": "accounting",
     "Estimate": "driver",
+    "FlashPlan": "flash",
     "IsingModel": "model",
     "Job": "job",
     "JobRequest": "request",
@@ -35,10 +39,13 @@ _HOME = {
     "TemperingSchedule": "schedule",
     "as_completed": "job",
     "available_devices": "registry",
+    "compare_energy": "accounting",
+    "flash_plan": "flash",
     "get_job": "stored_job",
     "load_spec": "catalogue",
     "open_device": "device",
     "read_model": "formats",
+    "regress_energy": "regression",
     "solve": "solver",
     "tempering_ladder": "ladder",
     "wait": "job",
@@ -47,14 +54,18 @@ _HOME = {
 _SUBMODULES = ("adapters", "errors", "testing")
 
 if TYPE_CHECKING:
+    from glauber.accounting import EnergyComparison, compare_energy
     from glauber.catalogue import load_spec
     from glauber.device import Device, open_device
     from glauber.driver import Estimate
+    from glauber.efficiency import Efficiency
+    from glauber.flash import FlashPlan, flash_plan
     from glauber.formats import read_model, write_model
     from glauber.job import Job, JobStatus, as_completed, wait
     from glauber.ladder import tempering_ladder
     from glauber.model import IsingModel, PottsModel
     from glauber.registry import available_devices
+    from glauber.regression import EnergyCoefficients, regress_energy
     from glauber.request import Budget, JobRequest
     from glauber.samples import SampleSet
     from glauber.schedule import (
@@ -74,7 +85,11 @@ __all__ = [
     "AsynchronousSchedule",
     "Budget",
     "Device",
+    "Efficiency",
+    "EnergyCoefficients",
+    "EnergyComparison",
     "Estimate",
+    "FlashPlan",
     "IsingModel",
     "Job",
     "JobRequest",
@@ -90,10 +105,13 @@ __all__ = [
     "TemperingSchedule",
     "as_completed",
     "available_devices",
+    "compare_energy",
+    "flash_plan",
     "get_job",
     "load_spec",
     "open_device",
     "read_model",
+    "regress_energy",
     "solve",
     "tempering_ladder",
     "wait",

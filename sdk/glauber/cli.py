@@ -22,6 +22,7 @@ from glauber.console import errors as _errors
 from glauber.console import print_json as _print_json
 from glauber.console import print_table as _table
 from glauber.console import progress_bar as _progress
+from glauber.energy_cli import energy
 from glauber.errors import InvalidModelError
 from glauber.jobs_cli import jobs, usage
 from glauber.pool import pool
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(conformance)
 app.add_typer(jobs)
 app.command()(usage)
+app.command()(energy)
 app.command()(serve)
 app.add_typer(token_app)
 app.add_typer(audit_app)

@@ -34,6 +34,7 @@ from glauber.errors import (
     ModelNotSupportedError,
 )
 from glauber.execution import partial_result
+from glauber.flash import FlashPlan, flash_plan
 from glauber.following import Following
 from glauber.job import Job, checked_timeout
 from glauber.keeping import Keeper, without_seed
@@ -281,6 +282,38 @@ class Device:
             starts_in_seconds=outlook.starts_in,
             jobs_ahead=outlook.jobs_ahead,
         )
+
+    def check_training(
+        self,
+        model: Model,
+        schedule: Schedule | None = None,
+        *,
+        steps: int,
+        seconds: float | None = None,
+        **arguments: Any,
+    ) -> FlashPlan:
+        """What a training loop would take that sets new weights `steps` times and runs one such job on each.
+
+        Args:
+            model: of one step.
+            schedule: of one step's job.
+            steps: distinct weight settings.
+            seconds: in which they are to be done; None for no limit.
+            arguments: further ones of `submit`.
+
+        Raises:
+            ModelNotSupportedError: the described device cannot rewrite its weights, sample and read that fast; with the
+                arithmetic. A simulator of it is not so slow, but then it is no simulator of that loop.
+        """
+        request = JobRequest(model, SamplingSchedule() if schedule is None else schedule, **arguments)
+        self._check_open()
+        counted = operations(request, request.schedule.n_sweeps, request.schedule.n_samples)
+        if self._machine is not None:
+            prepared = prepare(request, self._machine, 0, self._cache)
+            counted = prepared_operations(prepared, request.schedule.n_sweeps, request.schedule.n_samples)
+        plan = flash_plan(self.spec, counted, steps=steps, seconds=seconds)
+        plan.require()
+        return plan
 
     def derive_seed(self) -> int:
         """The seed of the next job or search that has none of its own; takes a number as a job does."""

@@ -158,6 +158,18 @@ def mixing_of(series: NDArray[np.float64], sweeps_per_sample: int) -> Mixing:
     return Mixing(rhat if math.isfinite(rhat) else None, ess if good else None, tau_int)
 
 
+def mean_states(model: Model, states: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """The magnetisation of states (n_chains, n_samples, n_sites): mean spin, or the share of state 0 of p-dits."""
+    ordered = states.mean(axis=2) if isinstance(model, IsingModel) else (states == 0).mean(axis=2)
+    return np.asarray(ordered, dtype=np.float64)
+
+
+def effective_samples(energies: NDArray[np.float64], means: NDArray[np.float64]) -> float | None:
+    """The smaller ESS of the two series (n_chains, n_samples), as in `Diagnostics.ess`; None where neither varies."""
+    found = [mixing_of(series, 1).ess for series in (energies, means)]
+    return min((ess for ess in found if ess is not None), default=None)
+
+
 def local_fields(model: Model, states: NDArray[np.integer[Any]], fields: NDArray[np.float64]) -> NDArray[np.float64]:
     """What each site feels: h_i + sum_j J_ij s_j, shape (N, n_sites); Potts: for each of its states, (N, n_sites, q).
 
@@ -270,10 +282,9 @@ def diagnose(
     """All diagnostics of states (n_chains, n_samples, n_sites) with their energies (n_chains, n_samples)."""
     if not 0.0 < level < 1.0:
         raise InvalidModelError(f"level must lie between 0 and 1, not {level!r}")
-    ordered = states.mean(axis=2) if isinstance(model, IsingModel) else (states == 0).mean(axis=2)
     return Diagnostics(
         energy=mixing_of(energies, sweeps_per_sample),
-        magnetisation=mixing_of(np.asarray(ordered, dtype=np.float64), sweeps_per_sample),
+        magnetisation=mixing_of(mean_states(model, states), sweeps_per_sample),
         beta=None if beta_asked is None else beta_by_pseudolikelihood(model, states, fields, free, level),
         beta_asked=beta_asked,
         n_chains=states.shape[0],

@@ -17,6 +17,12 @@ from glauber.spec import Boundary, Provenance, Quantity, SpecBase
 BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
 ROOM_TEMPERATURE_K = 300.0
 
+RUN_LINES = frozenset(
+    {"resolution", "window edges", "trigger skew", "sampling gaps", "noise", "unsampled time", "idle baseline"}
+)
+"""Lines of a budget whose error is another one in each run; all others (gain, offset and their like) are the meter's
+own, the same in all of its runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyPart:
@@ -29,6 +35,7 @@ class EnergyPart:
         unit: what is counted.
         provenance: of the figure used.
         source: of the figure used.
+        boundary: what the figure includes; None where its source does not say, and for a measurement, which has one.
     """
 
     joules: float | None
@@ -37,6 +44,7 @@ class EnergyPart:
     unit: str
     provenance: Provenance | None
     source: str
+    boundary: Boundary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +75,18 @@ class EnergyReport:
 
     Attributes:
         basis: "modelled": counts times the spec's figures; "measured": a meter was read.
-        parts: by name. Modelled: sample, program, read, idle. Measured: "net" (above idle) and "idle" where the meter
-            knows its idle baseline, else "gross" alone. Either way they add up to `joules`.
+        parts: by name. Modelled: sample, program, read, idle, control, transfer, and clamp where spins are held.
+            Measured: "net" (above idle) and "idle" where the meter knows its idle baseline, else "gross" alone. Either
+            way they add up to `joules`.
         updates: p-bit updates done.
         samples: states kept, over all chains.
         landauer_joules: k T ln 2 per update at 300 K, the thermodynamic yardstick; not a cost of this device.
         boundary: what is inside the meter; None for modelled ones, whose figures have one each.
         budget: of a measurement's uncertainty; empty for modelled ones.
         not_measured: why a meter that was there gave no figure, so that this report is a modelled one; else empty.
+        operations: what was counted; None in reports stored before it was kept.
+        reflash_seconds: how long the job's rewrites of weights take at the device's `max_reflash_hz`, whether or not
+            what ran it is so slow (a simulator is not); None where the device states no such rate.
     """
 
     basis: Literal["modelled", "measured"]
@@ -85,13 +97,17 @@ class EnergyReport:
     boundary: Boundary | None = None
     budget: tuple[UncertaintyPart, ...] = ()
     not_measured: str = ""
+    operations: Operations | None = None
+    reflash_seconds: float | None = None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """The report whose `dataclasses.asdict` this is, lists in place of tuples allowed."""
         parts = {name: EnergyPart(**part) for name, part in fields["parts"].items()}
         budget = tuple(UncertaintyPart(**line) for line in fields.get("budget", ()))
-        return cls(**{**fields, "parts": parts, "budget": budget})
+        counted = fields.get("operations")
+        operations = None if counted is None else Operations(**counted)
+        return cls(**{**fields, "parts": parts, "budget": budget, "operations": operations})
 
     @property
     def joules(self) -> float | None:
@@ -123,6 +139,35 @@ class EnergyReport:
     def missing(self) -> tuple[str, ...]:
         """Parts whose figure is not published: the true sum is larger."""
         return tuple(name for name, part in self.parts.items() if part.joules is None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the meter's window; modelled: that the described device takes, None where its rate is not published."""
+        if self.basis == "measured":
+            return next(iter(self.parts.values())).count
+        lasting = [part.count for part in self.parts.values() if part.unit == "s"]
+        return (lasting[0] or None) if lasting else None
+
+    @property
+    def meter(self) -> str | None:
+        """Name of the meter of a measurement; None for a modelled report."""
+        if self.basis == "modelled":
+            return None
+        return next(iter(self.parts.values())).source.split("; ")[0].removesuffix(", idle subtracted")
+
+    @property
+    def boundaries(self) -> tuple[Boundary | None, ...]:
+        """What the joules include: the meter's boundary, or those of the figures used; None for "not stated"."""
+        if self.basis == "measured" or self.boundary is not None:
+            return (self.boundary,)
+        return tuple(dict.fromkeys(part.boundary for part in self.parts.values() if part.joules))
+
+    @property
+    def without_uncertainty(self) -> tuple[str, ...]:
+        """Parts whose figure comes without an uncertainty: `standard_uncertainty` says nothing of their errors."""
+        if self.basis == "measured":
+            return ()
+        return tuple(name for name, part in self.parts.items() if part.joules and not part.standard_uncertainty)
 
     @property
     def joules_per_update(self) -> float | None:
@@ -160,6 +205,8 @@ class EnergyReport:
             "not_measured": self.not_measured or None,
             "parts": parts,
             "budget": [asdict(line) for line in self.budget],
+            "operations": None if self.operations is None else asdict(self.operations),
+            "reflash_seconds": self.reflash_seconds,
         }
 
     def __str__(self) -> str:
@@ -183,10 +230,14 @@ class Operations:
     Attributes:
         updates: p-bit updates.
         sweeps: sweeps, over all chains one after another.
-        nodes_written: p-bits programmed.
+        nodes_written: p-bits programmed, with their couplings or their fields alone.
         nodes_read: p-bit values read.
         reads: states read.
         samples: states kept.
+        loads: how often the weights are written.
+        nodes_held: clamps set, over all sets of them.
+        bytes_moved: to the device 4 for each coefficient written, from it one bit for each p-bit read (a p-dit of q
+            states: ceil(log2 q) bits), whole bytes a state.
     """
 
     updates: int
@@ -195,6 +246,30 @@ class Operations:
     nodes_read: int
     reads: int
     samples: int
+    loads: int = 1
+    nodes_held: int = 0
+    bytes_moved: int = 0
+
+
+def load_seconds(spec: SpecBase) -> Quantity | None:
+    """How long one rewrite of the weights takes: program_seconds, but no less than 1 / max_reflash_hz; None: not known.
+
+    A rate limit is no duration. But weights that are rewritten again and again cannot come faster, and a single rewrite
+    may have to wait for the one before.
+    """
+    programming, limit = spec.costs.program_seconds, spec.costs.max_reflash_hz
+    if limit is None:
+        return programming
+    interval = 1.0 / limit.best
+    if programming is not None and programming.best >= interval:
+        return programming
+    return Quantity(
+        value=interval,
+        unit="s",
+        standard_uncertainty=interval * limit.uncertainty / limit.best,
+        provenance="derived" if limit.provenance == "measured" else limit.provenance,
+        source=f"1 / max_reflash_hz: {limit.source}",
+    )
 
 
 def device_seconds(spec: SpecBase, operations: Operations) -> Quantity | None:
@@ -213,10 +288,10 @@ def device_seconds(spec: SpecBase, operations: Operations) -> Quantity | None:
     variance = (sampling * rate.uncertainty / rate.best) ** 2
     provenance, source = rate.provenance, [f"rate: {rate.source}"]
     for quantity, count in (
-        (costs.program_seconds, min(1, operations.nodes_written)),
+        (load_seconds(spec), operations.loads),
         (costs.read_seconds, operations.reads),
     ):
-        if quantity is not None:
+        if quantity is not None and count:
             seconds += count * quantity.best
             variance += (count * quantity.uncertainty) ** 2
             source.append(quantity.source)
@@ -238,17 +313,32 @@ def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
     """The energy of a job by the device's published figures."""
     costs = spec.costs
     seconds = device_seconds(spec, operations)
+    lasting = 0.0 if seconds is None else seconds.best
     counts: dict[str, tuple[Quantity | None, float, str]] = {
         "sample": (costs.joules_per_update, operations.updates, "updates"),
         "program": (costs.joules_per_write, operations.nodes_written, "nodes written"),
         "read": (costs.joules_per_read, operations.nodes_read, "values read"),
-        "idle": (costs.idle_watts if seconds is not None else None, 0.0 if seconds is None else seconds.best, "s"),
+        "idle": (costs.idle_watts if seconds is not None else None, lasting, "s"),
+        "control": (costs.control_watts if seconds is not None else None, lasting, "s"),
+        "transfer": (costs.joules_per_byte_moved, operations.bytes_moved, "bytes"),
     }
+    if operations.nodes_held:
+        counts["clamp"] = (costs.joules_per_clamp, operations.nodes_held, "clamps set")
     parts = {}
     for name, (quantity, count, unit) in counts.items():
         if quantity is None:
             parts[name] = EnergyPart(None, 0.0, count, unit, None, "not published")
             continue
         joules, uncertainty = count * quantity.best, count * quantity.uncertainty
-        parts[name] = EnergyPart(joules, uncertainty, count, unit, quantity.provenance, quantity.source)
-    return EnergyReport("modelled", parts, operations.updates, operations.samples, landauer(operations.updates))
+        where = (quantity.provenance, quantity.source, quantity.boundary)
+        parts[name] = EnergyPart(joules, uncertainty, count, unit, *where)
+    limit = costs.max_reflash_hz
+    return EnergyReport(
+        "modelled",
+        parts,
+        operations.updates,
+        operations.samples,
+        landauer(operations.updates),
+        operations=operations,
+        reflash_seconds=None if limit is None else operations.loads / limit.best,
+    )

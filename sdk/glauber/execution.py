@@ -27,8 +27,10 @@ from glauber.findings import Exchanges, Population
 from glauber.meter import EnergyMeter, JobWindow
 from glauber.model import IsingModel, PottsModel
 from glauber.prepare import Prepared, StopReason, prepared_operations
+from glauber.residency import Loading
 from glauber.samples import Moments, Provenance, SampleSet, field_change
 from glauber.schedule import AsynchronousSchedule, PopulationSchedule, SamplingSchedule
+from glauber.stopping import EssWatch, run_in_stretches
 
 
 class _Collector:
@@ -36,6 +38,9 @@ class _Collector:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
+        budget, schedule = prepared.request.budget, prepared.request.schedule
+        target = None if budget is None else budget.ess
+        self.watch = None if target is None else EssWatch(target, prepared.request.model, schedule.n_chains)
         self._request = prepared.request
         self._samples: list[NDArray[np.unsignedinteger]] = []
         self._energies: list[NDArray[np.float64]] = []
@@ -79,15 +84,19 @@ class _Collector:
         if "samples" in request.observe:
             self._samples.append(packed)
         count_moments = "moments" in request.observe and "moments" not in self._prepared.run.observe
-        if not count_moments and not ("energies" in request.observe and "samples" not in request.observe):
+        keep_energies = "energies" in request.observe and "samples" not in request.observe
+        if not count_moments and not keep_energies and self.watch is None:
             return
         ising = isinstance(model, IsingModel)
         states = unpack_spins(packed.astype(np.uint8, copy=False), model.n_sites) if ising else packed
-        if "energies" in request.observe:
+        if "energies" in request.observe or self.watch is not None:
             energies = model.energies(states)
-            self._energies.append(
-                energies if request.fields is None else energies + field_change(model, request.fields, states)
-            )
+            if request.fields is not None:
+                energies = energies + field_change(model, request.fields, states)
+            if "energies" in request.observe:
+                self._energies.append(energies)
+            if self.watch is not None:
+                self.watch.take(states, energies)
         if count_moments:
             self.moments = self._counted = self._count(states)
 
@@ -181,7 +190,7 @@ def execute(
     prepared: Prepared,
     driver: Driver,
     *,
-    load: bool,
+    loading: Loading,
     job_id: str,
     address: str,
     spec_hash: str,
@@ -198,7 +207,7 @@ def execute(
     Args:
         prepared: the job.
         driver: the machine.
-        load: whether the program must be loaded; False where it still is from the job before.
+        loading: whether the program must be loaded, or what is there from the job before can be used.
         job_id: for the provenance.
         address: for the provenance.
         spec_hash: for the provenance; serialising a spec takes longer than a small job, so it is not done here.
@@ -218,8 +227,11 @@ def execute(
     collector = _Collector(prepared)
     for batch in earlier:
         collector.take(batch)
+    if loading.fields is not None:
+        run = replace(run, fields=loading.fields)
     if earlier:
         run, meter = resumed(run, earlier[-1]), None
+    enough = collector.watch is not None and collector.watch.reached
     reading, sweeps = 0.0, run.first_sweep - 1
     stopped_by = prepared.stopped_by
     seconds = None if request.budget is None else request.budget.seconds
@@ -228,10 +240,16 @@ def execute(
     began = time.perf_counter()
     programmed = began
     try:
-        if load:
+        if loading.load:
             driver.program(prepared.program)
         programmed = time.perf_counter()
-        batches = driver.run(run) if sweeps < run.n_sweeps else iter(())
+        if sweeps >= run.n_sweeps or enough:
+            batches = iter(())
+        elif collector.watch is None:
+            batches = driver.run(run)
+        else:
+            resumable = driver.spec.capabilities.initial
+            batches = run_in_stretches(driver, run, collector.watch, resumable=resumable)
         for batch in batches:
             arrived = time.perf_counter()
             collector.take(batch)
@@ -240,7 +258,8 @@ def execute(
                 keep(batch)
             report(sweeps, collector.n_samples)
             reading += time.perf_counter() - arrived
-            if sweeps >= run.n_sweeps:
+            enough = collector.watch is not None and collector.watch.reached
+            if sweeps >= run.n_sweeps or enough:
                 break
             stop = stop_asked()
             if stop == "requeue":
@@ -259,6 +278,8 @@ def execute(
         finally:
             if window is not None:
                 window.stop()
+    if enough:
+        stopped_by = "ess"
     if collector.n_samples == 0:
         reason = {"cancel": "cancelled", None: "ended by the device"}.get(
             stopped_by, f"stopped by its {stopped_by} budget"
@@ -268,13 +289,16 @@ def execute(
             " or warm up less"
         )
     finishing = time.perf_counter()
+    collector.facts |= loading.facts
     parts = collector.packed(), collector.energies(), collector.last_state()
     ended = time.perf_counter()
     reading += ended - finishing
-    counted = prepared_operations(prepared, sweeps, collector.n_samples, loads=int(load))
+    loads, nodes = int(loading.load), loading.nodes
+    counted = prepared_operations(prepared, sweeps, collector.n_samples, loads=loads, nodes=nodes)
     energy = modelled_energy(driver.spec, counted)
     if window is not None:
-        energy = window.report(energy)
+        modelled = energy
+        energy = replace(window.report(modelled), operations=counted, reflash_seconds=modelled.reflash_seconds)
     elif earlier:
         energy = replace(energy, not_measured="the job was stopped and went on later, so no one window holds it")
     return _result(

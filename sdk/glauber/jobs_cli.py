@@ -27,7 +27,7 @@ StoreOption = Annotated[
 JobId = Annotated[str, typer.Argument(help="Id of a job; its first characters are enough where they are unique.")]
 
 
-def _open(path: Path | None) -> JobStore:
+def open_existing(path: Path | None) -> JobStore:
     """A store that is there: who looks for jobs shall not make an empty one by a typing error."""
     from glauber.store import JobStore, default_path
 
@@ -37,7 +37,7 @@ def _open(path: Path | None) -> JobStore:
     return JobStore(found)
 
 
-def _full_id(store: JobStore, start: str) -> str:
+def full_id(store: JobStore, start: str) -> str:
     """The id that begins so, or the name itself."""
     rows = store.database.read(
         "SELECT id FROM job WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY id = ? DESC LIMIT 3",
@@ -62,7 +62,7 @@ def list_jobs(
     """Show the newest jobs."""
     from glauber.job import JobStatus
 
-    with errors(as_json), _open(store) as opened:
+    with errors(as_json), open_existing(store) as opened:
         names = [each.value for each in JobStatus]
         if status is not None and status not in names:
             raise InvalidModelError(f"--status must be one of {', '.join(names)}, not {status!r}")
@@ -96,8 +96,8 @@ def _progress(record: JobRecord) -> str:
 @jobs.command()
 def show(job_id: JobId, store: StoreOption = None, as_json: AsJson = False) -> None:
     """Show all that is known of a job."""
-    with errors(as_json), _open(store) as opened:
-        record = opened.get(_full_id(opened, job_id))
+    with errors(as_json), open_existing(store) as opened:
+        record = opened.get(full_id(opened, job_id))
         events = opened.events(record.id)
         if as_json:
             history = [{"number": e.number, "status": e.status, "message": e.message} for e in events]
@@ -119,8 +119,8 @@ def watch(job_id: JobId, store: StoreOption = None, as_json: AsJson = False) -> 
     from glauber.job import JobStatus
     from glauber.stored_job import stored_job
 
-    with errors(as_json), _open(store) as opened:
-        job = stored_job(opened, _full_id(opened, job_id))
+    with errors(as_json), open_existing(store) as opened:
+        job = stored_job(opened, full_id(opened, job_id))
         with progress_bar(not as_json) as bar:
             task = bar.add_task(job.status.value, total=max(1, job.request.schedule.n_sweeps))
             for progress in job.watch():
@@ -137,8 +137,8 @@ def watch(job_id: JobId, store: StoreOption = None, as_json: AsJson = False) -> 
 @jobs.command()
 def cancel(job_id: JobId, store: StoreOption = None, as_json: AsJson = False) -> None:
     """Ask for a job to be stopped, in whatever process it runs."""
-    with errors(as_json), _open(store) as opened:
-        full = _full_id(opened, job_id)
+    with errors(as_json), open_existing(store) as opened:
+        full = full_id(opened, job_id)
         asked = opened.ask_to_cancel(full)
         status = opened.get(full).status.value
         if as_json:
@@ -165,8 +165,8 @@ def rerun(
     from glauber.device import open_device
     from glauber.store.compare import compare_results
 
-    with errors(as_json), _open(store) as opened:
-        record = opened.get(_full_id(opened, job_id))
+    with errors(as_json), open_existing(store) as opened:
+        record = opened.get(full_id(opened, job_id))
         first = opened.result(record.id)
         request = replace(opened.request(record.id), idempotency_key=None, reuse=False)
         with open_device(device or record.device, store=opened) as again:
@@ -197,8 +197,8 @@ def diff(one: JobId, other: JobId, store: StoreOption = None, as_json: AsJson = 
     """Show what two jobs have not in common, and whether their results are the same bit for bit."""
     from glauber.store.compare import difference
 
-    with errors(as_json), _open(store) as opened:
-        found = difference(opened, _full_id(opened, one), _full_id(opened, other))
+    with errors(as_json), open_existing(store) as opened:
+        found = difference(opened, full_id(opened, one), full_id(opened, other))
         if as_json:
             print_json(found)
             return
@@ -218,8 +218,8 @@ def export_(
     """Write a job that has ended to a file: what was asked, what it ran on, what came of it."""
     from glauber.store.transfer import export_job
 
-    with errors(as_json), _open(store) as opened:
-        full = _full_id(opened, job_id)
+    with errors(as_json), open_existing(store) as opened:
+        full = full_id(opened, job_id)
         export_job(opened, full, output)
         print_json({"id": full, "output": str(output)}) if as_json else typer.echo(f"written: {output}")
 
@@ -249,7 +249,7 @@ def gc(
     """Remove jobs that ended long ago, and what no job needs any more. Jobs that wait or run are never touched."""
     from glauber.store.upkeep import collect_garbage
 
-    with errors(as_json), _open(store) as opened:
+    with errors(as_json), open_existing(store) as opened:
         found = collect_garbage(opened, older_than_seconds=older_than * 86400, dry_run=dry_run)
         if as_json:
             print_json({"jobs": list(found.jobs), "objects": found.objects, "bytes": found.bytes, "dry_run": dry_run})
@@ -263,7 +263,7 @@ def check(store: StoreOption = None, as_json: AsJson = False) -> None:
     """Read the whole store and compare every checksum. Exit code 1 if anything is not what was written."""
     from glauber.store.upkeep import check_store
 
-    with errors(as_json), _open(store) as opened:
+    with errors(as_json), open_existing(store) as opened:
         with progress_bar(not as_json) as bar:
             task = bar.add_task("checking", total=None)
             found = check_store(opened, lambda done, total: bar.update(task, completed=done, total=total))
@@ -290,7 +290,7 @@ def usage(
 
     with errors(as_json):
         since = None if days is None else time.time() - days * 86400
-        with _open(store) as opened:
+        with open_existing(store) as opened:
             found = opened.usage(since=since, owner=owner, device=device)
         if as_json:
             print_json([each.as_dict() for each in found])

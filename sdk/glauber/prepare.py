@@ -22,12 +22,14 @@ from glauber.compile import (
     misfits,
     pack_spins,
     step_of,
+    weights_key,
 )
 from glauber.compile.quantise import with_fields
 from glauber.driver import Driver
 from glauber.embed import Embedding, default_strength, embed_model, find_embedding
 from glauber.energy import Operations, modelled_energy
 from glauber.errors import BudgetExceededError, InvalidModelError, ModelNotSupportedError
+from glauber.flash import states_write_cost
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import JobRequest
 from glauber.schedule import (
@@ -40,7 +42,7 @@ from glauber.schedule import (
 from glauber.spec import AnySpec, Method
 from glauber.topology import TopologyBase
 
-StopReason = Literal["cancel", "seconds", "joules", "sweeps"]
+StopReason = Literal["cancel", "seconds", "joules", "sweeps", "ess"]
 
 REMEMBERED_GRAPHS = 1024
 CHECKED_BYTES = 64 * 2**20
@@ -55,6 +57,7 @@ class ProgramCache:
         self._fitting: set[tuple[str, int]] = set()
         self._embeddings: dict[str, Embedding] = {}
         self._programs: OrderedDict[tuple[Any, ...], AnyProgram] = OrderedDict()
+        self._weights: OrderedDict[str, str] = OrderedDict()  # by program key
         self._lock = threading.Lock()
 
     def check_fit(self, model: Model, spec: AnySpec) -> None:
@@ -94,6 +97,18 @@ class ProgramCache:
                 self._programs.popitem(last=False)
         return program
 
+    def weights(self, program: AnyProgram) -> str:
+        """See weights_key; kept for the last 1024 programs."""
+        with self._lock:
+            known = self._weights.get(program.key)
+        if known is None:
+            known = weights_key(program)
+            with self._lock:
+                self._weights[program.key] = known
+                while len(self._weights) > REMEMBERED_GRAPHS:
+                    self._weights.popitem(last=False)
+        return known
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -106,6 +121,7 @@ class Prepared:
         quantisation: what the integer step costs, the job's own fields included.
         embedding: how the model lies on the device, or None where it fits as it is.
         stopped_by: why the run is shorter than the schedule, if it is.
+        weights: digest of the program but for its fields, where the device states what writing weights costs; else "".
     """
 
     request: JobRequest
@@ -114,6 +130,7 @@ class Prepared:
     quantisation: QuantisationReport
     embedding: Embedding | None
     stopped_by: StopReason | None
+    weights: str = ""
 
 
 def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache) -> Prepared:
@@ -155,7 +172,8 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         packed = pack_spins(wide.astype(np.int8)) if isinstance(model, IsingModel) else wide.astype(np.uint32)
     observe = set(request.observe) - {"energies"}
     counts_moments = "moments" in observe and (embedding is not None or "moments" not in spec.capabilities.observables)
-    if "energies" in request.observe or counts_moments:
+    counts_samples = request.budget is not None and request.budget.ess is not None
+    if "energies" in request.observe or counts_moments or counts_samples:
         observe.add("samples")
     if counts_moments:
         observe.remove("moments")
@@ -174,7 +192,8 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
     quantisation = program.quantisation
     if fields is not None and run.fields is not None:
         quantisation = with_fields(quantisation, fields, run.fields)
-    prepared = Prepared(request, program, run, quantisation, embedding, None)
+    weights = cache.weights(program) if states_write_cost(spec) else ""
+    prepared = Prepared(request, program, run, quantisation, embedding, None, weights)
     samples, stopped_by = _affordable(prepared, spec)
     if stopped_by is None:
         return prepared
@@ -201,8 +220,11 @@ def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:
         _check_method(request, spec, request.schedule.kind)
     if isinstance(request.schedule, AnnealingSchedule) and request.schedule.dynamics == "metropolis":
         _check_method(request, spec, "metropolis")
-    if "samples" not in able.observables and request.observe != {"last"}:
-        raise ModelNotSupportedError(f'{spec.name} returns the last state only; submit with observe={{"last"}}')
+    judged = request.budget is not None and request.budget.ess is not None
+    if "samples" not in able.observables and (judged or request.observe != {"last"}):
+        raise ModelNotSupportedError(
+            f'{spec.name} returns the last state only; submit with observe={{"last"}}, and no ess budget'
+        )
 
 
 def _check_method(request: JobRequest, spec: AnySpec, method: Method) -> None:
@@ -290,45 +312,53 @@ def _check_memory(request: JobRequest, driver: Driver, run: Run, program: AnyPro
 
 
 def operations(
-    request: JobRequest, sweeps: int, samples: int, *, placed: Run | None = None, sites: int = 0, loads: int = 1
+    request: JobRequest, sweeps: int, samples: int, *, placed: Prepared | None = None, loads: int = 1, nodes: int = 0
 ) -> Operations:
     """What the described device would do: chains one after another, reads as asked.
+
+    Sets of fields for each chain are written one after another, after the weights; one set for all is written with
+    the weights, or counted in `nodes`.
 
     Args:
         request: the job.
         sweeps: sweeps per chain.
         samples: samples per chain.
-        placed: the run, where the model was embedded; its clamps count then.
-        sites: device sites in use, where the model was embedded.
+        placed: the prepared job, where the model was embedded; its sites, couplings and clamps count then.
         loads: how often the weights are written.
+        nodes: whose fields were rewritten though the weights were not.
     """
-    n, chains = request.model.n_sites, request.schedule.n_chains
+    n, chains, model = request.model.n_sites, request.schedule.n_chains, request.model
     clamp: NDArray[Any] | None = request.clamp
-    if placed is not None:
-        n, clamp = sites, placed.clamp
-    held = 0.0 if clamp is None else float((clamp != request.free_value).sum(axis=1).mean())
-    a_sweep = n - held
+    fields, couplings = model.fields.size, model.couplings.size
+    if placed is not None and placed.embedding is not None:
+        n = sum(len(group) for group in placed.embedding.groups)
+        clamp = placed.run.clamp
+        fields, couplings = n, placed.program.n_edges
+    held = 0 if clamp is None else int((clamp != request.free_value).sum())
+    a_sweep: float = n if clamp is None else n - held / len(clamp)
     if isinstance(request.schedule, AsynchronousSchedule) and request.schedule.rates is not None:
         free = np.ones(n) if clamp is None else (clamp == request.free_value).mean(axis=0)
         a_sweep = float((free * request.schedule.rates).sum())
-    sets_of_fields = len(request.fields) if request.fields is not None and len(request.fields) > 1 else 0
+    sets = len(request.fields) if request.fields is not None and len(request.fields) > 1 else 0
     reads = chains * (samples if request.observe & {"samples", "energies", "moments"} else 1)
+    bits = (model.n_states - 1).bit_length() if isinstance(model, PottsModel) else 1
+    coefficients = loads * (fields + couplings) + sets * fields + nodes * (fields // n)
     return Operations(
         updates=round(a_sweep * sweeps * chains),
         sweeps=sweeps * chains,
-        nodes_written=n * (loads + sets_of_fields),
+        nodes_written=n * (loads + sets) + nodes,
         nodes_read=n * reads,
         reads=reads,
         samples=samples * chains,
+        loads=loads,
+        nodes_held=held,
+        bytes_moved=4 * coefficients + reads * ((n * bits + 7) // 8),
     )
 
 
-def prepared_operations(prepared: Prepared, sweeps: int, samples: int, *, loads: int = 1) -> Operations:
+def prepared_operations(prepared: Prepared, sweeps: int, samples: int, *, loads: int = 1, nodes: int = 0) -> Operations:
     """What a prepared job makes the described device do, embedded or not."""
-    if prepared.embedding is None:
-        return operations(prepared.request, sweeps, samples, loads=loads)
-    sites = sum(len(group) for group in prepared.embedding.groups)
-    return operations(prepared.request, sweeps, samples, placed=prepared.run, sites=sites, loads=loads)
+    return operations(prepared.request, sweeps, samples, placed=prepared, loads=loads, nodes=nodes)
 
 
 def _affordable(prepared: Prepared, spec: AnySpec) -> tuple[int, StopReason | None]:

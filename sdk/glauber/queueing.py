@@ -4,6 +4,9 @@ With one owner that is a queue by priority. With several, time on the device is 
 each owner's account grows by the seconds that his jobs run, and the smallest account goes next. Who comes new, or back
 after a pause, starts level with the job that was served last, and after all have been away level with whoever had most:
 nobody saves up time by being away (start-time fair queueing, Goyal, Vin and Cheng 1996).
+
+Where writing weights is dear, a job of the same owner and priority whose weights are loaded already goes before those
+that would have them rewritten, but no job is overtaken more than a fixed number of times.
 """
 
 from __future__ import annotations
@@ -18,6 +21,10 @@ Entry = tuple[int, Job, Prepared | None]
 """(number, job, what was compiled for it; None for one that was taken over)"""
 
 
+MAX_OVERTAKEN = 16
+"""So many later jobs may go before a job because their weights are loaded; then it is its turn."""
+
+
 class FairQueue:
     """Jobs that wait for one device. Not locked: the device holds its own lock."""
 
@@ -27,6 +34,7 @@ class FairQueue:
         self._size = 0
         self._level = 0.0  # of the job that was served last
         self._serving = 0
+        self._overtaken: dict[int, int] = {}  # by id() of jobs that wait here
 
     def __len__(self) -> int:
         return self._size
@@ -47,18 +55,42 @@ class FairQueue:
             return None
         return min(keys, key=lambda key: (key[0], self._had.get(key[1], 0.0), self._waiting[key][0][0]))
 
-    def pop(self, only: str | None = None) -> Entry | None:
-        """Take the next job, of one owner only if he is named; None if there is none."""
+    def pop(self, only: str | None = None, *, weights: str = "") -> Entry | None:
+        """Take the next job, of one owner only if he is named; None if there is none.
+
+        Args:
+            only: the owner.
+            weights: `Prepared.weights` of what is loaded; a job with the same may go before earlier ones. Empty where
+                writing weights is not dear.
+        """
         key = self._next_key(only)
         if key is None:
             return None
-        entry = heapq.heappop(self._waiting[key])
+        entry = self._with_weights(self._waiting[key], weights)
+        if entry is None:
+            entry = heapq.heappop(self._waiting[key])
+        self._overtaken.pop(id(entry[1]), None)
         if not self._waiting[key]:
             del self._waiting[key]
         self._size -= 1
         self._serving += 1
         self._level = max(self._level, self._had.get(key[1], 0.0))
         return entry
+
+    def _with_weights(self, entries: list[Entry], weights: str) -> Entry | None:
+        """Take the first of one owner's jobs with these weights, unless one that it overtakes has waited enough."""
+        fitting = [entry for entry in entries if weights and entry[2] is not None and entry[2].weights == weights]
+        if not fitting:
+            return None
+        chosen = min(fitting, key=lambda entry: entry[0])
+        ahead = [id(entry[1]) for entry in entries if entry[0] < chosen[0]]
+        if any(self._overtaken.get(each, 0) >= MAX_OVERTAKEN for each in ahead):
+            return None
+        for each in ahead:
+            self._overtaken[each] = self._overtaken.get(each, 0) + 1
+        entries.remove(chosen)
+        heapq.heapify(entries)
+        return chosen
 
     def charge(self, owner: str, seconds: float) -> None:
         """The job that was taken has been served for so long."""
@@ -73,6 +105,7 @@ class FairQueue:
             return False
         heapq.heapify(left)
         self._waiting[key] = left
+        self._overtaken.pop(id(job), None)
         if not left:
             del self._waiting[key]
         self._size -= 1
@@ -82,6 +115,7 @@ class FairQueue:
         """Take all of them out."""
         jobs = list(self)
         self._waiting.clear()
+        self._overtaken.clear()
         self._size = 0
         return jobs
 

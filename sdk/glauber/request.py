@@ -45,9 +45,15 @@ class Budget(BaseModel):
     seconds: float | None = Field(default=None, gt=0)
     """Wall-clock seconds from the moment the job starts to run."""
     joules: float | None = Field(default=None, gt=0)
-    """Energy, by the same model as the result's energy report."""
+    """Energy, by the device's figures as in a modelled energy report; a meter, where there is one, does not count."""
     sweeps: int | None = Field(default=None, gt=0, strict=True)
     """Sweeps, warm-up included: of each chain in `submit`, over all chains in `solve`."""
+    ess: float | None = Field(default=None, gt=0)
+    """Effective samples, over all chains: the smaller of the energy's and the magnetisation's, as in `diagnostics`.
+
+    The job ends as soon as it has so many, and its samples are the first ones of the job without this budget; the
+    schedule's `n_samples` is the most that are drawn. Only for schedules at one temperature.
+    """
 
     if not TYPE_CHECKING:
 
@@ -147,6 +153,8 @@ class JobRequest:
         if limit is not None and limit < self.schedule.n_warmup + self.schedule.sweeps_per_sample:
             needed = self.schedule.n_warmup + self.schedule.sweeps_per_sample
             raise InvalidModelError(f"a budget of {limit} sweeps ends before the first sample, which takes {needed}")
+        if self.budget is not None and self.budget.ess is not None:
+            self._check_one_law(self.budget.ess)
 
     def _check_one_model(self) -> None:
         """States that move between chains must mean the same in each."""
@@ -156,6 +164,26 @@ class JobRequest:
                     f"{name} differs between chains, but a {type(self.schedule).__name__} moves states between them;"
                     " give one row for all, or submit one job for each"
                 )
+
+    def _check_one_law(self, ess: float) -> None:
+        """Effective samples are of one law, and there cannot be many more of them than samples."""
+        if not isinstance(self.schedule, SamplingSchedule | AsynchronousSchedule):
+            raise InvalidModelError(
+                f"a budget in effective samples needs one temperature, which a {type(self.schedule).__name__} has not;"
+                " use a SamplingSchedule, or a budget in seconds, sweeps or joules"
+            )
+        for name, rows in (("clamp", self.clamp), ("fields", self.fields)):
+            if rows is not None and len(rows) > 1:
+                raise InvalidModelError(
+                    f"{name} differs between chains, which then have no common law to have effective samples of; give"
+                    " one row for all, or submit one job for each"
+                )
+        most = self.schedule.n_chains * self.schedule.n_samples
+        if ess > most:
+            raise InvalidModelError(
+                f"a budget of {ess:g} effective samples cannot be reached by {self.schedule.n_chains} chains x"
+                f" {self.schedule.n_samples} samples; n_samples is the most that is drawn, so make it larger"
+            )
 
     @property
     def free_value(self) -> int:
@@ -265,14 +293,16 @@ class JobRequest:
         arrays.update({name: array for name, array in optional.items() if array is not None})
         header["schedule"] = self.schedule.model_dump(mode="json")
         header["observe"] = sorted(self.observe)
-        header["budget"] = None if self.budget is None else self.budget.model_dump()
+        header["budget"] = None if self.budget is None else self.budget.model_dump(exclude_none=True)
         header |= {name: getattr(self, name) for name in _PLAIN}
         return header, arrays
 
     @property
     def key(self) -> str:
         """A digest of everything that decides the result: not of priority, threads or instruction set."""
-        schedule, budget = vars(self.schedule), None if self.budget is None else vars(self.budget)
+        schedule, budget = vars(self.schedule), None if self.budget is None else dict(vars(self.budget))
+        if budget is not None and budget["ess"] is None:
+            del budget["ess"]  # it came later: jobs without it keep their keys
         text = (self.model.key, schedule, sorted(self.observe), self.seed, budget, self.on_overflow)
         digest = hashlib.blake2b(repr((*text, self.embed, self.partial)).encode(), digest_size=16)
         for name in ("clamp", "fields", "initial"):

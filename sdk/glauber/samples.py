@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from glauber.checks import whole_number
 from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
-from glauber.diagnostics import Diagnostics, diagnose
+from glauber.diagnostics import Diagnostics, diagnose, effective_samples, mean_states
+from glauber.efficiency import Efficiency, efficiency_of
 from glauber.energy import EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.findings import Exchanges, Population
@@ -102,7 +103,8 @@ class Provenance:
         sweeps_per_sample: of the schedule.
         n_sweeps: sweeps that were run, warm-up included.
         quantisation: the integer step and what it cost.
-        stopped_by: why the job ended before its schedule: "cancel", "seconds", "joules", "sweeps"; None if it did not.
+        stopped_by: why the job ended before its schedule: "cancel", "seconds", "joules", "sweeps", or "ess" (it has as
+            many effective samples as were asked for); None if it did not.
         kernel: what computed: kernel, instruction set, body, as the driver reports them.
         versions: of the software.
         created: ISO 8601, UTC.
@@ -121,7 +123,7 @@ class Provenance:
     sweeps_per_sample: int
     n_sweeps: int
     quantisation: QuantisationReport
-    stopped_by: Literal["cancel", "seconds", "joules", "sweeps"] | None
+    stopped_by: Literal["cancel", "seconds", "joules", "sweeps", "ess"] | None
     kernel: Mapping[str, str]
     versions: Mapping[str, str]
     created: str
@@ -329,10 +331,7 @@ class SampleSet:
         Raises:
             InvalidModelError: chains at different temperatures have no common law; take `temperature(k)` first.
         """
-        if self.exchanges is not None and self.provenance.beta is None:
-            raise InvalidModelError(
-                "chains at different temperatures have no common law; look at one of them with temperature(k)"
-            )
+        self._check_one_law()
         fields = self.model.fields[None] if self.fields is None else self.fields
         free = np.ones((1, self.model.n_sites), dtype=bool) if self.clamped is None else ~self.clamped
         return diagnose(
@@ -345,6 +344,22 @@ class SampleSet:
             beta_asked=self.provenance.beta,
             level=level,
         )
+
+    def efficiency(self) -> Efficiency:
+        """Effective samples, and what they cost in seconds and joules, with an uncertainty; see glauber.efficiency.
+
+        Raises:
+            InvalidModelError: the samples were not kept; or chains at different temperatures have no common law.
+        """
+        self._check_one_law()
+        ess = effective_samples(self.energies, mean_states(self.model, self.states))
+        return efficiency_of(ess, self.energy_report, self.timing["total"] - self.timing["queue"])
+
+    def _check_one_law(self) -> None:
+        if self.exchanges is not None and self.provenance.beta is None:
+            raise InvalidModelError(
+                "chains at different temperatures have no common law; look at one of them with temperature(k)"
+            )
 
     def to_dimod(self) -> dimod.SampleSet:
         """The samples as a dimod SampleSet of vartype SPIN: one row a sample, chains one after another."""

@@ -214,7 +214,8 @@ def solve(
     if not isinstance(device, Device | str):
         raise InvalidModelError(f"device must be a Device or an address, not {type(device).__name__}")
     seed = check_seed(seed)
-    if budget.joules is not None or (budget.seconds is None and budget.sweeps is None):
+    other = budget.joules is not None or budget.ess is not None
+    if other or (budget.seconds is None and budget.sweeps is None):
         raise InvalidModelError("solve takes a budget in seconds or sweeps")
     n_solutions = whole_number("n_solutions", n_solutions, 1)
     if target is not None and (not isinstance(target, int | float) or not math.isfinite(target)):

@@ -158,6 +158,10 @@ class Costs(_Frozen):
     """Energy to program one node with its couplings and bias."""
     joules_per_read: Quantity | None = None
     """Energy to read one p-bit's state."""
+    joules_per_clamp: Quantity | None = None
+    """Energy to hold one p-bit at a value, or to change the value it is held at."""
+    joules_per_byte_moved: Quantity | None = None
+    """Energy to move one byte between the device and its host, coefficients in and states out."""
     program_seconds: Quantity | None = None
     """Time to program a whole problem."""
     read_seconds: Quantity | None = None
@@ -166,6 +170,8 @@ class Costs(_Frozen):
     """Power while nothing runs."""
     power_watts: Quantity | None = None
     """Power while it runs."""
+    control_watts: Quantity | None = None
+    """Power of what controls the p-bits while they run (clocks, sequencer, host interface), in none of the others."""
     max_reflash_hz: Quantity | None = None
     """How often the weights may be rewritten."""
 

@@ -29,6 +29,7 @@ from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
 from glauber.prepare import Prepared, ProgramCache, prepare
 from glauber.queueing import Entry, FairQueue
 from glauber.request import JobRequest
+from glauber.residency import Residency
 from glauber.samples import SampleSet
 from glauber.store import JobRecord
 from glauber.store.jobs import Final
@@ -83,7 +84,8 @@ class Worker:
         self._spec_hash = machine.spec.spec_hash
         self._resumable = machine.spec.capabilities.initial
         self._machine_lock = threading.Lock()  # held while a job or a search runs
-        self._loaded: str | None = None
+        self._log = _log.bind(device=address)
+        self._residency = Residency(machine.spec, lambda text: self._log.warning("reflash limit", detail=text))
         self._lock = threading.Condition()
         self._queue = FairQueue()
         self._jobs: dict[str, Job] = {}  # that are queued or running
@@ -92,7 +94,6 @@ class Worker:
         self._running: Job | None = None
         self._stranded: set[str] = set()  # of whose end or beginning the store could not be told
         self._next_try, self._pause = 0.0, RETRY_SECONDS[0]
-        self._log = _log.bind(device=address)
         self.death: BaseException | None = None
         if keeper is not None:
             self._take_over(list(keeper.orphans()))
@@ -184,7 +185,7 @@ class Worker:
     def machine_for_a_search(self) -> Iterator[None]:
         """Jobs wait meanwhile."""
         with self._machine_lock:
-            self._loaded = None  # a search may program the machine as it likes
+            self._residency.forget()  # a search may program the machine as it likes
             yield
 
     # The thread
@@ -217,7 +218,8 @@ class Worker:
             with self._lock:
                 if self._closing in ("cancel", "requeue"):
                     return None
-                entry = self._queue.pop(None if self._closing == "drain" else self._held_for)
+                only = None if self._closing == "drain" else self._held_for
+                entry = self._queue.pop(only, weights=self._residency.weights)
                 if entry is not None:
                     self._running = entry[1]
                     return entry
@@ -313,23 +315,25 @@ class Worker:
 
     def _execute(self, job: Job, prepared: Prepared, queue_seconds: float, kept: dict[str, Any]) -> SampleSet:
         with self._machine_lock:
-            key = prepared.program.key
-            load = key != self._loaded
-            self._loaded = None  # a driver that fails while loading holds nothing for sure
-            result = execute(
-                prepared,
-                self._machine,
-                load=load,
-                job_id=job.id,
-                address=self._address,
-                spec_hash=self._spec_hash,
-                queue_seconds=queue_seconds,
-                report=job.advance,
-                stop_asked=lambda: self._stop_asked(job),
-                meter=self._meter,
-                **kept,
-            )
-            self._loaded = key
+            loading = self._residency.plan(prepared)
+            try:
+                result = execute(
+                    prepared,
+                    self._machine,
+                    loading=loading,
+                    job_id=job.id,
+                    address=self._address,
+                    spec_hash=self._spec_hash,
+                    queue_seconds=queue_seconds,
+                    report=job.advance,
+                    stop_asked=lambda: self._stop_asked(job),
+                    meter=self._meter,
+                    **kept,
+                )
+            except BaseException:
+                self._residency.forget()  # a driver that fails while loading holds nothing for sure
+                raise
+            self._residency.ran(prepared, loading)
         return result
 
     # Ends

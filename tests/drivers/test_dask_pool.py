@@ -168,6 +168,17 @@ def assert_same(got: gl.SampleSet, right: gl.SampleSet) -> None:
     assert got.provenance.contract_version == right.provenance.contract_version
 
 
+def test_a_job_stops_at_the_same_effective_samples_on_any_number_of_workers(devices, short_batches):
+    schedule, budget = sampling(100, n_samples=2000), gl.Budget(ess=1500)
+    with gl.open_device("sim://ideal") as device:
+        right = device.submit(ring(), schedule, seed=SEED, budget=budget).result()
+    assert right.provenance.stopped_by == "ess"
+    for workers in (1, 3):
+        got = devices[workers].submit(ring(), schedule, seed=SEED, budget=budget).result(60)
+        assert got.provenance.stopped_by == "ess"
+        assert_same(got, right)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("name", JOBS)
 def test_same_bits_for_any_number_of_workers_and_any_cut(name, workers, devices, short_batches):

@@ -43,6 +43,9 @@ COST_UNITS = {
     "read_seconds": "s",
     "idle_watts": "W",
     "power_watts": "W",
+    "control_watts": "W",
+    "joules_per_clamp": "J",
+    "joules_per_byte_moved": "J",
     "max_reflash_hz": "Hz",
 }
 
@@ -296,7 +299,7 @@ def test_reading_and_writing_dominate_a_short_run_on_z1() -> None:
     joules = {name: part.joules for name, part in report.parts.items()}
     assert joules["program"] == pytest.approx(21_664 * 1000 * 7.09e-15, rel=1e-4)
     assert joules["read"] == pytest.approx(239 * 1000 * 7.09e-15, rel=2e-3)
-    assert report.missing == ("idle",)
+    assert report.missing == ("idle", "control", "transfer")
     assert report.weakest_provenance == "model"
 
 

@@ -65,6 +65,16 @@ def test_a_remote_device_gives_what_a_local_one_gives(remote):
     assert remote.spec.spec_hash == gl.open_device("sim://ideal").spec.spec_hash
 
 
+def test_a_job_that_stops_at_enough_effective_samples_does_so_there_as_here(remote):
+    schedule, budget = gl.SamplingSchedule(n_samples=5000, n_chains=2), gl.Budget(ess=200)
+    there = remote.submit(MODEL, schedule, seed=4, budget=budget).result(60)
+    here = local(MODEL, schedule, seed=4, budget=budget)
+    assert there.provenance.stopped_by == here.provenance.stopped_by == "ess"
+    np.testing.assert_array_equal(there.states, here.states)
+    assert there.energy_report.operations.updates == here.energy_report.operations.updates
+    assert there.efficiency().ess == here.efficiency().ess
+
+
 def test_jobs_without_a_seed_get_the_seeds_of_a_local_device(server, monkeypatch):
     monkeypatch.setenv("GLAUBER_TOKEN", server.user)
     too_large = gl.IsingModel(np.zeros(65), [], [])

@@ -20,6 +20,7 @@ from glauber.compile.program import (
     distribution_change,
     misfits,
     step_of,
+    weights_key,
 )
 from glauber.compile.quantise import QuantisationReport
 from glauber.compile.run import Exchange, Resample, Run, derive_seed, make_run, pack_spins, unpack_spins
@@ -43,4 +44,5 @@ __all__ = [
     "pack_spins",
     "step_of",
     "unpack_spins",
+    "weights_key",
 ]

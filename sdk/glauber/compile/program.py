@@ -174,6 +174,21 @@ def _key(model: Model, step: Step) -> str:
     return hashlib.blake2b(repr((model.key, step)).encode(), digest_size=16).hexdigest()
 
 
+def weights_key(program: AnyProgram) -> str:
+    """A digest of a program but for its fields: two of the same key differ in what a run's `fields` can replace.
+
+    The step is part of it, since fields are integers in steps, and so is what a p-dit may be.
+    """
+    quantisation = program.quantisation
+    scalars = (program.n_sites, program.n_states, quantisation.step, quantisation.scale)
+    digest = hashlib.blake2b(repr((*scalars, program.field_multiple, program.field_limit)).encode(), digest_size=16)
+    couplings = program.edge_weight if isinstance(program, Program) else program.edge_couplings
+    allowed = None if isinstance(program, Program) else program.allowed
+    for array in (program.edges, couplings, allowed):
+        digest.update(b"" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def _row_sums(order: Order, magnitudes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum over each row of the magnitudes of its entries, by position."""
     if magnitudes.size == 0:
