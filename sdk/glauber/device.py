@@ -7,13 +7,15 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from numpy.typing import ArrayLike
 
+from glauber.calibration.history import find_calibration
+from glauber.calibration.record import CalibrationRecord
 from glauber.compile import derive_seed
 from glauber.driver import (
     Driver,
@@ -29,6 +31,7 @@ from glauber.driver import (
 )
 from glauber.energy import device_seconds, modelled_energy
 from glauber.errors import (
+    CalibrationError,
     DeviceClosedError,
     InvalidModelError,
     ModelNotSupportedError,
@@ -49,6 +52,9 @@ from glauber.spec import AnySpec
 from glauber.store import JobStore, open_store
 from glauber.worker import Worker
 
+if TYPE_CHECKING:
+    from glauber.calibration.run import Protocol
+
 
 class Device:
     """A device that takes jobs; a context manager that drains its queue on a normal exit and cancels on an error.
@@ -62,6 +68,7 @@ class Device:
         seed: from which the seeds of jobs without one are derived; None takes the system's entropy.
         store: where jobs are kept: an open store, a file, or True for the default one. What a process that ended left
             there of this device's jobs is taken over at once. A service keeps its jobs itself, so it takes none.
+        calibration: see use_calibration.
 
     Attributes:
         energy_counter: the machine's own counter of joules, or None.
@@ -75,7 +82,10 @@ class Device:
         address: str = "",
         seed: int | None = None,
         store: JobStore | str | Path | Literal[True] | None = None,
+        calibration: CalibrationRecord | None = None,
     ) -> None:
+        if calibration is not None:
+            _check_calibration(driver, calibration)
         # asked once: checking a protocol takes longer than preparing a small job
         self._driver: Driver | JobService = driver
         self._estimator = driver if isinstance(driver, Estimating) else None
@@ -104,7 +114,7 @@ class Device:
             note = self.outlooks.note
             try:
                 self._jobs = Worker(
-                    driver, self.address, self.seed, self._numbers, prefix, self._cache, self._keeper, note
+                    driver, self.address, self.seed, self._numbers, prefix, self._cache, self._keeper, note, calibration
                 )
             except BaseException:
                 if self._keeper is not None:
@@ -233,7 +243,7 @@ class Device:
         request = store.request(job_id)
         batches, seconds = store.parts(job_id)
         return partial_result(
-            prepare(request, self._machine, record.seed, self._cache),
+            prepare(request, self._machine, record.seed, self._cache, self.calibration),
             self._machine,
             batches,
             job_id=job_id,
@@ -268,8 +278,8 @@ class Device:
         host_bytes, n_sweeps, n_samples = 0, request.schedule.n_sweeps, request.schedule.n_samples
         counted = operations(request, n_sweeps, n_samples)
         if self._machine is not None:
-            prepared = prepare(request, self._machine, 0, self._cache)
-            host_bytes = needed_bytes(request, self._machine, prepared.run, prepared.program)
+            prepared = prepare(request, self._machine, 0, self._cache, self.calibration)
+            host_bytes = needed_bytes(request, self._machine, prepared.driven, prepared.loaded)
             counted = prepared_operations(prepared, n_sweeps, n_samples)
         outlook = self.outlooks.outlook(request)
         return Estimate(
@@ -309,7 +319,7 @@ class Device:
         self._check_open()
         counted = operations(request, request.schedule.n_sweeps, request.schedule.n_samples)
         if self._machine is not None:
-            prepared = prepare(request, self._machine, 0, self._cache)
+            prepared = prepare(request, self._machine, 0, self._cache, self.calibration)
             counted = prepared_operations(prepared, request.schedule.n_sweeps, request.schedule.n_samples)
         plan = flash_plan(self.spec, counted, steps=steps, seconds=seconds)
         plan.require()
@@ -350,6 +360,77 @@ class Device:
             raise DeviceClosedError(f"the worker of {self.address} died of {death!r}; open the device again") from death
         if self._is_closed:
             raise DeviceClosedError(f"{self.address} is closed; open it again with glauber.open_device(...)")
+
+    # Calibration
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """The record that corrects jobs, or None."""
+        return self._jobs.calibration if isinstance(self._jobs, Worker) else None
+
+    def use_calibration(self, record: CalibrationRecord | None) -> None:
+        """Correct the weights and fields of all jobs submitted from now on; None takes jobs as they are again.
+
+        What cannot be corrected is in each result's provenance: `result.provenance.kernel["correction"]`. Models that
+        use p-bits which do not work are refused. Wrong readings stay in the samples: `glauber.calibration.distribution`
+        takes them out of what is counted.
+
+        Raises:
+            CalibrationError: the record is of another device, or the device is a service, which has its own.
+        """
+        if record is not None:
+            _check_calibration(self._driver, record)
+        if isinstance(self._jobs, Worker):
+            self._jobs.calibration = record
+
+    def calibrate(
+        self,
+        protocols: Collection[Protocol] | None = None,
+        *,
+        shots: int = 20_000,
+        budget: Budget | None = None,
+        beta: float | None = None,
+        n_sites: int | None = None,
+        temperature_c: float | None = None,
+        valid_hours: float | None = None,
+        report: Callable[[float, str], None] | None = None,
+    ) -> CalibrationRecord:
+        """Measure what the device really does, through jobs of its own; corrections in use do not touch them.
+
+        Args:
+            protocols: of `glauber.calibration.PROTOCOLS`; None for all: memory, pbits, couplings, temperature, drift.
+            shots: of each setting; uncertainties go with its inverse root.
+            budget: its seconds end the calibration early, with what there is by then.
+            beta: inverse temperature of the jobs; None for 1, or what the device can.
+            n_sites: look at the first so many p-bits only.
+            temperature_c: of the device, for the record.
+            valid_hours: after which the record expires.
+            report: called with (part done, name of the protocol) as it goes.
+
+        Raises:
+            CalibrationError: the device cannot be calibrated so; says why.
+            InvalidModelError: a wrong argument.
+            BudgetExceededError: nothing was done within the budget.
+        """
+        from glauber.calibration.run import run_protocols
+
+        if budget is not None and (budget.sweeps, budget.joules, budget.ess) != (None, None, None):
+            raise InvalidModelError("a calibration's budget is in seconds; shots= says how much is drawn")
+        return run_protocols(
+            _Uncorrected(self),
+            protocols,
+            shots=shots,
+            beta=beta,
+            seconds=None if budget is None else budget.seconds,
+            n_sites=n_sites,
+            temperature_c=temperature_c,
+            valid_hours=valid_hours,
+            report=report,
+        )
+
+    def _submit_raw(self, request: JobRequest) -> Job:
+        self._check_open()
+        return self._jobs.submit(request, raw=True) if isinstance(self._jobs, Worker) else self._jobs.submit(request)
 
     # Closing
 
@@ -393,12 +474,40 @@ class Device:
         self.close(drain=error is None)
 
 
+class _Uncorrected:
+    """A device as calibration sees it: jobs reach it as they are."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.address = device.address
+
+    @property
+    def spec(self) -> AnySpec:
+        """What it is."""
+        return self._device.spec
+
+    def submit(self, model: Model, schedule: Schedule, **arguments: Any) -> Job:
+        """Queue a job."""
+        return self._device._submit_raw(JobRequest(model, schedule, **arguments))
+
+
+def _check_calibration(driver: Driver | JobService, record: CalibrationRecord) -> None:
+    """Refuse a record that is of something else, or for a service."""
+    if isinstance(driver, JobService):
+        raise CalibrationError(
+            f"{driver.spec.name} is behind a service, which applies its calibration itself; on a lab server it is"
+            " `calibration` in devices.toml"
+        )
+    record.check_device(driver.spec.name, driver.spec.n_sites)
+
+
 def open_device(
     address: str,
     *,
     seed: int | None = None,
     wrap: Wrap | None = None,
     store: JobStore | str | Path | Literal[True] | None = None,
+    calibration: CalibrationRecord | str | Path | None = None,
 ) -> Device:
     """Open a device by its address, such as `sim://pbit-king-64?seed=7`.
 
@@ -410,9 +519,12 @@ def open_device(
         wrap: middleware around the board's transport, such as a recorder or a fault injector of `glauber.testing`.
         store: keep the jobs on disk, so that they survive this process: an open `JobStore`, the path of one, or True
             for the default one.
+        calibration: corrects the jobs, see Device.use_calibration: a record, the path of one, the id of one in the
+            history, or "latest" for the one that is in force there for this address (none is no error).
 
     Raises:
         StoreError: the store cannot be opened.
+        CalibrationError: no such calibration, or it is of another device.
         DeviceNotFoundError: no such scheme or name; close ones are suggested; or it has no transport to wrap.
     """
     parsed = parse_address(address)
@@ -426,7 +538,10 @@ def open_device(
         seed = int(text)
     driver = open_driver(type(parsed)(parsed.scheme, parsed.name, parameters, address), wrap=wrap)
     try:
-        return Device(driver, address=address, seed=seed, store=store)
+        record = calibration
+        if isinstance(record, str | Path):
+            record = find_calibration(record, address)
+        return Device(driver, address=address, seed=seed, store=store, calibration=record)
     except BaseException:
         driver.close()
         raise

@@ -8,6 +8,7 @@ how often they did.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,14 @@ def default_strength(model: IsingModel) -> float:
 
 
 def find_embedding(
-    model: IsingModel, topology: TopologyBase, *, seed: int = 0, strength: float | None = None
+    model: IsingModel,
+    topology: TopologyBase,
+    *,
+    seed: int = 0,
+    strength: float | None = None,
+    avoid: Sequence[int] = (),
 ) -> Embedding:
-    """Search for an embedding of the model's graph in the device's.
+    """Search for an embedding of the model's graph in the device's, without the sites to avoid.
 
     Raises:
         ModelNotSupportedError: none was found.
@@ -92,7 +98,9 @@ def find_embedding(
     except ImportError as error:
         raise missing_extra("minorminer", "interop", "embedding") from error
     source = [*map(tuple, model.edges.tolist()), *((i, i) for i in range(model.n_sites))]
-    found = minorminer.find_embedding(source, topology.edges().tolist(), random_seed=seed & 0x7FFFFFFF)
+    target = topology.edges()
+    target = target[~np.isin(target, avoid).any(axis=1)]
+    found = minorminer.find_embedding(source, target.tolist(), random_seed=seed & 0x7FFFFFFF)
     if len(found) < model.n_sites:
         raise ModelNotSupportedError(
             f"no embedding of {model.n_sites} sites and {model.n_edges} couplings into the {topology.describe()} was"

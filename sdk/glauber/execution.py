@@ -223,7 +223,7 @@ def execute(
         BudgetExceededError: the budget, or the cancellation, left no sample.
         Requeued: stop_asked() said so.
     """
-    request, run = prepared.request, prepared.run
+    request, run = prepared.request, prepared.driven
     collector = _Collector(prepared)
     for batch in earlier:
         collector.take(batch)
@@ -241,7 +241,7 @@ def execute(
     programmed = began
     try:
         if loading.load:
-            driver.program(prepared.program)
+            driver.program(prepared.loaded)
         programmed = time.perf_counter()
         if sweeps >= run.n_sweeps or enough:
             batches = iter(())
@@ -289,7 +289,7 @@ def execute(
             " or warm up less"
         )
     finishing = time.perf_counter()
-    collector.facts |= loading.facts
+    collector.facts |= {**loading.facts, **prepared.facts}
     parts = collector.packed(), collector.energies(), collector.last_state()
     ended = time.perf_counter()
     reading += ended - finishing

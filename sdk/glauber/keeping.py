@@ -60,8 +60,11 @@ class Keeper:
         self._lock = threading.Lock()
         self._mine: set[str] = set()  # jobs that have not ended, as far as is stored
 
-    def add(self, job: Job, program: AnyProgram) -> str:
-        """Make a job durable; its id, which is an earlier one's where the idempotency key says so."""
+    def add(self, job: Job, program: AnyProgram, calibration: str | None) -> str:
+        """Make a job durable; its id, which is an earlier one's where the idempotency key says so.
+
+        `calibration` is the id of the one that corrects it, or None.
+        """
         request = job.request
         new = NewJob(
             id=job.id,
@@ -72,6 +75,7 @@ class Keeper:
             spec_hash=self._spec_hash,
             spec=self._spec.model_dump_json,
             topology=self._topology,
+            calibration=calibration,
             program_key=program.key,
             versions=software_versions(),
         )
@@ -90,17 +94,20 @@ class Keeper:
         with self._lock:
             self._mine.discard(job_id)
 
-    def find(self, request: JobRequest) -> str | None:
+    def find(self, request: JobRequest, calibration: str | None) -> str | None:
         """An earlier job whose result answers a request that may be answered so."""
         if not request.reuse:
             return None
-        return self.store.find_result(request.key, self.device, self._spec_hash, request.owner or local_user())
+        owner = request.owner or local_user()
+        return self.store.find_result(request.key, self.device, self._spec_hash, owner, calibration)
 
-    def orphans(self) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
+    def orphans(self, calibration: str | None) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
         """Jobs of this device whose process has ended, with what was asked; or their ids, with why that is lost."""
-        yield from self.again(self.store.adopt(self.device))
+        yield from self.again(self.store.adopt(self.device), calibration)
 
-    def again(self, job_ids: Collection[str]) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
+    def again(
+        self, job_ids: Collection[str], calibration: str | None
+    ) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
         """The same for jobs that this process has already."""
         with self._lock:
             self._mine |= set(job_ids)
@@ -110,7 +117,7 @@ class Keeper:
                 if record.status.final:
                     self._forget(job_id)
                     continue
-                if record.spec_hash != self._spec_hash:
+                if (record.spec_hash, record.calibration) != (self._spec_hash, calibration):
                     self.store.drop_parts(job_id)  # the device is another one now: from the start
                 yield record, self.store.request(job_id)
             except GlauberError as error:

@@ -41,7 +41,7 @@ class Nonidealities(BaseModel):
     spatial_correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of the variance of gains and offsets that a p-bit shares with its neighbours on the chip."""
     coupling_error: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Spread of programmed couplings, the same both ways, of the range."""
+    """Spread of couplings, programmed or not, the same both ways, of the range."""
     asymmetry: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Spread of the difference between the two directions of a coupling, of the range."""
     n_dead: Annotated[int, Field(ge=0)] = 0

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.calibration.correct import Correction, check_sites, correct
+from glauber.calibration.record import CalibrationRecord
 from glauber.compile import (
     AnyProgram,
+    Program,
     QuantisationReport,
     Run,
     check_fit,
@@ -58,6 +62,7 @@ class ProgramCache:
         self._embeddings: dict[str, Embedding] = {}
         self._programs: OrderedDict[tuple[Any, ...], AnyProgram] = OrderedDict()
         self._weights: OrderedDict[str, str] = OrderedDict()  # by program key
+        self._corrections: OrderedDict[tuple[Any, ...], Correction] = OrderedDict()
         self._lock = threading.Lock()
 
     def check_fit(self, model: Model, spec: AnySpec) -> None:
@@ -69,14 +74,15 @@ class ProgramCache:
                 self._fitting.clear()
             self._fitting.add((model.graph_key, states))
 
-    def embed(self, model: IsingModel, topology: TopologyBase) -> Embedding:
+    def embed(self, model: IsingModel, topology: TopologyBase, avoid: tuple[int, ...] = ()) -> Embedding:
         """See find_embedding; a graph is placed once, always in the same way, with the strength of this model."""
-        if model.graph_key not in self._embeddings:
-            found = find_embedding(model, topology, seed=int(model.graph_key[:7], 16))
+        key = f"{model.graph_key} without {avoid}" if avoid else model.graph_key
+        if key not in self._embeddings:
+            found = find_embedding(model, topology, seed=int(model.graph_key[:7], 16), avoid=avoid)
             if len(self._embeddings) >= REMEMBERED_GRAPHS:
                 self._embeddings.clear()
-            self._embeddings[model.graph_key] = found
-        return replace(self._embeddings[model.graph_key], strength=default_strength(model))
+            self._embeddings[key] = found
+        return replace(self._embeddings[key], strength=default_strength(model))
 
     def get(
         self, model: Model, spec: AnySpec, fold: float | None, on_overflow: str, fields: NDArray[np.float64] | None
@@ -96,6 +102,32 @@ class ProgramCache:
             while len(self._programs) > 32:
                 self._programs.popitem(last=False)
         return program
+
+    def correct(
+        self,
+        model: IsingModel,
+        program: Program,
+        record: CalibrationRecord,
+        spec: AnySpec,
+        fold: float | None,
+        request: JobRequest,
+        fields: NDArray[np.float64] | None,
+    ) -> Correction:
+        """See calibration.correct; that of a model without fields of the job's own is kept."""
+        beta = float(request.schedule.beta_table()[-1])
+        key = (program.key, record.id, beta, request.on_overflow)
+        with self._lock:
+            if fields is None and key in self._corrections:
+                return self._corrections[key]
+        step = step_of(model, spec, fold=fold, on_overflow=request.on_overflow, job_fields=fields)
+        may_scale = request.on_overflow == "scale"
+        made = correct(model, program, step, record, spec, beta, fields=fields, may_scale=may_scale)
+        if fields is None:
+            with self._lock:
+                self._corrections[key] = made
+                while len(self._corrections) > 32:
+                    self._corrections.popitem(last=False)
+        return made
 
     def weights(self, program: AnyProgram) -> str:
         """See weights_key; kept for the last 1024 programs."""
@@ -121,7 +153,11 @@ class Prepared:
         quantisation: what the integer step costs, the job's own fields included.
         embedding: how the model lies on the device, or None where it fits as it is.
         stopped_by: why the run is shorter than the schedule, if it is.
-        weights: digest of the program but for its fields, where the device states what writing weights costs; else "".
+        weights: digest of what is loaded but for its fields, where the device states what writing weights costs; else
+        "". corrected: what the device is given in place of program and run, so that with its flaws it does what they
+        say;
+            None without a calibration.
+        facts: what the result's provenance should say of that.
     """
 
     request: JobRequest
@@ -131,10 +167,35 @@ class Prepared:
     embedding: Embedding | None
     stopped_by: StopReason | None
     weights: str = ""
+    corrected: tuple[AnyProgram, Run] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def loaded(self) -> AnyProgram:
+        """The program that the driver gets."""
+        return self.program if self.corrected is None else self.corrected[0]
+
+    @property
+    def driven(self) -> Run:
+        """The run that the driver gets."""
+        return self.run if self.corrected is None else self.corrected[1]
+
+    def with_run(self, **changes: Any) -> Prepared:
+        """The same job with another seed or length."""
+        corrected = None
+        if self.corrected is not None:
+            corrected = self.corrected[0], replace(self.corrected[1], **changes)
+        return replace(self, run=replace(self.run, **changes), corrected=corrected)
 
 
-def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache) -> Prepared:
-    """Check a request against a device and compile it.
+def prepare(
+    request: JobRequest,
+    driver: Driver,
+    seed: int,
+    cache: ProgramCache,
+    calibration: CalibrationRecord | None = None,
+) -> Prepared:
+    """Check a request against a device and compile it, corrected by what is known of the device.
 
     Raises:
         ModelNotSupportedError: with every reason why the device cannot run it.
@@ -155,7 +216,7 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
                 "an embedded model's spins are groups of p-bits, for which rates and delay mean something else;"
                 " asynchronous p-bits need a device that takes the graph as it is, such as sim://ideal"
             )
-        embedding = cache.embed(model, spec.topology)
+        embedding = cache.embed(model, spec.topology, () if calibration is None else calibration.bad_sites)
         model = embed_model(model, embedding, spec.topology)
     else:
         cache.check_fit(model, spec)
@@ -177,27 +238,37 @@ def prepare(request: JobRequest, driver: Driver, seed: int, cache: ProgramCache)
         observe.add("samples")
     if counts_moments:
         observe.remove("moments")
-    run = make_run(
-        program,
-        schedule,
-        seed=seed,
-        fields=fields,
-        clamp=clamp.astype(np.int8) if clamp is not None and isinstance(model, IsingModel) else clamp,
-        initial=packed,
-        observe=observe,
-        threads=request.threads,
-        isa=request.isa,
-    )
-    _check_memory(request, driver, run, program)
+    arguments: dict[str, Any] = {
+        "seed": seed,
+        "clamp": clamp.astype(np.int8) if clamp is not None and isinstance(model, IsingModel) else clamp,
+        "initial": packed,
+        "observe": observe,
+        "threads": request.threads,
+        "isa": request.isa,
+    }
+    run = make_run(program, schedule, fields=fields, **arguments)
+    corrected, facts = None, {}
+    if calibration is not None and isinstance(program, Program) and isinstance(model, IsingModel):
+        used = None if clamp is None else np.asarray((clamp != 0).any(axis=0))
+        check_sites(model, calibration, used=used)
+        made = cache.correct(model, program, calibration, spec, fold, request, fields)
+        _check_beta_range(request, spec, made.program)
+        own = None if fields is None else made.fields(fields)
+        corrected = made.program, make_run(made.program, schedule, fields=own, **arguments)
+        facts = {"calibration": calibration.id, "correction": str(made.report)}
+    elif calibration is not None:
+        facts = {"calibration": f"{calibration.id}, which corrects p-bits only"}
+    loaded, driven = (program, run) if corrected is None else corrected
+    _check_memory(request, driver, driven, loaded)
     quantisation = program.quantisation
     if fields is not None and run.fields is not None:
         quantisation = with_fields(quantisation, fields, run.fields)
-    weights = cache.weights(program) if states_write_cost(spec) else ""
-    prepared = Prepared(request, program, run, quantisation, embedding, None, weights)
+    weights = cache.weights(loaded) if states_write_cost(spec) else ""
+    prepared = Prepared(request, program, run, quantisation, embedding, None, weights, corrected, facts)
     samples, stopped_by = _affordable(prepared, spec)
     if stopped_by is None:
         return prepared
-    return replace(prepared, run=replace(run, n_samples=samples), stopped_by=stopped_by)
+    return replace(prepared.with_run(n_samples=samples), stopped_by=stopped_by)
 
 
 def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:

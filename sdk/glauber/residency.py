@@ -67,7 +67,7 @@ class Residency:
 
     def plan(self, prepared: Prepared) -> Loading:
         """What must be written for a job; `ran` or `forget` must follow."""
-        program, run, resident = prepared.program, prepared.run, self._program
+        program, run, resident = prepared.loaded, prepared.driven, self._program
         same = resident is not None and resident.key == program.key
         alike = same or (resident is not None and prepared.weights != "" and prepared.weights == self._weights)
         if not alike or resident is None:
@@ -84,8 +84,8 @@ class Residency:
     def ran(self, prepared: Prepared, loading: Loading) -> None:
         """The job ran as planned."""
         if loading.load or self._program is None:
-            self._program, self._weights = prepared.program, prepared.weights
-        self._held = prepared.program.field if prepared.run.fields is None else prepared.run.fields[-1]
+            self._program, self._weights = prepared.loaded, prepared.weights
+        self._held = prepared.loaded.field if prepared.driven.fields is None else prepared.driven.fields[-1]
 
     def _rewriting(self) -> dict[str, str]:
         """Count a rewrite; what to say if the described device could not have made it yet."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import structlog
 
+from glauber.calibration.record import CalibrationRecord
 from glauber.compile import derive_seed
 from glauber.driver import Driver, Metered
 from glauber.errors import (
@@ -65,6 +66,7 @@ class Worker:
         cache: of programs.
         keeper: the device's side of a store, or None.
         note: called with (seconds, sweeps x sites x chains) of each job that is done.
+        calibration: see Device.use_calibration.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Worker:
         cache: ProgramCache,
         keeper: Keeper | None,
         note: Callable[[float, int], None],
+        calibration: CalibrationRecord | None = None,
     ) -> None:
+        self.calibration = calibration
         self._machine, self._address, self._seed, self._numbers = machine, address, seed, numbers
         self._prefix, self._cache, self._keeper, self._note = prefix, cache, keeper, note
         self._meter = machine.meter if isinstance(machine, Metered) else None
@@ -96,8 +100,12 @@ class Worker:
         self._next_try, self._pause = 0.0, RETRY_SECONDS[0]
         self.death: BaseException | None = None
         if keeper is not None:
-            self._take_over(list(keeper.orphans()))
+            self._take_over(list(keeper.orphans(self._calibration_id)))
         self._thread = threading.Thread(target=self._work, name=f"glauber {address}", daemon=True)
+
+    @property
+    def _calibration_id(self) -> str | None:
+        return None if self.calibration is None else self.calibration.id
 
     def start(self) -> None:
         """Begin to run jobs."""
@@ -105,17 +113,19 @@ class Worker:
 
     # The queue
 
-    def submit(self, request: JobRequest) -> Job:
-        """Check, store and queue a request; raises what `Device.submit` raises."""
-        prepared = prepare(request, self._machine, request.seed or 0, self._cache)
+    def submit(self, request: JobRequest, *, raw: bool = False) -> Job:
+        """Check, store and queue a request; raises what `Device.submit` raises. Raw: without corrections."""
+        calibration = None if raw else self.calibration
+        prepared = prepare(request, self._machine, request.seed or 0, self._cache, calibration)
         number = next(self._numbers)  # only now: a job that is refused takes no number, so it shifts no derived seed
         seed = request.seed
         if seed is None:
             seed = derive_seed(self._seed, number)
-            prepared = replace(prepared, run=replace(prepared.run, seed=seed))
+            prepared = prepared.with_run(seed=seed)
         job = Job(f"{self._prefix}-{number:06d}", request, seed, self.cancel)
         if self._keeper is not None:
-            kept_id = self._keeper.find(request) or self._keeper.add(job, prepared.program)
+            name = None if calibration is None else calibration.id
+            kept_id = self._keeper.find(request, name) or self._keeper.add(job, prepared.loaded, name)
             if kept_id != job.id:
                 return self.job(kept_id) or stored_job(self._keeper.store, kept_id)
         with self._lock:
@@ -243,7 +253,7 @@ class Worker:
         with self._lock:
             job_ids = tuple(self._stranded)
             self._stranded.clear()
-        self._take_over(list(self._keeper.again(job_ids)))
+        self._take_over(list(self._keeper.again(job_ids, self._calibration_id)))
         self._next_try = time.monotonic() + self._pause
         self._pause = min(RETRY_SECONDS[1], 2 * self._pause)
 
@@ -282,7 +292,7 @@ class Worker:
             kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
         try:
             if prepared is None:  # taken over
-                prepared = prepare(job.request, self._machine, job.seed, self._cache)
+                prepared = prepare(job.request, self._machine, job.seed, self._cache, self.calibration)
             already = float(kept.get("earlier_seconds", 0.0))
             job.start(already)
             result = self._execute(job, prepared, max(0.0, queue_seconds - already), kept)

@@ -51,11 +51,13 @@ class Flaws:
         stuck: int8 (n,): the value that a p-bit always has, or 0.
         readout: of its readings.
         pairs: int64 (m, 2), pairs of p-bits with a coupling that nobody programmed.
-        crosstalk: of each pair, of the range: what the second adds to the first's field, and the other way, (m, 2).
+        crosstalk: of each pair, of the range: what the second adds to the first's field, and the other way, (m, 2). On
+        a
+            chip with a graph the errors of its couplings are in it: a coupler is there whether it is programmed or not.
         coupling_gain: factors of couplings that were measured: by pair (first, second), what the second's spin adds to
             the first's field.
-        coupling_error: spread of couplings, the same both ways, of the range.
-        asymmetry: spread of the difference between both ways.
+        coupling_error: spread of programmed couplings, the same both ways, of the range, on a device without a graph.
+        asymmetry: spread of the difference between both ways, the same.
         dac_bits: that the DACs really have, or None.
         dac_inl_lsb: see Nonidealities.
         dac_dnl_lsb: see Nonidealities.
@@ -113,17 +115,25 @@ class Flaws:
 
     def coupling(self, first: NDArray[np.integer], second: NDArray[np.integer], value: Floats, span: float) -> Floats:
         """What couplings from `second` to `first` really are, of programmed values, `span` being the range."""
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        error = np.zeros(len(value))
-        if self.coupling_error:
-            error += self.coupling_error * fabricated(self.chip, COUPLING, low, high)
-        if self.asymmetry:
-            half = self.asymmetry / 2 * fabricated(self.chip, ASYMMETRY, low, high)
-            error += np.where(first < second, half, -half)
+        error = _coupling_errors(self.chip, self.coupling_error, self.asymmetry, first, second)
         if self.coupling_gain:
             pairs = zip(first.tolist(), second.tolist(), strict=True)
             value = value * np.array([self.coupling_gain.get(pair, 1.0) for pair in pairs])
         return np.asarray(value + span * error)
+
+
+def _coupling_errors(
+    chip: int, size: float, asymmetry: float, first: NDArray[np.integer], second: NDArray[np.integer]
+) -> Floats:
+    """What couplings from `second` to `first` are beyond what was programmed, of the range."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    error = np.zeros(len(first))
+    if size:
+        error += size * fabricated(chip, COUPLING, low, high)
+    if asymmetry:
+        half = asymmetry / 2 * fabricated(chip, ASYMMETRY, low, high)
+        error += np.where(first < second, half, -half)
+    return error
 
 
 def fabricate(spec: AnySpec, how: Nonidealities) -> Flaws:
@@ -152,7 +162,8 @@ def fabricate(spec: AnySpec, how: Nonidealities) -> Flaws:
     stuck = np.zeros(n, dtype=np.int8)
     stuck[stuck_at] = np.where(fabricated(how.chip, FAULT, stuck_at, none) > 0, 1, -1)
     pairs = np.zeros((0, 2), dtype=np.int64)
-    if how.crosstalk and spec.topology is not None:
+    couplers = spec.topology is not None and bool(how.crosstalk or how.coupling_error or how.asymmetry)
+    if couplers and spec.topology is not None:
         pairs = spec.topology.edges().astype(np.int64)
     crosstalk = how.crosstalk * (1 + PAIR_SCATTER * fabricated(how.chip, CROSSTALK, pairs[:, 0], pairs[:, 1]))
     wrong = how.readout_error * np.abs(1 + PAIR_SCATTER * fabricated(how.chip, READOUT, sites, none))
@@ -168,7 +179,15 @@ def fabricate(spec: AnySpec, how: Nonidealities) -> Flaws:
             undecided=how.readout_undecided,
         ),
         pairs=pairs,
-        crosstalk=np.stack([crosstalk, crosstalk], axis=1),
+        crosstalk=np.stack(
+            [
+                crosstalk + _coupling_errors(how.chip, how.coupling_error, how.asymmetry, pairs[:, a], pairs[:, b])
+                for a, b in ((0, 1), (1, 0))
+            ],
+            axis=1,
+        ),
+        coupling_error=0.0 if couplers else how.coupling_error,
+        asymmetry=0.0 if couplers else how.asymmetry,
         offset_per_kelvin=warmth,
         drift_per_hour=drift,
         **{name: getattr(how, name) for name in _SAME},
@@ -176,7 +195,7 @@ def fabricate(spec: AnySpec, how: Nonidealities) -> Flaws:
 
 
 _SAME = (
-    *("coupling_error", "asymmetry", "dac_bits", "dac_inl_lsb", "dac_dnl_lsb", "chip", "memory_sweeps", "ou_noise"),
+    *("dac_bits", "dac_inl_lsb", "dac_dnl_lsb", "chip", "memory_sweeps", "ou_noise"),
     *("ou_sweeps", "flicker_noise", "supply_noise", "temperature_c", "self_heating_k", "heating_seconds"),
 )
 

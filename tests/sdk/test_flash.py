@@ -20,7 +20,8 @@ from glauber.queueing import MAX_OVERTAKEN, FairQueue
 from glauber.registry import open_driver, parse_address
 from glauber.residency import Residency
 from glauber.store.compare import compare_results
-from glauber_simulator.driver import SimulatorDriver, SimulatorFactory
+from glauber_simulator.driver import SimulatorDriver
+from glauber_simulator.factory import SimulatorFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

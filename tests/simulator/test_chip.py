@@ -171,13 +171,18 @@ def test_spreads_and_their_correlation_in_space():
 
 
 def test_coupling_errors_both_ways():
-    made = fabricate(KING, Nonidealities(coupling_error=0.02, asymmetry=0.03))
+    how = Nonidealities(coupling_error=0.02, asymmetry=0.03)
     rng = np.random.default_rng(1)
     i, j = rng.integers(0, 10_000, (2, 4000))
-    value = rng.normal(size=4000)
-    there, back = made.coupling(i, j, value, 2.0), made.coupling(j, i, value, 2.0)
-    assert np.std((there + back) / 2 - value) == pytest.approx(2 * 0.02, rel=5 / math.sqrt(8000))
+    value, ideal = rng.normal(size=4000), load_spec("ideal")
+    made = fabricate(ideal.model_copy(update={"units": KING.units}), how)
+    there, back = made.coupling(i, j, value, 2.0) - value, made.coupling(j, i, value, 2.0) - value
+    assert np.std((there + back) / 2) == pytest.approx(2 * 0.02, rel=5 / math.sqrt(8000))
     assert np.std(there - back) == pytest.approx(2 * 0.03, rel=5 / math.sqrt(8000))
+    chip = fabricate(KING, how)  # couplers of a chip err whether they are programmed or not
+    assert (len(chip.pairs), chip.coupling_error) == (len(EDGES), 0.0)
+    assert np.std(chip.crosstalk.mean(axis=1)) == pytest.approx(0.02, rel=5 / math.sqrt(2 * len(EDGES)))
+    assert np.std(np.diff(chip.crosstalk, axis=1)) == pytest.approx(0.03, rel=5 / math.sqrt(2 * len(EDGES)))
 
 
 def test_dead_and_stuck_p_bits():

@@ -35,7 +35,7 @@ class Submits(Protocol):
         """What it is."""
         ...
 
-    def submit(self, model: Any, schedule: Any = None, **arguments: Any) -> Any:
+    def submit(self, model: Any, schedule: Any, **arguments: Any) -> Any:
         """Queue a job."""
         ...
 

@@ -26,6 +26,7 @@ LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 REACH = 1.2
 """The largest argument that all neighbours together should make."""
 ITERATIONS = 25
+SIGNIFICANT = 1e-4
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +74,8 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
                 row = slice(start[site], start[site + 1])
                 if start[site] == start[site + 1] or not good[site]:
                     continue
-                design = np.column_stack([np.ones(len(patterns)), patterns[:, neighbour[row]]])
+                spins = patterns[:, neighbour[row]].astype(np.float64)
+                design = np.column_stack([np.ones(len(patterns)), spins])
                 theta, covariance, chi_square = _logistic(
                     design, ups[:, site], shots, wrong_up[site], wrong_down[site], offset[site]
                 )
@@ -131,7 +133,7 @@ def _draw(bench: Bench, model: IsingModel, patterns: NDArray[np.int8], held: NDA
         counts = (result.spins > 0).sum(axis=1, dtype=np.int64).reshape(n_patterns, copies, -1).sum(axis=1)
         n = result.n_samples * copies
     else:  # fields far beyond all couplings hold as well
-        counts = np.zeros((n_patterns, model.n_sites), dtype=np.int64)
+        counts, n = np.zeros((n_patterns, model.n_sites), dtype=np.int64), 0
         strength = min(bench.largest_field(), 2 * SATURATED / bench.beta)
         for k, pattern in enumerate(patterns):
             fields = np.zeros(model.n_sites)
@@ -149,16 +151,22 @@ def _logistic(
     theta = np.zeros(design.shape[1])
     theta[0] = offset
     span = 1 - wrong_up - wrong_down
-    for _ in range(ITERATIONS):
+
+    def at(theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """(probability, its slope, weight, information)."""
         sigma = 1 / (1 + np.exp(-2 * np.clip(design @ theta, -20, 20)))
         p = np.clip(wrong_down + span * sigma, 0.1 / shots, 1 - 0.1 / shots)
         slope = 2 * span * sigma * (1 - sigma)
         weight = shots / (p * (1 - p))
-        information = (design.T * (weight * slope**2)) @ design + 1e-9 * np.eye(design.shape[1])
+        return p, slope, weight, (design.T * (weight * slope**2)) @ design + 1e-9 * np.eye(design.shape[1])
+
+    for _ in range(ITERATIONS):
+        p, slope, weight, information = at(theta)
         step = np.linalg.solve(information, design.T @ (weight * slope * (ups / shots - p)))
         theta = theta + step * min(1.0, 1.0 / max(1e-12, float(np.abs(step).max())))
         if float(np.abs(step).max()) < 1e-9:
             break
+    p, _, weight, information = at(theta)
     return (
         theta,
         np.asarray(np.linalg.inv(information), dtype=np.float64),
@@ -179,3 +187,33 @@ def _lines(effect: Floats, variance: Floats, held: Floats) -> tuple[Floats, Floa
     covariance = np.linalg.inv(information)
     estimates = np.einsum("pab,pb->ap", covariance, right)
     return estimates, np.sqrt(np.einsum("paa->ap", covariance))
+
+
+def crosstalk_matrix(couplings: CouplingCalibration, n: int, beta: float) -> Floats | None:
+    """What each p-bit adds to another one's argument with nothing programmed, (n, n); None if it is nothing for sure.
+
+    Nothing: the chi-square of all pairs, or their mean, is what chance gives.
+    """
+    if not couplings.pairs:
+        return None
+    x, u = couplings.crosstalk.array, couplings.crosstalk.u
+    z = x / np.maximum(u, 1e-12)
+    weight = 1 / np.maximum(u, 1e-12) ** 2
+    mean_z = abs(float((weight * x).sum())) / float(weight.sum()) ** 0.5
+    if chi2.sf(float((z**2).sum()), len(z)) > SIGNIFICANT and mean_z < 4.0:
+        return None
+    matrix = np.zeros((n, n))
+    first, second = np.array(couplings.pairs).T
+    matrix[first, second] = beta * x
+    return matrix
+
+
+def rescaled(couplings: CouplingCalibration, old: PbitCalibration, new: PbitCalibration) -> CouplingCalibration:
+    """The same couplings where the p-bits' gains turned out to be others."""
+    first = np.array([i for i, _ in couplings.pairs])
+    ratio = old.gain.array[first] / new.gain.array[first]
+    parts = {
+        name: Measured.of(getattr(couplings, name).array * ratio, getattr(couplings, name).u * ratio)
+        for name in ("factor", "crosstalk", "bend")
+    }
+    return couplings.model_copy(update=parts)

@@ -197,3 +197,27 @@ class CalibrationHistory:
         with self._index() as index:
             query = "SELECT time, action, id FROM log WHERE address = ? ORDER BY number"
             return [tuple(row) for row in index.execute(query, (address,))]
+
+
+def plain_address(address: str) -> str:
+    """An address as a device is known by: no seed, no token, and no calibration."""
+    head, mark, query = address.partition("?")
+    rest = [part for part in query.split("&") if part and not part.startswith(("seed=", "token="))]
+    return head + (mark + "&".join(rest) if rest else "")
+
+
+def find_calibration(name: str | Path, address: str) -> CalibrationRecord | None:
+    """A record by the path of its file, by its id in the history, or with "latest" the one in force for an address.
+
+    Raises:
+        CalibrationError: there is none of that name. That none is in force is no error.
+    """
+    if name == "latest":
+        return CalibrationHistory().in_force(plain_address(address))
+    path = Path(name)
+    if path.suffix == ".json" or path.exists():
+        try:
+            return CalibrationRecord.load(path)
+        except OSError as error:
+            raise CalibrationError(f"no calibration at {path}: {error.strerror}") from error
+    return CalibrationHistory().get(str(name))

@@ -53,8 +53,9 @@ def calibrate_memory(bench: Bench) -> MemoryCalibration:
         fitted = least_squares(misfit, start, bounds=([LEAST_SWEEPS, LEAST_RIGHT], [np.inf, 1.0]))
         sweeps = float(fitted.x[0])
         uncertainty = math.sqrt(float(np.linalg.pinv(fitted.jac.T @ fitted.jac)[0, 0]))
-    else:
+    if sweeps < 2 * uncertainty or sweeps == 0.0:
         # what a correlation of one standard error at lag 1 would mean
+        sweeps = 0.0
         uncertainty = -1 / math.log(min(0.999, max(1e-9, math.sin(math.pi / 2 * float(u[0])))))
     bench.report(1.0, "memory")
     return MemoryCalibration(

@@ -73,7 +73,7 @@ class PbitCalibration(_Frozen):
     gives.
     """
     levels: tuple[float, ...]
-    """Arguments at which the p-bits were measured."""
+    """Arguments at which the p-bits were measured, both signs of each."""
     shots: int
     """At each of them."""
 

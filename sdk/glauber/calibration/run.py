@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from glauber.calibration.bench import Bench, Submits
-from glauber.calibration.couplings import calibrate_couplings
+from glauber.calibration.couplings import calibrate_couplings, crosstalk_matrix, rescaled
 from glauber.calibration.drift import compare_pbits
+from glauber.calibration.history import plain_address
 from glauber.calibration.memory import calibrate_memory
 from glauber.calibration.record import CalibrationRecord
-from glauber.calibration.sigmoid import calibrate_pbits
+from glauber.calibration.sigmoid import Curves, calibrate_pbits, measure
 from glauber.calibration.temperature import calibrate_temperature
 from glauber.errors import BudgetExceededError, CalibrationError, InvalidModelError
 
@@ -73,6 +74,8 @@ def run_protocols(
     found: dict[str, Any] = {}
     notes: list[str] = []
     first_at = began
+    curves: Curves | None = None
+    crosstalk = None
     for place, name in enumerate(order):  # noqa: B007  # tell() reads it
         tell(0.0, name)
         try:
@@ -82,16 +85,26 @@ def run_protocols(
                     bench.thin = 1 + int(FORGOTTEN * found["memory"].sweeps)
             elif name == "pbits":
                 first_at = time.monotonic()
-                found["pbits"] = calibrate_pbits(bench)
+                curves = measure(bench)
+                found["pbits"] = calibrate_pbits(curves, shots)
             elif name == "couplings":
                 if spec.topology is None and protocols is None:
                     notes.append(f"{spec.name} has no graph of its own, so no couplings were measured")
                 else:
                     found["couplings"] = calibrate_couplings(bench, found.get("pbits"))
+                    crosstalk = crosstalk_matrix(found["couplings"], n, at)
+                    if curves is not None and crosstalk is not None:  # it was in the p-bits' arguments
+                        old = found["pbits"]
+                        curves = curves.with_crosstalk(old, crosstalk)
+                        found["pbits"] = calibrate_pbits(curves, shots)
+                        found["couplings"] = rescaled(found["couplings"], old, found["pbits"])
             elif name == "temperature":
                 found["temperatures"] = calibrate_temperature(bench, found.get("pbits"))
             elif "pbits" in found:
-                again = calibrate_pbits(bench)
+                second = measure(bench)
+                if crosstalk is not None:
+                    second = second.with_crosstalk(found["pbits"], crosstalk)
+                again = calibrate_pbits(second, shots)
                 notes += compare_pbits(found["pbits"], again, time.monotonic() - first_at)
             elif protocols is not None:
                 raise CalibrationError('"drift" measures the p-bits again; ask for "pbits" as well')
@@ -105,7 +118,7 @@ def run_protocols(
     provenance = bench.provenance
     return CalibrationRecord(
         device=spec.name,
-        address=_without_seed(device.address),
+        address=plain_address(device.address),
         spec_hash=spec.spec_hash,
         created=now.isoformat(timespec="seconds"),
         seconds=seconds_taken,
@@ -118,10 +131,3 @@ def run_protocols(
         notes=tuple(notes),
         **found,
     )
-
-
-def _without_seed(address: str) -> str:
-    """An address as it can be kept: no seed, and no token."""
-    head, mark, query = address.partition("?")
-    rest = [part for part in query.split("&") if part and not part.startswith(("seed=", "token="))]
-    return head + (mark + "&".join(rest) if rest else "")

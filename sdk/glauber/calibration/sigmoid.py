@@ -12,6 +12,8 @@ probabilities of reading +1 as -1 and the other way; uncertainties from the info
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
@@ -34,8 +36,35 @@ SIGNIFICANT = 1e-3
 Floats = NDArray[np.float64]
 
 
-def measure(bench: Bench, seed: int = 1) -> tuple[Floats, Floats, Floats]:
-    """(arguments, ups, shots), each (n_settings, n_sites)."""
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What was counted, each (n_settings, n_sites).
+
+    Attributes:
+        arguments: at which the p-bits were.
+        ups: how often they were read +1.
+        shots: out of how many.
+    """
+
+    arguments: Floats
+    ups: Floats
+    shots: Floats
+
+    def with_crosstalk(self, pbits: PbitCalibration, crosstalk: Floats) -> Curves:
+        """The arguments with what neighbours added on average.
+
+        Args:
+            pbits: for the readings' errors.
+            crosstalk: of the second p-bit on the first one's argument, (n_sites, n_sites).
+        """
+        read = 2 * self.ups / self.shots - 1
+        wrong_up, wrong_down = pbits.up_as_down.array, pbits.down_as_up.array
+        true = (read - (wrong_down - wrong_up)) / (1 - wrong_up - wrong_down)
+        return replace(self, arguments=self.arguments + true @ crosstalk.T)
+
+
+def measure(bench: Bench, seed: int = 1) -> Curves:
+    """Count all settings."""
     rng = np.random.default_rng(seed)
     largest = bench.beta * bench.largest_field()
     if largest < LEVELS[1]:
@@ -58,7 +87,7 @@ def measure(bench: Bench, seed: int = 1) -> tuple[Floats, Floats, Floats]:
                 ups.append(counts.astype(np.float64))
                 shots.append(np.full(bench.n_sites, float(n)))
                 bench.report(len(ups) / settings, "p-bits")
-    return np.array(arguments), np.array(ups), np.array(shots)
+    return Curves(np.array(arguments), np.array(ups), np.array(shots))
 
 
 def curve(arguments: Floats, theta: Floats) -> tuple[Floats, Floats]:
@@ -133,12 +162,12 @@ def verdicts_of(arguments: Floats, ups: Floats, shots: Floats) -> list[Verdict]:
     return found
 
 
-def calibrate_pbits(bench: Bench) -> PbitCalibration:
-    """The whole protocol."""
-    arguments, ups, shots = measure(bench)
+def calibrate_pbits(curves: Curves, shots_asked: int) -> PbitCalibration:
+    """The fit of all p-bits."""
+    arguments, ups, shots = curves.arguments, curves.ups, curves.shots
     verdicts = verdicts_of(arguments, ups, shots)
     good = np.array([verdict == "good" for verdict in verdicts])
-    n = bench.n_sites
+    n = arguments.shape[1]
     theta, u = np.tile(np.array([[1.0], [0.0], [0.0], [0.0]]), n), np.zeros((4, n))
     dispersion, p_value = 1.0, 1.0
     if good.any():
@@ -159,8 +188,6 @@ def calibrate_pbits(bench: Bench) -> PbitCalibration:
         down_as_up=Measured.of(theta[3], u[3]),
         p_value=p_value,
         dispersion=dispersion,
-        levels=tuple(
-            sorted({round(float(a), 6) for a in arguments[:, 0]} | {-round(float(a), 6) for a in arguments[:, 0]})
-        ),
-        shots=bench.shots,
+        levels=LEVELS,
+        shots=shots_asked,
     )

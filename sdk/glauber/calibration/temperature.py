@@ -155,7 +155,7 @@ def _by_energy(patch: IsingModel, spins: NDArray[np.int8], u: Floats, d: Floats)
     top = 40.0 / max(1e-12, float(np.ptp(energies)))
     if gap(0.0) <= 0 or gap(top) >= 0:
         return None
-    beta = float(brentq(gap, 0.0, top))
+    beta: float = brentq(gap, 0.0, top)  # pyright: ignore[reportAssignmentType]  # its other form has full_output
     p = law(beta)
     variance = float(p @ energies**2 - (p @ energies) ** 2)
     return beta, error / variance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,9 +183,12 @@ def weights_key(program: AnyProgram) -> str:
     quantisation = program.quantisation
     scalars = (program.n_sites, program.n_states, quantisation.step, quantisation.scale)
     digest = hashlib.blake2b(repr((*scalars, program.field_multiple, program.field_limit)).encode(), digest_size=16)
-    couplings = program.edge_weight if isinstance(program, Program) else program.edge_couplings
-    allowed = None if isinstance(program, Program) else program.allowed
-    for array in (program.edges, couplings, allowed):
+    parts: tuple[NDArray[Any] | None, ...] = (program.edges,)
+    if isinstance(program, Program):  # a corrected program has directed rows, which its edges do not show
+        parts += (program.order.neighbour, program.order.row_start, program.weight)
+    else:
+        parts += (program.edge_couplings, program.allowed)
+    for array in parts:
         digest.update(b"" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -59,6 +59,7 @@ class NewJob:
         spec_hash: of the device.
         spec: gives its description as JSON, kept once.
         topology: digest of its graph, or None.
+        calibration: id of the one that corrects it, or None.
         program_key: of the integer program.
         versions: of the software.
     """
@@ -71,6 +72,7 @@ class NewJob:
     spec_hash: str
     spec: Callable[[], str]
     topology: str | None
+    calibration: str | None
     program_key: str
     versions: dict[str, str]
 
@@ -158,7 +160,7 @@ class JobStore(JobReader):
                 "arrays_digest": None if arrays is None else self.database.put(connection, arrays),
                 "spec_digest": self._put_once(connection, f"spec {new.spec_hash}", lambda: new.spec().encode(), learnt),
                 "topology": new.topology,
-                "calibration": None,
+                "calibration": new.calibration,
                 "program_key": new.program_key,
                 "n_sites": request.model.n_sites,
                 "n_chains": request.schedule.n_chains,

@@ -224,13 +224,15 @@ class JobReader:
         except FileFormatError as error:
             raise StoreCorruptError(str(error)) from error
 
-    def find_result(self, request_key: str, device: str, spec_hash: str, owner: str) -> str | None:
-        """The newest job of an owner of the same program, device and seed that ran to its end, if there is one."""
+    def find_result(
+        self, request_key: str, device: str, spec_hash: str, owner: str, calibration: str | None
+    ) -> str | None:
+        """The newest job of an owner of the same program, device, calibration and seed that ran to its end, if any."""
         rows = self.database.read(
             "SELECT id FROM job JOIN state ON job = job.number WHERE request_key = ? AND device = ? AND spec_hash = ?"
             " AND owner = ? AND status = 'done' AND stopped_by IS NULL AND result IS NOT NULL"
-            " ORDER BY number DESC LIMIT 1",
-            (request_key, device, spec_hash, owner),
+            " AND json_extract(facts, '$.calibration') IS ? ORDER BY number DESC LIMIT 1",
+            (request_key, device, spec_hash, owner, calibration),
         )
         return rows[0][0] if rows else None
 
