@@ -7,11 +7,12 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import structlog
 from numpy.typing import ArrayLike
 
 from glauber.calibration.history import find_calibration
@@ -39,9 +40,10 @@ from glauber.errors import (
 from glauber.execution import partial_result
 from glauber.flash import FlashPlan, flash_plan
 from glauber.following import Following
+from glauber.health import EntropyHealth
 from glauber.job import Job, checked_timeout
 from glauber.keeping import Keeper, without_seed
-from glauber.model import Model
+from glauber.model import IsingModel, Model
 from glauber.outlook import Outlooks
 from glauber.prepare import ProgramCache, needed_bytes, operations, prepare, prepared_operations
 from glauber.registry import open_driver, parse_address
@@ -51,6 +53,8 @@ from glauber.schedule import SamplingSchedule, Schedule
 from glauber.spec import AnySpec
 from glauber.store import JobStore, open_store
 from glauber.worker import Worker
+
+_log = structlog.get_logger("glauber.device")
 
 if TYPE_CHECKING:
     from glauber.calibration.run import Protocol
@@ -243,7 +247,7 @@ class Device:
         request = store.request(job_id)
         batches, seconds = store.parts(job_id)
         return partial_result(
-            prepare(request, self._machine, record.seed, self._cache, self.calibration),
+            prepare(request, self._machine, record.seed, self._cache, self.calibration, self.masked),
             self._machine,
             batches,
             job_id=job_id,
@@ -278,7 +282,7 @@ class Device:
         host_bytes, n_sweeps, n_samples = 0, request.schedule.n_sweeps, request.schedule.n_samples
         counted = operations(request, n_sweeps, n_samples)
         if self._machine is not None:
-            prepared = prepare(request, self._machine, 0, self._cache, self.calibration)
+            prepared = prepare(request, self._machine, 0, self._cache, self.calibration, self.masked)
             host_bytes = needed_bytes(request, self._machine, prepared.driven, prepared.loaded)
             counted = prepared_operations(prepared, n_sweeps, n_samples)
         outlook = self.outlooks.outlook(request)
@@ -319,7 +323,7 @@ class Device:
         self._check_open()
         counted = operations(request, request.schedule.n_sweeps, request.schedule.n_samples)
         if self._machine is not None:
-            prepared = prepare(request, self._machine, 0, self._cache, self.calibration)
+            prepared = prepare(request, self._machine, 0, self._cache, self.calibration, self.masked)
             counted = prepared_operations(prepared, request.schedule.n_sweeps, request.schedule.n_samples)
         plan = flash_plan(self.spec, counted, steps=steps, seconds=seconds)
         plan.require()
@@ -360,6 +364,57 @@ class Device:
             raise DeviceClosedError(f"the worker of {self.address} died of {death!r}; open the device again") from death
         if self._is_closed:
             raise DeviceClosedError(f"{self.address} is closed; open it again with glauber.open_device(...)")
+
+    # Health
+
+    @property
+    def masked(self) -> dict[int, str]:
+        """p-bits that jobs must not use, with the reason."""
+        return dict(self._jobs.masked) if isinstance(self._jobs, Worker) else {}
+
+    def mask(self, sites: Iterable[int], reason: str = "masked by hand") -> None:
+        """Refuse models that use these p-bits from now on; embed=True places models around them.
+
+        Raises:
+            InvalidModelError: a site that the device does not have, or the device is a service.
+        """
+        if not isinstance(self._jobs, Worker):
+            raise InvalidModelError(f"{self.address} is a service, which knows its own p-bits; none can be masked here")
+        wanted = [int(site) for site in sites]
+        n = self.spec.n_sites
+        wrong = [site for site in wanted if site < 0 or (n is not None and site >= n)]
+        if wrong:
+            raise InvalidModelError(f"{self.spec.name} has no p-bit {wrong[0]}; there are 0 to {(n or 0) - 1}")
+        self._jobs.masked = {**self._jobs.masked, **dict.fromkeys(wanted, reason)}
+
+    def watch_health(self, alarm: Callable[[EntropyHealth], None] | None = None, *, mask: bool = False) -> None:
+        """Test the p-bits of every job from now on, where their law is known (`SampleSet.health`).
+
+        Args:
+            alarm: called in the device's thread with the health of a job in which a p-bit failed; it is logged anyhow.
+            mask: failed p-bits are masked.
+
+        Raises:
+            InvalidModelError: the device is a service.
+        """
+        if not isinstance(self._jobs, Worker):
+            raise InvalidModelError(f"{self.address} is a service; test its results by their health()")
+
+        def inspect(result: SampleSet) -> None:
+            if result.packed is None or result.provenance.beta is None or result.provenance.embedding is not None:
+                return
+            if not isinstance(result.model, IsingModel):
+                return
+            found = result.health()
+            if not found.alarms:
+                return
+            _log.warning("entropy alarm", device=self.address, job=result.provenance.job_id, detail=str(found))
+            if mask:
+                self.mask(found.failed_sites, f"failed its health test in job {result.provenance.job_id}")
+            if alarm is not None:
+                alarm(found)
+
+        self._jobs.inspect = inspect
 
     # Calibration
 

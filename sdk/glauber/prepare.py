@@ -194,8 +194,11 @@ def prepare(
     seed: int,
     cache: ProgramCache,
     calibration: CalibrationRecord | None = None,
+    masked: Mapping[int, str] | None = None,
 ) -> Prepared:
     """Check a request against a device and compile it, corrected by what is known of the device.
+
+    `masked` says why p-bits must not be used, by site; those that the calibration found broken come on top.
 
     Raises:
         ModelNotSupportedError: with every reason why the device cannot run it.
@@ -204,6 +207,7 @@ def prepare(
     spec, schedule, model = driver.spec, request.schedule, request.model
     _check_capabilities(request, spec)
     fold = _check_temperature(request, spec)
+    bad = {**(masked or {}), **({} if calibration is None else calibration.faults)}
     embedding = None
     if request.embed and isinstance(model, IsingModel) and spec.topology is not None and misfits(model, spec):
         if isinstance(schedule, PopulationSchedule):
@@ -216,7 +220,7 @@ def prepare(
                 "an embedded model's spins are groups of p-bits, for which rates and delay mean something else;"
                 " asynchronous p-bits need a device that takes the graph as it is, such as sim://ideal"
             )
-        embedding = cache.embed(model, spec.topology, () if calibration is None else calibration.bad_sites)
+        embedding = cache.embed(model, spec.topology, tuple(sorted(bad)))
         model = embed_model(model, embedding, spec.topology)
     else:
         cache.check_fit(model, spec)
@@ -247,10 +251,10 @@ def prepare(
         "isa": request.isa,
     }
     run = make_run(program, schedule, fields=fields, **arguments)
+    if bad and isinstance(model, IsingModel):
+        check_sites(model, bad, used=None if clamp is None else np.asarray((clamp != 0).any(axis=0)))
     corrected, facts = None, {}
     if calibration is not None and isinstance(program, Program) and isinstance(model, IsingModel):
-        used = None if clamp is None else np.asarray((clamp != 0).any(axis=0))
-        check_sites(model, calibration, used=used)
         made = cache.correct(model, program, calibration, spec, fold, request, fields)
         _check_beta_range(request, spec, made.program)
         own = None if fields is None else made.fields(fields)

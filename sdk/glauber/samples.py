@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from glauber.checks import whole_number
 from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
-from glauber.diagnostics import Diagnostics, diagnose, effective_samples, mean_states
+from glauber.diagnostics import Diagnostics, diagnose, effective_samples, local_fields, mean_states
 from glauber.efficiency import Efficiency, efficiency_of
 from glauber.energy import EnergyReport
 from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.findings import Exchanges, Population
 from glauber.formats import model_from_arrays, model_to_arrays, pack_archive, unpack_archive, write_bytes
+from glauber.health import MARGIN, EntropyHealth, entropy_health
 from glauber.model import IsingModel, Model
 
 if TYPE_CHECKING:
@@ -344,6 +345,24 @@ class SampleSet:
             beta_asked=self.provenance.beta,
             level=level,
         )
+
+    def health(self, *, margin: float = MARGIN) -> EntropyHealth:
+        """Are the p-bits still random? The health tests of SP 800-90B on those whose law is known; see glauber.health.
+
+        Args:
+            margin: of a p-bit's argument, for offsets that are no fault.
+
+        Raises:
+            InvalidModelError: no p-bits, no one temperature, or the samples were not kept.
+        """
+        beta = self.provenance.beta
+        if beta is None or not isinstance(self.model, IsingModel) or self.provenance.embedding is not None:
+            raise InvalidModelError("health is tested on p-bits at one temperature, in the model's own places")
+        fields = self.model.fields[None] if self.fields is None else self.fields
+        shape = (self.n_chains, self.model.n_sites)
+        free = np.ones((1, self.model.n_sites), dtype=bool) if self.clamped is None else ~self.clamped
+        local = local_fields(self.model, self.spins[:, 0], np.broadcast_to(fields, shape))
+        return entropy_health(self.model, self.spins, beta * local, np.broadcast_to(free, shape), margin=margin)
 
     def efficiency(self) -> Efficiency:
         """Effective samples, and what they cost in seconds and joules, with an uncertainty; see glauber.efficiency.

@@ -82,6 +82,8 @@ class Worker:
         calibration: CalibrationRecord | None = None,
     ) -> None:
         self.calibration = calibration
+        self.masked: dict[int, str] = {}
+        self.inspect: Callable[[SampleSet], None] | None = None  # called with each result, before its job is done
         self._machine, self._address, self._seed, self._numbers = machine, address, seed, numbers
         self._prefix, self._cache, self._keeper, self._note = prefix, cache, keeper, note
         self._meter = machine.meter if isinstance(machine, Metered) else None
@@ -116,7 +118,8 @@ class Worker:
     def submit(self, request: JobRequest, *, raw: bool = False) -> Job:
         """Check, store and queue a request; raises what `Device.submit` raises. Raw: without corrections."""
         calibration = None if raw else self.calibration
-        prepared = prepare(request, self._machine, request.seed or 0, self._cache, calibration)
+        masked = None if raw else self.masked
+        prepared = prepare(request, self._machine, request.seed or 0, self._cache, calibration, masked)
         number = next(self._numbers)  # only now: a job that is refused takes no number, so it shifts no derived seed
         seed = request.seed
         if seed is None:
@@ -292,7 +295,7 @@ class Worker:
             kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
         try:
             if prepared is None:  # taken over
-                prepared = prepare(job.request, self._machine, job.seed, self._cache, self.calibration)
+                prepared = prepare(job.request, self._machine, job.seed, self._cache, self.calibration, self.masked)
             already = float(kept.get("earlier_seconds", 0.0))
             job.start(already)
             result = self._execute(job, prepared, max(0.0, queue_seconds - already), kept)
@@ -317,6 +320,8 @@ class Worker:
             self._end(job, JobStatus.CANCELLED, result if job.request.partial else None, spent=result)
         else:
             done = result.provenance.n_sweeps * job.request.model.n_sites * result.n_chains
+            if self.inspect is not None:
+                self.inspect(result)
             self._note(result.timing["total"] - result.timing["queue"], done)
             self._end(job, JobStatus.DONE, result)
         if _standard_log.isEnabledFor(logging.DEBUG):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,29 +93,27 @@ class Correction:
         return np.asarray((fields - self.shift) / self.gain)
 
 
-def check_sites(model: IsingModel, record: CalibrationRecord, *, used: NDArray[np.bool_] | None = None) -> None:
+def check_sites(model: IsingModel, bad: Mapping[int, str], *, used: NDArray[np.bool_] | None = None) -> None:
     """Refuse a model that needs a p-bit which does not work.
 
     Args:
         model: on the device's own sites.
-        record: in use.
+        bad: why, by site.
         used: further sites that the job needs, such as clamped ones.
 
     Raises:
         ModelNotSupportedError: naming them.
     """
-    bad = record.bad_sites
     needed = model.fields != 0
     needed[model.edges.ravel()] = True
     if used is not None:
         needed |= used
-    hit = [site for site in bad if site < model.n_sites and needed[site]]
+    hit = [site for site in sorted(bad) if site < model.n_sites and needed[site]]
     if hit:
-        assert record.pbits is not None
-        listed = ", ".join(f"{site} ({record.pbits.verdicts[site]})" for site in hit[:8])
+        listed = ", ".join(f"{site} ({bad[site]})" for site in hit[:8]) + (" and more" if len(hit) > 8 else "")
         raise ModelNotSupportedError(
-            f"the model uses p-bits that do not work, by calibration {record.id}: {listed}"
-            f"{' and more' if len(hit) > 8 else ''}. embed=True places a model around them; or leave these sites out"
+            f"the model uses p-bits that do not work: {listed}. embed=True places a model around them; or leave these"
+            " sites out"
         )
 
 

@@ -174,6 +174,13 @@ class CalibrationRecord(_Frozen):
         broken = ("dead", "stuck up", "stuck down")
         return tuple(site for site, verdict in enumerate(self.pbits.verdicts) if verdict in broken)
 
+    @property
+    def faults(self) -> dict[int, str]:
+        """Why p-bits do not work, by site."""
+        if self.pbits is None:
+            return {}
+        return {site: f"{self.pbits.verdicts[site]}, by calibration {self.id}" for site in self.bad_sites}
+
     def expired(self, now: datetime) -> bool:
         """Whether its time has passed; `now` with a time zone."""
         return self.expires is not None and now >= datetime.fromisoformat(self.expires)
