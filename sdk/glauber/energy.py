@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from glauber.coverage import ErrorTerm, effective_degrees_of_freedom, half_width
 from glauber.spec import Boundary, Provenance, Quantity, SpecBase
 
 BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
@@ -44,13 +45,15 @@ class UncertaintyPart:
     """One line of a measurement's uncertainty budget (GUM, JCGM 100:2008, clause 5); lines are independent.
 
     Attributes:
-        name: gain, resolution, window edges, sampling gaps, unsampled time, idle baseline.
+        name: gain, offset and their like, resolution, window edges, trigger skew, sampling gaps, noise, unsampled time,
+            idle baseline.
         joules: standard uncertainty that it adds to the joules of the whole window.
         net_joules: that it adds to the joules above idle. A gain error enlarges window and baseline alike, so it counts
             on their difference only; the baseline's own error counts here and not on the whole.
         distribution: of the error, as assumed.
         evaluation: "A" by statistics of this measurement, "B" by other knowledge (GUM 2.3.2, 2.3.3).
         source: formula, and where its figures come from.
+        degrees_of_freedom: of a t-distributed error (GUM G.3); None: infinitely many.
     """
 
     name: str
@@ -59,6 +62,7 @@ class UncertaintyPart:
     distribution: Literal["rectangular", "normal", "t"]
     evaluation: Literal["A", "B"]
     source: str
+    degrees_of_freedom: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,36 @@ class EnergyReport:
             return math.sqrt(sum(line.joules**2 for line in self.budget))
         return math.sqrt(sum(part.standard_uncertainty**2 for part in self.parts.values()))
 
+    def _terms(self, net: bool) -> list[ErrorTerm]:
+        """The errors of `joules`, or of `net_joules`."""
+        if not self.budget:
+            return [ErrorTerm(part.standard_uncertainty, "normal") for part in self.parts.values()]
+        return [
+            ErrorTerm(line.net_joules if net else line.joules, line.distribution, line.degrees_of_freedom)
+            for line in self.budget
+        ]
+
+    def expanded_uncertainty(self, level: float = 0.95, *, net: bool = False) -> float | None:
+        """U: the truth lies within +-U of `joules` with this probability, by the budget's lines and distributions.
+
+        The lines are convolved, and those known from few observations count with their effective degrees of freedom:
+        see glauber.coverage. U over `standard_uncertainty` is the coverage factor k; it is not always 2.
+
+        Args:
+            level: probability, between 0 and 1.
+            net: of `net_joules` instead; None where those are not measured.
+
+        Raises:
+            InvalidModelError: level is not between 0 and 1.
+        """
+        if self.joules is None or (net and (not self.budget or self.net_joules is None)):
+            return None
+        return half_width(self._terms(net), level)
+
+    def effective_degrees_of_freedom(self, *, net: bool = False) -> float:
+        """Welch-Satterthwaite over the budget (GUM G.4.1); infinite where no line is known from few observations."""
+        return effective_degrees_of_freedom(self._terms(net))
+
     @property
     def net_joules(self) -> float | None:
         """Above idle; None where no idle power is known."""
@@ -148,6 +182,7 @@ class EnergyReport:
             "basis": self.basis,
             "joules": self.joules,
             "standard_uncertainty": self.standard_uncertainty,
+            "expanded_uncertainty": self.expanded_uncertainty(),
             "joules_per_update": self.joules_per_update,
             "joules_per_sample": self.joules_per_sample,
             "landauer_joules": self.landauer_joules,
