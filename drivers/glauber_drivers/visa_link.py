@@ -54,15 +54,14 @@ class VisaLink:
 
     Args:
         resource: VISA's name of it.
-        timeout_seconds: how long an answer, or a part of one, may take; None: TIMEOUT_SECONDS.
+        timeout_seconds: how long an answer, or a part of one, may take.
 
     Raises:
         DeviceNotFoundError: it cannot be opened, or PyVISA is missing.
     """
 
-    def __init__(self, resource: str, timeout_seconds: float | None = None) -> None:
+    def __init__(self, resource: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._name = resource
-        self._timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         self._lock = threading.Lock()
         self._unsent = bytearray()
         package = _pyvisa()
@@ -70,7 +69,7 @@ class VisaLink:
             self._instrument = package.ResourceManager("@py").open_resource(
                 resource, read_termination="\n", write_termination="\n", open_timeout=int(1000 * TIMEOUT_SECONDS)
             )
-            self._instrument.timeout = 1000 * self._timeout
+            self._instrument.timeout = 1000 * timeout_seconds
         except Exception as error:  # PyVISA-py raises plain Exception, too
             raise DeviceNotFoundError(
                 f"{resource} cannot be opened: {error}. Is the instrument on, is the name right"
@@ -87,7 +86,9 @@ class VisaLink:
                 raise
             except Exception as error:  # VisaIOError, SerialException, OSError, and TypeError once it is closed
                 late = "VI_ERROR_TMO" in str(error)
-                happened = f"did not answer within {self._timeout:g} s" if late else f"is gone ({error})"
+                happened = (
+                    f"did not answer within {self._instrument.timeout / 1000:g} s" if late else f"is gone ({error})"
+                )
                 raise DeviceIOError(
                     f"{self._name} {happened}; it was asked {what}. Check power and cable; the next job opens it anew"
                 ) from error
@@ -121,16 +122,22 @@ class VisaLink:
         if sent != len(whole):
             raise DeviceIOError(f"{self._name} took {sent} of {len(whole)} bytes. Check power and cable")
 
-    def query(self, command: str) -> str:
-        """Ask, and return the answer's line.
+    def query(self, command: str, timeout_seconds: float | None = None) -> str:
+        """Ask, and return the answer's line; a long one may be given more time.
 
         Raises:
             DeviceIOError: no answer.
             ProtocolError: it is no text.
         """
         with self._exchange(command):
-            self._send(command.encode("ascii") + b"\n")
-            answer = bytes(self._instrument.read_raw())
+            usual = self._instrument.timeout
+            if timeout_seconds is not None:
+                self._instrument.timeout = 1000 * timeout_seconds
+            try:
+                self._send(command.encode("ascii") + b"\n")
+                answer = bytes(self._instrument.read_raw())
+            finally:
+                self._instrument.timeout = usual
         try:
             return answer.decode("ascii").strip()
         except UnicodeDecodeError as error:
@@ -171,7 +178,7 @@ class VisaLink:
         return values
 
     def query_block(self, command: str, size: int | None = None, *, indefinite: bool = False) -> bytes:
-        """Ask for a definite-length block, of `size` bytes if that is known, or an `indefinite` one of that size, "#0".
+        """Ask for a block of definite length, of `size` bytes if that is known; or of `indefinite` length, "#0".
 
         Raises:
             DeviceIOError: no answer, or not all of it.

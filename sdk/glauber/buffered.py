@@ -2,7 +2,8 @@
 
 The buffer begins before the window and ends after it. Where it lies on the host's clock is known up to the round trip
 of the trigger, so the window's integral is computed for every place where it may lie. Between readings power is taken
-to lie between them; an instrument that integrates from one reading to the next misses nothing in between.
+to lie between them, on a straight line where its neighbours do; an instrument that integrates from one reading to the
+next misses nothing in between.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class Buffer:
         source = f"{head:.2g} s before the first reading, {tail:.2g} s after the last, and the steps cut at both ends"
         parts.append(_rectangular("window edges", edges, source))
         if not self.integrates:
-            gaps = math.sqrt(float(((rises * steps / 2) ** 2).sum()))
-            source = f"{len(times)} readings, largest gap {steps.max():.2g} s; half of each trapezoid's rise"
+            gaps = math.sqrt(float(((_unsteady(watts) * steps / 2) ** 2).sum()))
+            source = f"{len(times)} readings, largest gap {steps.max():.2g} s; half of each trapezoid's sudden rise"
             parts.append(_rectangular("sampling gaps", gaps, source))
         if len(watts) > 2:
             bends = np.diff(watts, 2)
@@ -105,6 +106,19 @@ class Buffer:
             source = f"the buffer lies within +-{limit:.2g} s of where it is taken to lie"
             parts.append(_rectangular("trigger skew", skew, source))
         return parts
+
+
+def _unsteady(watts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of each rise from reading to reading may have come at once: all of it, unless its neighbours go on so.
+
+    Where power is straight over three readings a trapezoid is right; a jump shows as a bend on both of its sides.
+    """
+    rises = np.abs(np.diff(watts))
+    if len(watts) < 3:
+        return rises
+    bends = np.abs(np.diff(watts, 2))
+    beside = np.maximum(np.concatenate([bends[:1], bends]), np.concatenate([bends, bends[-1:]]))
+    return np.asarray(np.minimum(rises, beside))
 
 
 def _rectangular(name: str, limit: float, source: str) -> UncertaintyPart:

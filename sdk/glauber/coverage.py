@@ -18,8 +18,8 @@ import numpy as np
 
 from glauber.errors import InvalidModelError
 
-BINS = 8191
-"""Of the convolution; odd, so that one bin has 0 in its middle."""
+BINS = 3**8
+"""Of the convolution; odd, so that one bin has 0 in its middle, and no large prime, so that transforms are quick."""
 NORMAL_REACH, T_REACH = 9.0, 60.0
 """Scales of a normal and of a t-distribution that the bins reach to."""
 
@@ -39,27 +39,22 @@ class ErrorTerm:
     degrees_of_freedom: float | None = None
 
 
-def _student(terms: list[ErrorTerm]) -> tuple[float, float]:
-    """Scale and effective degrees of freedom of all errors that are not rectangular, together.
+def _scale(term: ErrorTerm) -> tuple[float, float | None]:
+    """Scale and degrees of freedom of an error that is not rectangular; None: it is normal.
 
     A t-distributed error of n degrees of freedom has the standard deviation s sqrt(n / (n - 2)), s its scale.
     """
-    squares, fourths = 0.0, 0.0
-    for term in terms:
-        freedom = term.degrees_of_freedom
-        square = term.standard_uncertainty**2
-        if term.distribution == "t" and freedom is not None:
-            square *= (freedom - 2) / freedom
-            fourths += square**2 / freedom
-        squares += square
-    return math.sqrt(squares), squares**2 / fourths if fourths else math.inf
+    freedom = term.degrees_of_freedom if term.distribution == "t" else None
+    if freedom is None:
+        return term.standard_uncertainty, None
+    return term.standard_uncertainty * math.sqrt((freedom - 2) / freedom), freedom
 
 
 def effective_degrees_of_freedom(terms: Iterable[ErrorTerm]) -> float:
-    """Welch-Satterthwaite over all errors; infinite where none is known from few observations."""
-    known = list(terms)
-    _, freedom = _student(known)
-    return freedom
+    """By Welch and Satterthwaite over all errors, (sum of s^2)^2 / sum of s^4 / n; infinite where none has an n."""
+    scales = [_scale(term) for term in terms]
+    fourths = sum(scale**4 / freedom for scale, freedom in scales if freedom is not None)
+    return float(sum(scale**2 for scale, _ in scales) ** 2 / fourths) if fourths else math.inf
 
 
 def half_width(terms: Iterable[ErrorTerm], level: float) -> float:
@@ -74,15 +69,18 @@ def half_width(terms: Iterable[ErrorTerm], level: float) -> float:
         raise InvalidModelError(f"level must be between 0 and 1, such as 0.95, not {level!r}")
     known = [term for term in terms if term.standard_uncertainty > 0]
     limits = [math.sqrt(3) * term.standard_uncertainty for term in known if term.distribution == "rectangular"]
-    scale, freedom = _student([term for term in known if term.distribution != "rectangular"])
-    reach = sum(limits) + (NORMAL_REACH if math.isinf(freedom) else T_REACH) * scale
+    others = [_scale(term) for term in known if term.distribution != "rectangular"]
+    normal = math.sqrt(sum(scale**2 for scale, freedom in others if freedom is None))
+    student = [(scale, freedom) for scale, freedom in others if freedom is not None]
+    reach = sum(limits) + NORMAL_REACH * normal + T_REACH * sum(scale for scale, _ in student)
     if reach == 0:
         return 0.0
     width = 2 * reach / BINS
     edges = (np.arange(BINS + 1) - BINS / 2) * width
     below = [np.clip((edges / limit + 1) / 2, 0, 1) for limit in limits]
-    if scale:
-        below.append(ndtr(edges / scale) if math.isinf(freedom) else stdtr(freedom, edges / scale))
+    below += [stdtr(freedom, edges / scale) for scale, freedom in student]
+    if normal:
+        below.append(ndtr(edges / normal))
     spectrum = np.ones(BINS // 2 + 1, dtype=complex)
     for each in below:
         spectrum *= np.fft.rfft(np.fft.ifftshift(np.diff(each)))

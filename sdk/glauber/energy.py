@@ -127,8 +127,8 @@ class EnergyReport:
     def expanded_uncertainty(self, level: float = 0.95, *, net: bool = False) -> float | None:
         """U: the truth lies within +-U of `joules` with this probability, by the budget's lines and distributions.
 
-        The lines are convolved, and those known from few observations count with their effective degrees of freedom:
-        see glauber.coverage. U over `standard_uncertainty` is the coverage factor k; it is not always 2.
+        The lines are convolved, those known from few observations as t-distributions: see glauber.coverage. U over
+        `standard_uncertainty` is the coverage factor k; it is not always 2.
 
         Args:
             level: probability, between 0 and 1.

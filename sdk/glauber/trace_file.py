@@ -47,7 +47,7 @@ def load_trace(path: str | Path) -> tuple[MeterSpec, Trace, IdlePower | None]:
         OSError: it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = json.loads(str(arrays["header"]))
             times = np.asarray(arrays["times"], dtype=np.float64)
             readings = np.asarray(arrays["readings"], dtype=np.float64)

@@ -2,7 +2,8 @@
 
 - The buffer ("data store") holds 2,500 readings; each gets the time since the first one. `INITiate` runs until it is
   full or `ABORt` comes, and meanwhile the unit answers no query (Series 2400 user's manual, 2400S-900-01, sections 9
-  and 10), so when it began is known from the round trips just before.
+  and 10), so when it began is known from the round trips just before; should INITiate
+  take longer than a query, that is within the period that the first reading is uncertain by.
 - Its clock runs at 8,192 Hz and counts as if at 8,000: 1.024 s for each second (Keithley: Using the Model 2400 Internal
   Timestamp Feature). Times are multiplied by 8000 / 8192.
 - Readings are sent as text, which every one of its interfaces can.
@@ -24,6 +25,8 @@ from glauber_drivers.visa_link import VisaLink
 CLOCK = 8000 / 8192
 ROUND_TRIPS = 5
 POINTS = 2500
+FETCH_SECONDS = 60.0
+"""How long a buffer may take on its way; 2,500 readings in text take 20 s at 57,600 baud."""
 
 
 class Keithley2400(SourceMeasureUnit):
@@ -87,7 +90,7 @@ class Keithley2400(SourceMeasureUnit):
         (count,) = link.whole_numbers(":TRAC:POIN:ACT?")
         if count == 0:
             return Readings(np.zeros(0), np.zeros((1, 0)), np.zeros((1, 0)))
-        answer = link.query(":TRAC:DATA?")
+        answer = link.query(":TRAC:DATA?", FETCH_SECONDS)
         try:
             words = np.array(answer.split(","), dtype=np.float64)
         except ValueError as error:

@@ -43,6 +43,7 @@ MEAN_OVER = 100
 """Readings averaged into one of the trace."""
 PERIOD_SECONDS = MEAN_OVER / RATE_HZ
 DRAIN_SECONDS = 0.005
+QUIET_LOOKS = 3
 WAIT_SECONDS = 2.0
 """For the first readings, and for the last."""
 RELATIVE_LIMIT, OFFSET_AMPS, VOLTS_SHARE = 0.1, 1e-6, 0.03
@@ -202,7 +203,7 @@ class _Window:
         self._count, self._number = 0, -1
         self._trace: Trace | None = None
         self._error: GlauberError | None = None
-        self._do(kit.ser.reset_input_buffer)
+        self._quiet()
         kit.remainder = {"sequence": b"", "len": 0}
         kit.rolling_avg = kit.rolling_avg4 = kit.prev_range = None
         self._earliest, self._latest = time.monotonic(), math.inf
@@ -217,6 +218,15 @@ class _Window:
             time.sleep(0.0005)
         self._drain = Drain(self._take, DRAIN_SECONDS, name)
         self._begin = time.monotonic()
+
+    def _quiet(self) -> None:
+        """What is still on its way from the window before is thrown away."""
+        silent, deadline = 0, time.monotonic() + WAIT_SECONDS
+        while silent < QUIET_LOOKS:
+            silent = 0 if self._do(self._kit.get_data) else silent + 1
+            if time.monotonic() > deadline:
+                raise DeviceIOError(f"{self._name} goes on sending, though it was told to stop; plug it in again")
+            time.sleep(0.004)
 
     def _do(self, act: Any) -> Any:
         try:
@@ -258,6 +268,7 @@ class _Window:
             self._error = error
             with suppress(GlauberError):  # `error` says enough
                 self._drain.end()
+                self._do(self._kit.stop_measuring)
 
     def stop(self) -> Trace:
         """See Recording.stop."""
@@ -267,6 +278,8 @@ class _Window:
                 self._trace = self._read(end)
             except GlauberError as error:
                 self._error = error
+                with suppress(GlauberError):
+                    self._do(self._kit.stop_measuring)
         if self._error is not None:
             raise self._error
         assert self._trace is not None

@@ -156,7 +156,7 @@ class RaplMeter(Instrument):
             for window in self._windows:  # zones are read by one thread at a time
                 if not window.ended:
                     raise MeteringError(f"a window of the {self._spec.name} is open; stop it first")
-            window = Polled(self._read, 2 * self._spec.period_seconds, self._spec.name, whole=False)
+            window = Polled(self._read, self._spec.period_seconds, self._spec.name, whole=False)
             self._windows = [window]
         return window
 

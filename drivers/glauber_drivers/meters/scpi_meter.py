@@ -45,8 +45,8 @@ PROFILES: Mapping[str, type[Keithley2400] | type[Keithley2450] | type[KeysightN6
     "keysight-n6705": KeysightN6705,
 }
 
-FETCH_SECONDS = 60.0
-"""How long a buffer may take on its way; 2,500 readings in text take 20 s at 57,600 baud."""
+ANSWER_SECONDS = 5.0
+"""An instrument that has not answered for so long is gone."""
 TRIAL_SECONDS = (0.05, 0.5, 5.0)
 """Trials when the meter is opened, until one holds enough readings to tell their period."""
 TRIAL_READINGS = 6
@@ -67,7 +67,7 @@ class ScpiMeter(Instrument):
 
     def __init__(self, resource: str, profile: Profile) -> None:
         super().__init__()
-        self._link, self._profile = VisaLink(resource, FETCH_SECONDS), profile
+        self._link, self._profile = VisaLink(resource, ANSWER_SECONDS), profile
         self._lock = threading.Lock()
         self._window: _Window | None = None
         self._closed = False

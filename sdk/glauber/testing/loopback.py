@@ -94,7 +94,8 @@ class Bench:
     Attributes:
         rails: outputs, the first is output 1.
         period: seconds between readings; the N6705 is told another by its controller.
-        delays: seconds from the trigger's arrival to the start, and from there until the next command is read.
+        delays: seconds from the trigger's arrival to the start, and from there until the next command is read; *OPC? is
+            answered after both.
         first_share: the first reading comes this share of a period late (source-measure units).
         capacity: of the buffer; None: as the instrument has it.
         nan_at: this reading is SCPI's NaN.

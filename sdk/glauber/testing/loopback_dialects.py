@@ -67,6 +67,7 @@ class Dialect:
         if line == "*IDN?":
             return (self.bench.identity or self.identity).encode()
         if line == "*OPC?":
+            time.sleep(sum(self.bench.delays))
             return b"1"
         if line == ":SYST:ERR?":
             return (self.errors.pop(0) if self.errors else '0,"No error"').encode()
