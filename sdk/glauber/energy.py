@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from glauber.coverage import ErrorTerm, effective_degrees_of_freedom, half_width
+from glauber.errors import MeteringError
 from glauber.spec import Boundary, Provenance, Quantity, SpecBase
 
 BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
@@ -71,12 +72,14 @@ class EnergyReport:
 
     Attributes:
         basis: "modelled": counts times the spec's figures; "measured": a meter was read.
-        parts: by name. Modelled: sample, program, read, idle. Measured: "net" (above idle) and "idle" where the meter
-            knows its idle baseline, else "gross" alone. Either way they add up to `joules`.
+        parts: by name. Modelled: sample, program, read, idle; or "running" alone, a stated power. Measured: "net" (above
+            idle) and "idle" where the meter knows its idle baseline, else "gross" alone. Either way they add up to
+            `joules`.
         updates: p-bit updates done.
         samples: states kept, over all chains.
         landauer_joules: k T ln 2 per update at 300 K, the thermodynamic yardstick; not a cost of this device.
-        boundary: what is inside the meter; None for modelled ones, whose figures have one each.
+        boundary: what is inside the meter; None for modelled ones, whose figures have one each, unless the power is
+            stated as a whole.
         budget: of a measurement's uncertainty; empty for modelled ones.
         not_measured: why a meter that was there gave no figure, so that this report is a modelled one; else empty.
     """
@@ -287,3 +290,29 @@ def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
         joules, uncertainty = count * quantity.best, count * quantity.uncertainty
         parts[name] = EnergyPart(joules, uncertainty, count, unit, quantity.provenance, quantity.source)
     return EnergyReport("modelled", parts, operations.updates, operations.samples, landauer(operations.updates))
+
+
+def stated_energy(
+    power: Quantity, seconds: float, name: str, boundary: Boundary, *, updates: int = 0, samples: int = 0
+) -> EnergyReport:
+    """The energy of a job by the power that a user states: a modelled report, of one part.
+
+    Args:
+        power: while the job runs, W.
+        seconds: that it ran.
+        name: of who states it, for the part's source.
+        boundary: what draws that power.
+        updates: p-bit updates done.
+        samples: states kept.
+
+    Raises:
+        MeteringError: the stated uncertainty is as large as the power.
+    """
+    if not power.uncertainty < power.best:
+        raise MeteringError(
+            f"{name} has a standard uncertainty of {power.uncertainty:.3g} W: no figure at all. Measure it, or state it"
+            " better"
+        )
+    joules, uncertainty = power.best * seconds, power.uncertainty * seconds
+    part = EnergyPart(joules, uncertainty, seconds, "s", power.provenance, f"{name}: {power.source}")
+    return EnergyReport("modelled", {"running": part}, updates, samples, landauer(updates), boundary)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glauber.buffered import Buffer
-from glauber.energy import EnergyPart, EnergyReport, UncertaintyPart, landauer
+from glauber.energy import EnergyPart, EnergyReport, UncertaintyPart, landauer, stated_energy
 from glauber.errors import GlauberError, MeteringError, ProtocolError
 from glauber.spec import Boundary, Quantity
 
@@ -238,7 +238,10 @@ def measured_energy(
 
 
 def _limit_line(limit: ErrorLimit, gross: _Gross, seconds: float, net: float | None) -> UncertaintyPart:
-    """The line of one limit; `net` are the joules above idle, None where no idle power is known."""
+    """The line of one limit; `net` are the joules above idle, None where no idle power is known.
+
+    Of several rails each is taken to have the share of net that it has of all.
+    """
     relative = limit.relative * abs(gross.rails[limit.rail]) / math.sqrt(3)
     fixed = limit.watts * seconds / math.sqrt(3)
     joules = relative + fixed
@@ -424,30 +427,6 @@ def idle_power(spec: MeterSpec, trace: Trace) -> IdlePower:
     return IdlePower(mean, math.hypot(scatter, ends / float(times[-1] - times[0])), trace.seconds)
 
 
-def stated_energy(spec: MeterSpec, trace: Trace, *, updates: int = 0, samples: int = 0) -> EnergyReport:
-    """The energy of a window by the power that the user states: a modelled report, whatever its parts.
-
-    Raises:
-        MeteringError: the stated uncertainty is as large as the power.
-    """
-    power, seconds = spec.model, trace.seconds
-    assert power is not None
-    if not power.uncertainty < power.best:
-        raise MeteringError(
-            f"{spec.name} is stated with a standard uncertainty of {power.uncertainty:.3g} W: no figure at all. Measure"
-            " it, or state it better"
-        )
-    part = EnergyPart(
-        power.best * seconds,
-        power.uncertainty * seconds,
-        seconds,
-        "s",
-        power.provenance,
-        f"{spec.name}: {power.source}",
-    )
-    return EnergyReport("modelled", {"running": part}, updates, samples, landauer(updates), spec.boundary)
-
-
 class JobWindow:
     """A meter's window around a job, which goes on whatever happens to the meter.
 
@@ -488,7 +467,9 @@ class JobWindow:
     def _evaluated(self, trace: Trace, updates: int, samples: int) -> EnergyReport:
         meter = self._meter
         if meter.spec.model is not None:
-            return stated_energy(meter.spec, trace, updates=updates, samples=samples)
+            return stated_energy(
+                meter.spec.model, trace.seconds, meter.spec.name, meter.spec.boundary, updates=updates, samples=samples
+            )
         return measured_energy(meter.spec, trace, idle=meter.idle, updates=updates, samples=samples)
 
     def _noted(self, report: EnergyReport) -> EnergyReport:

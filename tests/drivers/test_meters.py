@@ -85,6 +85,7 @@ def test_the_joules_of_a_kit(kit):
     assert threads() == []
 
 
+@pytest.mark.slow
 def test_a_line_that_something_else_feeds(kit):
     with open_meter(f"{kit.address}&mode=ampere&volts_limit=0.001") as meter:
         assert "ampere mode" in meter.spec.name
@@ -152,6 +153,7 @@ def test_addresses_of_kits_that_are_wrong(address, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.slow
 def test_another_thing_at_that_port(kit):
     kit.dead = True
     with pytest.raises(DeviceNotFoundError, match="no Power Profiler Kit II answers"):
@@ -263,6 +265,7 @@ def test_one_window_of_the_counters_at_a_time(tree):
     assert threads() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_program_that_measures(tree):
     code = (
         "import sys, threading\nfrom glauber.registry import open_meter\n"

@@ -194,7 +194,11 @@ def test_short_windows_and_power_below_the_floor(instrument):
             measured(meter)
 
 
-@every_model
+@pytest.mark.parametrize(
+    "instrument",
+    [pytest.param(model, marks=pytest.mark.slow if model != MODELS[1] else ()) for model in MODELS],
+    indirect=True,
+)
 def test_the_link_drops_in_the_middle(instrument, impatient):
     meter = opened(instrument)
     window = meter.start()
