@@ -72,7 +72,7 @@ class EnergyReport:
 
     Attributes:
         basis: "modelled": counts times the spec's figures; "measured": a meter was read.
-        parts: by name. Modelled: sample, program, read, idle; or "running" alone, a stated power. Measured: "net" (above
+        parts: by name. Modelled: sample, program, read, idle; or "running" alone, a stated power. Measured: "net" (over
             idle) and "idle" where the meter knows its idle baseline, else "gross" alone. Either way they add up to
             `joules`.
         updates: p-bit updates done.

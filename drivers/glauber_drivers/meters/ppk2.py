@@ -199,7 +199,8 @@ class _Window:
     def __init__(self, kit: Any, volts: float, name: str) -> None:
         self._kit, self._volts, self._name = kit, volts, name
         self._rest = b""
-        self._amps: list[NDArray[np.float64]] = []
+        self._means: list[NDArray[np.float64]] = []  # A
+        self._odd = np.zeros(0)  # readings, A, that do not fill a mean yet
         self._count, self._number = 0, -1
         self._trace: Trace | None = None
         self._error: GlauberError | None = None
@@ -221,6 +222,7 @@ class _Window:
 
     def _quiet(self) -> None:
         """What is still on its way from the window before is thrown away."""
+        self._do(self._kit.stop_measuring)
         silent, deadline = 0, time.monotonic() + WAIT_SECONDS
         while silent < QUIET_LOOKS:
             silent = 0 if self._do(self._kit.get_data) else silent + 1
@@ -254,7 +256,10 @@ class _Window:
         micro, _ = self._kit.get_samples(data[:whole])
         if len(micro) != len(words):
             raise ProtocolError(f"{self._name}: {len(words)} words gave {len(micro)} readings")
-        self._amps.append(1e-6 * np.array(micro))
+        amps = np.concatenate([self._odd, 1e-6 * np.array(micro)])
+        rows = len(amps) // MEAN_OVER
+        self._means.append(amps[: rows * MEAN_OVER].reshape(rows, MEAN_OVER).mean(axis=1))
+        self._odd = amps[rows * MEAN_OVER :]
         self._count += len(words)
 
     @property
@@ -296,10 +301,8 @@ class _Window:
             time.sleep(0.001)
             self._take()
         self._do(self._kit.stop_measuring)
-        amps = np.concatenate(self._amps)
-        rows = len(amps) // MEAN_OVER
-        means = amps[: rows * MEAN_OVER].reshape(rows, MEAN_OVER).mean(axis=1)
-        times = np.asarray(middle + PERIOD_SECONDS * (np.arange(rows) + 1), dtype=np.float64)
+        means = np.concatenate(self._means)
+        times = np.asarray(middle + PERIOD_SECONDS * (np.arange(len(means)) + 1), dtype=np.float64)
         if not math.isfinite(float(means.sum())):
             raise ProtocolError(f"{self._name} sent readings that are no numbers")
         return Trace(times, self._volts * means, (self._begin, end), (half,))
