@@ -1,8 +1,8 @@
 """Keithley 2400: the dialogue, and how good its readings are; not tried on an instrument.
 
 - The buffer ("data store") holds 2,500 readings; each gets the time since the first one. `INITiate` runs until it is
-  full or `ABORt` comes, and meanwhile the unit answers no query (Series 2400 user's manual, 2400S-900-01, sections 9
-  and 10), so when it began is known from the round trips just before; should INITiate
+  full or `ABORt` comes, and meanwhile the unit answers no query (Series 2400 user's manual, 2400S-900-01, section 9;
+  the latter as remembered), so when it began is known from the round trips just before; should INITiate
   take longer than a query, that is within the period that the first reading is uncertain by.
 - Its clock runs at 8,192 Hz and counts as if at 8,000: 1.024 s for each second (Keithley: Using the Model 2400 Internal
   Timestamp Feature). Times are multiplied by 8000 / 8192.

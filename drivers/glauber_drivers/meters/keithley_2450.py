@@ -3,7 +3,7 @@
 - A buffer of our own holds 100,000 readings and stops when it is full. The trigger model "DurationLoop" measures into
   it; while it runs other commands are answered, so when it began is known from the answer to :TRIG:STAT?.
 - Each reading has the source's readback, the current, and the time since the first reading (2450 reference manual,
-  2450-901-01: :TRACe:DATA?, buffer elements; :TRIGger:LOAD "DurationLoop").
+  2450-901-01: :TRACe:DATA?, buffer elements; :TRIGger:LOAD "DurationLoop" as remembered).
 - Readings are sent as 64-bit numbers in one block.
 - Accuracy: SPEC-2450 Rev. A, one year, 23 +- 5 C, 1 power-line cycle, which is what it integrates over here. Readback
   is a measurement, and is taken to be as good as the voltage measurements of that table.

@@ -5,8 +5,9 @@ it. When the buffer began is known within the round trip of its trigger, which i
 line of the budget. What a maker specifies is taken as limits of rectangular errors, independent of each other: current
 gain, current offset times volts, and voltage.
 
-A profile has the dialogue of one model: `keithley_2400`, `keithley_2450`, `keysight_n6705`. They were written from the
-manuals and have run against `glauber.testing.LoopbackInstrument` only: **no real instrument has been asked yet**.
+A profile has the dialogue of one model: `keithley_2400`, `keithley_2450`, `keysight_n6705`. They were written from
+what the manuals say, in part as remembered (docs/meters.md has the list), and have run against
+`glauber.testing.LoopbackInstrument` only: **no real instrument has been asked yet**.
 """
 
 from __future__ import annotations
@@ -198,6 +199,7 @@ class _Window:
             with suppress(GlauberError):  # `error` says enough
                 if self._drain is not None:
                     self._drain.end()
+                self._profile.finish(self._link)  # it would go on acquiring
 
     def stop(self) -> Trace:
         """See Recording.stop."""
