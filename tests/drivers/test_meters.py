@@ -380,7 +380,7 @@ def test_addresses_of_meters_that_are_wrong(address, says):
 
 
 def test_idle_power_by_address(tree):
-    with open_meter(f"rapl://{tree.root}?idle=0.3") as meter:
+    with open_meter(f"rapl://{tree.root}?idle=0.15") as meter:
         assert meter.idle.watts == pytest.approx(50, rel=0.05)
     with pytest.raises(MeteringError, match="cannot be measured"):
         open_meter(f"rapl://{tree.root}?idle=0.001")

@@ -32,7 +32,7 @@ POWER = KnownPower(0.09, 0.02, 3.0)
 @pytest.fixture
 def impatient(monkeypatch):
     """On a socket, an instrument that is gone shows only as an answer that does not come."""
-    monkeypatch.setattr(scpi_meter, "ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(scpi_meter, "ANSWER_SECONDS", 0.25)
 
 
 def threads():
