@@ -54,12 +54,13 @@ class VisaLink:
 
     Args:
         resource: VISA's name of it.
+        timeout_seconds: how long an answer, or a part of one, may take.
 
     Raises:
         DeviceNotFoundError: it cannot be opened, or PyVISA is missing.
     """
 
-    def __init__(self, resource: str) -> None:
+    def __init__(self, resource: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._name = resource
         self._lock = threading.Lock()
         self._unsent = bytearray()
@@ -68,7 +69,7 @@ class VisaLink:
             self._instrument = package.ResourceManager("@py").open_resource(
                 resource, read_termination="\n", write_termination="\n", open_timeout=int(1000 * TIMEOUT_SECONDS)
             )
-            self._instrument.timeout = 1000 * TIMEOUT_SECONDS
+            self._instrument.timeout = 1000 * timeout_seconds
         except Exception as error:  # PyVISA-py raises plain Exception, too
             raise DeviceNotFoundError(
                 f"{resource} cannot be opened: {error}. Is the instrument on, is the name right"
@@ -85,7 +86,9 @@ class VisaLink:
                 raise
             except Exception as error:  # VisaIOError, SerialException, OSError, and TypeError once it is closed
                 late = "VI_ERROR_TMO" in str(error)
-                happened = f"did not answer within {TIMEOUT_SECONDS:g} s" if late else f"is gone ({error})"
+                happened = (
+                    f"did not answer within {self._instrument.timeout / 1000:g} s" if late else f"is gone ({error})"
+                )
                 raise DeviceIOError(
                     f"{self._name} {happened}; it was asked {what}. Check power and cable; the next job opens it anew"
                 ) from error
@@ -104,22 +107,37 @@ class VisaLink:
             if len(self._unsent) > HELD_BYTES:
                 self._send(b"")
 
+    def send(self, command: str) -> None:
+        """Send a command now, with all that waited.
+
+        Raises:
+            DeviceIOError: the link is gone.
+        """
+        with self._exchange(command):
+            self._send(command.encode("ascii") + b"\n")
+
     def _send(self, data: bytes) -> None:
         whole, self._unsent = bytes(self._unsent) + data, bytearray()
         sent = self._instrument.write_raw(whole)
         if sent != len(whole):
             raise DeviceIOError(f"{self._name} took {sent} of {len(whole)} bytes. Check power and cable")
 
-    def query(self, command: str) -> str:
-        """Ask, and return the answer's line.
+    def query(self, command: str, timeout_seconds: float | None = None) -> str:
+        """Ask, and return the answer's line; a long one may be given more time.
 
         Raises:
             DeviceIOError: no answer.
             ProtocolError: it is no text.
         """
         with self._exchange(command):
-            self._send(command.encode("ascii") + b"\n")
-            answer = bytes(self._instrument.read_raw())
+            usual = self._instrument.timeout
+            if timeout_seconds is not None:
+                self._instrument.timeout = 1000 * timeout_seconds
+            try:
+                self._send(command.encode("ascii") + b"\n")
+                answer = bytes(self._instrument.read_raw())
+            finally:
+                self._instrument.timeout = usual
         try:
             return answer.decode("ascii").strip()
         except UnicodeDecodeError as error:
@@ -159,8 +177,8 @@ class VisaLink:
             )
         return values
 
-    def query_block(self, command: str, size: int | None = None) -> bytes:
-        """Ask for a definite-length block, of `size` bytes if that is known.
+    def query_block(self, command: str, size: int | None = None, *, indefinite: bool = False) -> bytes:
+        """Ask for a block of definite length, of `size` bytes if that is known; or of `indefinite` length, "#0".
 
         Raises:
             DeviceIOError: no answer, or not all of it.
@@ -170,16 +188,36 @@ class VisaLink:
             self._send(command.encode("ascii") + b"\n")
             read = self._instrument.read_bytes
             start = bytes(read(2))
+            if start == b"#0" and indefinite and size is not None:
+                return self._to_the_end(command, bytes(read(size)), bytes(read(1)))
             digits = bytes(read(int(start[1:]))) if start[:1] == b"#" and start[1:] in b"123456789" else b""
             if not digits.isdigit() or (size is not None and int(digits) != size):
                 wanted = "a block" if size is None else f"a block of {size} bytes"
                 raise ProtocolError(f"{self._name} answered {command} with {start + digits!r}; expected {wanted}")
-            data, end = bytes(read(int(digits))), bytes(read(1))
-            if end != b"\n":
-                raise ProtocolError(
-                    f"{self._name} answered {command} with a block that {end!r} follows and no line's end"
-                )
+            return self._to_the_end(command, bytes(read(int(digits))), bytes(read(1)))
+
+    def _to_the_end(self, command: str, data: bytes, end: bytes) -> bytes:
+        if end != b"\n":
+            raise ProtocolError(f"{self._name} answered {command} with a block that {end!r} follows and no line's end")
         return data
+
+    def errors(self) -> list[tuple[int, str]]:
+        """Empty the error queue: numbers and texts, the oldest first.
+
+        Raises:
+            DeviceIOError: no answer.
+            ProtocolError: it is no error queue's.
+        """
+        found: list[tuple[int, str]] = []
+        while len(found) < MOST_ERRORS:
+            answer = self.query("SYST:ERR?")
+            error = parse_error(answer)
+            if error is None:
+                raise ProtocolError(f"{self._name} answered SYST:ERR? with {answer[:80]!r}")
+            if error[0] == 0:
+                break
+            found.append(error)
+        return found
 
     def check(self, command: str) -> None:
         """Read the error queue to its end.
@@ -189,17 +227,8 @@ class VisaLink:
             ProtocolError: it did not understand it.
             DeviceIOError: something else.
         """
-        first: GlauberError | None = None
-        for _ in range(MOST_ERRORS):
-            answer = self.query("SYST:ERR?")
-            error = parse_error(answer)
-            if error is None:
-                raise ProtocolError(f"{self._name} answered SYST:ERR? with {answer[:80]!r}")
-            if error[0] == 0:
-                break
-            first = first or refused(*error, command)
-        if first is not None:
-            raise first
+        for error in self.errors():
+            raise refused(*error, command)
 
     def close(self) -> None:
         """Let go of the instrument, once no other thread waits for an answer of it: descriptors are used again."""

@@ -136,6 +136,10 @@ def run(
     reuse: Annotated[
         bool, typer.Option(help="Take a stored result of the same model, device and seed if there is one.")
     ] = False,
+    meter: Annotated[
+        str | None,
+        typer.Option(help="Address of a meter of the joules, such as rapl:// or nvml://0.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw samples of a model on a device. The job is stored: glauber jobs list."""
@@ -163,7 +167,7 @@ def run(
         )
         if reuse and store == "none":
             raise InvalidModelError("--reuse looks into the store, so it cannot go with --store none")
-        with open_device(device, store=None if store == "none" else store or True) as opened:
+        with open_device(device, store=None if store == "none" else store or True, meter=meter) as opened:
             left = len(opened.queued) + (opened.running is not None)
             if left:
                 _err.print(f"{left} jobs of a process that ended go first; glauber jobs list shows them")

@@ -43,10 +43,11 @@ from glauber.following import Following
 from glauber.health import EntropyHealth
 from glauber.job import Job, checked_timeout
 from glauber.keeping import Keeper, without_seed
+from glauber.meter import EnergyMeter
 from glauber.model import IsingModel, Model
 from glauber.outlook import Outlooks
 from glauber.prepare import ProgramCache, needed_bytes, operations, prepare, prepared_operations
-from glauber.registry import open_driver, parse_address
+from glauber.registry import open_driver, open_meter, parse_address
 from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
 from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule, Schedule
@@ -73,6 +74,11 @@ class Device:
         store: where jobs are kept: an open store, a file, or True for the default one. What a process that ended left
             there of this device's jobs is taken over at once. A service keeps its jobs itself, so it takes none.
         calibration: see use_calibration.
+        meter: of the jobs' joules, an open one or its address (docs/meters.md), in place of the driver's own. One that
+            was opened here, by its address, is closed with the device. A service takes none.
+
+    Raises:
+        InvalidModelError: a meter for a service.
 
     Attributes:
         energy_counter: the machine's own counter of joules, or None.
@@ -86,10 +92,16 @@ class Device:
         address: str = "",
         seed: int | None = None,
         store: JobStore | str | Path | Literal[True] | None = None,
+        meter: EnergyMeter | str | None = None,
         calibration: CalibrationRecord | None = None,
     ) -> None:
         if calibration is not None:
             _check_calibration(driver, calibration)
+        if meter is not None and isinstance(driver, JobService):
+            raise InvalidModelError(
+                f"{address or driver.spec.name} runs its jobs elsewhere, so a meter here would not see them; give the"
+                " meter where the device is (meter = in its server's devices.toml)"
+            )
         # asked once: checking a protocol takes longer than preparing a small job
         self._driver: Driver | JobService = driver
         self._estimator = driver if isinstance(driver, Estimating) else None
@@ -108,6 +120,7 @@ class Device:
             owned = not isinstance(store, JobStore)
             self._keeper = Keeper(open_store(store), owned=owned, address=self.address, spec=driver.spec)
         self.outlooks = Outlooks(self.spec, lambda: self.waiting, self.store, without_seed(self.address))
+        self._own_meter: EnergyMeter | None = None
         self._machine: Driver | None = None
         self._jobs: Worker | Following
         if isinstance(driver, JobService):
@@ -117,10 +130,23 @@ class Device:
             prefix = f"{int(time.time()):x}-{secrets.token_hex(4)}"
             note = self.outlooks.note
             try:
+                if isinstance(meter, str):
+                    meter = self._own_meter = open_meter(meter)
                 self._jobs = Worker(
-                    driver, self.address, self.seed, self._numbers, prefix, self._cache, self._keeper, note, calibration
+                    driver,
+                    self.address,
+                    self.seed,
+                    self._numbers,
+                    prefix,
+                    self._cache,
+                    self._keeper,
+                    note,
+                    meter=meter,
+                    calibration=calibration,
                 )
             except BaseException:
+                if self._own_meter is not None:
+                    self._own_meter.close()
                 if self._keeper is not None:
                     self._keeper.close()
                 raise
@@ -517,6 +543,8 @@ class Device:
         self._is_closed = True
         ended = self._jobs.close("drain" if drain else "requeue" if requeue else "cancel", left)
         self._driver.close()
+        if self._own_meter is not None:
+            self._own_meter.close()
         if self._keeper is not None and ended:
             self._keeper.close()
 
@@ -562,6 +590,7 @@ def open_device(
     seed: int | None = None,
     wrap: Wrap | None = None,
     store: JobStore | str | Path | Literal[True] | None = None,
+    meter: EnergyMeter | str | None = None,
     calibration: CalibrationRecord | str | Path | None = None,
 ) -> Device:
     """Open a device by its address, such as `sim://pbit-king-64?seed=7`.
@@ -576,10 +605,13 @@ def open_device(
             for the default one.
         calibration: corrects the jobs, see Device.use_calibration: a record, the path of one, the id of one in the
             history, or "latest" for the one that is in force there for this address (none is no error).
+        meter: measures the joules of each job: the address of a meter, such as `rapl://`, or an open one
+            (docs/meters.md).
 
     Raises:
         StoreError: the store cannot be opened.
         CalibrationError: no such calibration, or it is of another device.
+        InvalidModelError: a meter for a service, whose jobs it could not see.
         DeviceNotFoundError: no such scheme or name; close ones are suggested; or it has no transport to wrap.
     """
     parsed = parse_address(address)
@@ -596,7 +628,7 @@ def open_device(
         record = calibration
         if isinstance(record, str | Path):
             record = find_calibration(record, address)
-        return Device(driver, address=address, seed=seed, store=store, calibration=record)
+        return Device(driver, address=address, seed=seed, store=store, meter=meter, calibration=record)
     except BaseException:
         driver.close()
         raise

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from glauber.coverage import ErrorTerm, effective_degrees_of_freedom, half_width
+from glauber.errors import MeteringError
 from glauber.spec import Boundary, Provenance, Quantity, SpecBase
 
 BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
@@ -52,13 +54,15 @@ class UncertaintyPart:
     """One line of a measurement's uncertainty budget (GUM, JCGM 100:2008, clause 5); lines are independent.
 
     Attributes:
-        name: gain, resolution, window edges, sampling gaps, unsampled time, idle baseline.
+        name: gain, offset and their like, resolution, window edges, trigger skew, sampling gaps, noise, unsampled time,
+            idle baseline.
         joules: standard uncertainty that it adds to the joules of the whole window.
         net_joules: that it adds to the joules above idle. A gain error enlarges window and baseline alike, so it counts
             on their difference only; the baseline's own error counts here and not on the whole.
         distribution: of the error, as assumed.
         evaluation: "A" by statistics of this measurement, "B" by other knowledge (GUM 2.3.2, 2.3.3).
         source: formula, and where its figures come from.
+        degrees_of_freedom: of a t-distributed error (GUM G.3); None: infinitely many.
     """
 
     name: str
@@ -67,6 +71,7 @@ class UncertaintyPart:
     distribution: Literal["rectangular", "normal", "t"]
     evaluation: Literal["A", "B"]
     source: str
+    degrees_of_freedom: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,14 @@ class EnergyReport:
 
     Attributes:
         basis: "modelled": counts times the spec's figures; "measured": a meter was read.
-        parts: by name. Modelled: sample, program, read, idle, control, transfer, and clamp where spins are held.
-            Measured: "net" (above idle) and "idle" where the meter knows its idle baseline, else "gross" alone. Either
-            way they add up to `joules`.
+        parts: by name. Modelled: sample, program, read, idle, control, transfer, and clamp where spins are held; or
+            "running" alone, a stated power. Measured: "net" (above idle) and "idle" where the meter knows its idle
+            baseline, else "gross" alone. Either way they add up to `joules`.
         updates: p-bit updates done.
         samples: states kept, over all chains.
         landauer_joules: k T ln 2 per update at 300 K, the thermodynamic yardstick; not a cost of this device.
-        boundary: what is inside the meter; None for modelled ones, whose figures have one each.
+        boundary: what is inside the meter; None for modelled ones, whose figures have one each, unless the power is
+            stated as a whole.
         budget: of a measurement's uncertainty; empty for modelled ones.
         not_measured: why a meter that was there gave no figure, so that this report is a modelled one; else empty.
         operations: what was counted; None in reports stored before it was kept.
@@ -126,6 +132,36 @@ class EnergyReport:
         if self.budget:
             return math.sqrt(sum(line.joules**2 for line in self.budget))
         return math.sqrt(sum(part.standard_uncertainty**2 for part in self.parts.values()))
+
+    def _terms(self, net: bool) -> list[ErrorTerm]:
+        """The errors of `joules`, or of `net_joules`."""
+        if not self.budget:
+            return [ErrorTerm(part.standard_uncertainty, "normal") for part in self.parts.values()]
+        return [
+            ErrorTerm(line.net_joules if net else line.joules, line.distribution, line.degrees_of_freedom)
+            for line in self.budget
+        ]
+
+    def expanded_uncertainty(self, level: float = 0.95, *, net: bool = False) -> float | None:
+        """U: the truth lies within +-U of `joules` with this probability, by the budget's lines and distributions.
+
+        The lines are convolved, those known from few observations as t-distributions: see glauber.coverage. U over
+        `standard_uncertainty` is the coverage factor k; it is not always 2.
+
+        Args:
+            level: probability, between 0 and 1.
+            net: of `net_joules` instead; None where those are not measured.
+
+        Raises:
+            InvalidModelError: level is not between 0 and 1.
+        """
+        if self.joules is None or (net and (not self.budget or self.net_joules is None)):
+            return None
+        return half_width(self._terms(net), level)
+
+    def effective_degrees_of_freedom(self, *, net: bool = False) -> float:
+        """Welch-Satterthwaite over the budget (GUM G.4.1); infinite where no line is known from few observations."""
+        return effective_degrees_of_freedom(self._terms(net))
 
     @property
     def net_joules(self) -> float | None:
@@ -193,6 +229,7 @@ class EnergyReport:
             "basis": self.basis,
             "joules": self.joules,
             "standard_uncertainty": self.standard_uncertainty,
+            "expanded_uncertainty": self.expanded_uncertainty(),
             "joules_per_update": self.joules_per_update,
             "joules_per_sample": self.joules_per_sample,
             "landauer_joules": self.landauer_joules,
@@ -342,3 +379,29 @@ def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
         operations=operations,
         reflash_seconds=None if limit is None else operations.loads / limit.best,
     )
+
+
+def stated_energy(
+    power: Quantity, seconds: float, name: str, boundary: Boundary, *, updates: int = 0, samples: int = 0
+) -> EnergyReport:
+    """The energy of a job by the power that a user states: a modelled report, of one part.
+
+    Args:
+        power: while the job runs, W.
+        seconds: that it ran.
+        name: of who states it, for the part's source.
+        boundary: what draws that power.
+        updates: p-bit updates done.
+        samples: states kept.
+
+    Raises:
+        MeteringError: the stated uncertainty is as large as the power.
+    """
+    if not power.uncertainty < power.best:
+        raise MeteringError(
+            f"{name} has a standard uncertainty of {power.uncertainty:.3g} W: no figure at all. Measure it, or state it"
+            " better"
+        )
+    joules, uncertainty = power.best * seconds, power.uncertainty * seconds
+    part = EnergyPart(joules, uncertainty, seconds, "s", power.provenance, f"{name}: {power.source}")
+    return EnergyReport("modelled", {"running": part}, updates, samples, landauer(updates), boundary)

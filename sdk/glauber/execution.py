@@ -198,6 +198,7 @@ def execute(
     report: Callable[[int, int], None],
     stop_asked: Callable[[], Stop | None],
     meter: EnergyMeter | None = None,
+    meter_note: str = "",
     earlier: Sequence[Batch] = (),
     earlier_seconds: float = 0.0,
     keep: Callable[[Batch], None] | None = None,
@@ -215,6 +216,7 @@ def execute(
         report: called with (sweeps done, samples done) after each batch.
         stop_asked: asked after each batch.
         meter: its window is open from before the program is loaded until the run has ended.
+        meter_note: said in the report beside what it measured.
         earlier: what the job had drawn when it was stopped before.
         earlier_seconds: that it had run by then.
         keep: called with each batch, to store it.
@@ -236,7 +238,7 @@ def execute(
     stopped_by = prepared.stopped_by
     seconds = None if request.budget is None else request.budget.seconds
     batches: Iterator[Batch] | None = None
-    window = None if meter is None else JobWindow(meter)
+    window = None if meter is None else JobWindow(meter, meter_note)
     began = time.perf_counter()
     programmed = began
     try:

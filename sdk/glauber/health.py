@@ -136,14 +136,14 @@ def entropy_health(
     if not (margin >= 0 and math.isfinite(margin)):
         raise InvalidModelError(f"margin must be a number from 0 on, not {margin!r}")
     chains, draws, n = spins.shape
-    loose = free.any(axis=0)
+    loose: NDArray[np.bool_] = np.asarray(free.any(axis=0), dtype=np.bool_)
     coupled = np.zeros(n, dtype=bool)
     for ends in (model.edges, model.edges[:, ::-1]):
         active = (model.couplings != 0) & loose[ends[:, 1]]
         coupled[ends[active, 0]] = True
     whole = free.all(axis=0)
     entropy = -np.log2(1 / (1 + np.exp(-2 * (np.abs(arguments).max(axis=0) + margin))))
-    steady = np.asarray(np.ptp(arguments, axis=0) == 0)
+    steady: NDArray[np.bool_] = np.asarray(np.ptp(arguments, axis=0)) == 0.0
     skipped: dict[str, int] = {}
     usable = whole.copy()
     for why, bad in (

@@ -3,10 +3,11 @@
 A meter is an `EnergyMeter`: it records readings over time and says how good they are. The arithmetic is here, the same
 for every meter, and works on arrays alone: a recording can be evaluated again years later.
 
-Two kinds of reading are understood, a counter of joules and a power in watts. Neither is a continuous function of time:
-a counter stands still between updates, a power is the mean over some time that has passed. So the first and the last
-piece of a window, up to one update each, are not seen, and a window that is not much longer than that has no figure at
-all. It is refused with a `MeteringError`; nothing is ever filled in from a data sheet.
+Three kinds of reading are understood: a counter of joules, a power in watts, and a buffer of powers that an instrument
+took by its own clock (`glauber.buffered`). None is a continuous function of time: a counter stands still between
+updates, a power is the mean over some time that has passed. So the first and the last piece of a window, up to one
+update each, are not seen, and a window that is not much longer than that has no figure at all. It is refused with a
+`MeteringError`; nothing is ever filled in from a data sheet.
 
 Uncertainties are standard uncertainties as in the GUM (JCGM 100:2008). A limit +-a with nothing known inside counts as
 rectangular, a / sqrt(3) (GUM 4.3.7). Not in any budget, because the readings do not show it: a load that repeats in
@@ -17,14 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glauber.energy import EnergyPart, EnergyReport, UncertaintyPart, landauer
+from glauber.buffered import Buffer
+from glauber.energy import EnergyPart, EnergyReport, UncertaintyPart, landauer, stated_energy
 from glauber.errors import GlauberError, MeteringError, ProtocolError
-from glauber.spec import Boundary
+from glauber.spec import Boundary, Quantity
 
 MIN_UPDATES = 2
 """A counter must move so often in a window: the time between two updates is the least whose joules are known."""
@@ -32,6 +34,25 @@ MIN_READINGS = 5
 """Fewer readings of power than this are no integral."""
 IDLE_BLOCKS = 8
 """Blocks of an idle measurement whose scatter gives its standard error; blocks, since neighbouring readings agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorLimit:
+    """One way in which all readings of a rail are wrong alike, independent of the others: +-(relative x P + watts).
+
+    Attributes:
+        name: of the budget's line, such as "offset" or "voltage".
+        source: where the figures come from.
+        relative: largest relative error, +-.
+        watts: largest error, +-, whatever is read. It cancels in joules above an idle power of the same meter.
+        rail: row of `Trace.readings` that it belongs to.
+    """
+
+    name: str
+    source: str
+    relative: float = 0.0
+    watts: float = 0.0
+    rail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +64,15 @@ class MeterSpec:
         boundary: what is inside the meter.
         reads: a counter of joules that only grows, or watts.
         period_seconds: between two updates of the reading, as measured.
-        averaging_seconds: each reading of power is the mean over so long before it; 0 for counters.
+        averaging_seconds: each reading of power is the mean over so long before it; 0 for counters, and where the time
+            is short beside the period.
         seen_share: share of the time in which the sensor looks, 0 to 1.
         seen_source: where that comes from; empty if it is 1.
         relative_limit: largest relative error of a reading, +-, the same for all readings (a gain error).
         resolution: step of a reading, J or W.
         accuracy_source: where the relative limit comes from.
+        limits: further limits, each with a line of its own in the budget.
+        model: the user's own statement of the power while a job runs, in place of an instrument: then nothing is read.
     """
 
     name: str
@@ -61,24 +85,32 @@ class MeterSpec:
     relative_limit: float
     resolution: float
     accuracy_source: str
+    limits: tuple[ErrorLimit, ...] = ()
+    model: Quantity | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Readings of one window; the first and the last were taken at its ends.
+    """Readings of one window; the first and the last were taken at its ends, unless `window` says where those are.
 
     Attributes:
         times: seconds of a monotonic clock, ascending, float64 (n,).
-        readings: J or W, float64 (n,). Of a run of equal counter readings the first and the last suffice.
+        readings: J or W, float64 (n,), or (rails, n) of a buffer. Of a run of equal counter readings the first and the
+            last suffice.
+        window: of a buffer that an instrument took by its own clock: begin and end, seconds of `times`.
+        skews: independent limits, +- seconds, of how far all of such a buffer's times may lie off together.
     """
 
     times: NDArray[np.float64]
     readings: NDArray[np.float64]
+    window: tuple[float, float] | None = None
+    skews: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Length of the window."""
-        return float(self.times[-1] - self.times[0])
+        begin, end = self.window or (float(self.times[0]), float(self.times[-1]))
+        return end - begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +158,22 @@ class EnergyMeter(Protocol):
         ...
 
 
+@runtime_checkable
+class RestingMeter(Protocol):
+    """What a meter can be beside an EnergyMeter: one that measures its own idle baseline."""
+
+    def measure_idle(self, seconds: float = 5.0) -> IdlePower:
+        """Measure what later windows subtract; blocks for so long. What is metered must have nothing to do."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Gross:
     """All joules of a window, and the lines of the budget that belong to the reading and not to its gain."""
 
     joules: float
     lines: tuple[UncertaintyPart, ...]
+    rails: tuple[float, ...]
 
 
 def measured_energy(
@@ -152,17 +194,24 @@ def measured_energy(
         ProtocolError: the readings cannot be: a counter went backwards, a power is negative, a clock stood still.
     """
     _check(spec, trace)
-    gross = _from_counter(spec, trace) if spec.reads == "joules" else _from_power(spec, trace)
+    if spec.reads == "joules":
+        gross = _from_counter(spec, trace)
+    else:
+        gross = _from_power(spec, trace) if trace.window is None else _from_buffer(spec, trace)
     seconds = trace.seconds
     idle_joules = 0.0 if idle is None else idle.watts * seconds
     net = gross.joules - idle_joules
     gain = spec.relative_limit / math.sqrt(3)
     source = f"+-{100 * spec.relative_limit:g} % of the reading, rectangular: {spec.accuracy_source}"
-    budget = [UncertaintyPart("gain", gain * gross.joules, gain * abs(net), "rectangular", "B", source), *gross.lines]
+    budget = [UncertaintyPart("gain", gain * gross.joules, gain * abs(net), "rectangular", "B", source)]
+    if spec.limits and not spec.relative_limit:
+        budget.clear()
+    further = [_limit_line(limit, gross, seconds, net if idle is not None else None) for limit in spec.limits]
+    budget += [*further, *gross.lines]
     if idle is not None:
         error = idle.standard_error * seconds
         source = f"scatter of {IDLE_BLOCKS} parts of {idle.seconds:.3g} s at rest, times the window's length"
-        budget.append(UncertaintyPart("idle baseline", 0.0, error, "t", "A", source))
+        budget.append(UncertaintyPart("idle baseline", 0.0, error, "t", "A", source, IDLE_BLOCKS - 1))
     u_gross = math.sqrt(sum(line.joules**2 for line in budget))
     u_net = math.sqrt(sum(line.net_joules**2 for line in budget))
     signal, uncertainty = (gross.joules, u_gross) if idle is None else (net, u_net)
@@ -175,7 +224,12 @@ def measured_energy(
     if idle is None:
         parts = {"gross": EnergyPart(gross.joules, u_gross, seconds, "s", "measured", spec.name)}
     else:
-        u_idle = math.hypot(idle.standard_error * seconds, gain * idle_joules)
+        share = idle_joules / gross.joules
+        u_idle = math.hypot(
+            idle.standard_error * seconds,
+            gain * idle_joules,
+            *(line.joules * (1.0 if limit.watts else share) for limit, line in zip(spec.limits, further, strict=True)),
+        )
         parts = {
             "net": EnergyPart(net, u_net, seconds, "s", "measured", f"{spec.name}, idle subtracted"),
             "idle": EnergyPart(idle_joules, u_idle, seconds, "s", "measured", f"{spec.name}, {idle.watts:.4g} W"),
@@ -183,14 +237,32 @@ def measured_energy(
     return EnergyReport("measured", parts, updates, samples, landauer(updates), spec.boundary, tuple(budget))
 
 
+def _limit_line(limit: ErrorLimit, gross: _Gross, seconds: float, net: float | None) -> UncertaintyPart:
+    """The line of one limit; `net` are the joules above idle, None where no idle power is known.
+
+    Of several rails each is taken to have the share of net that it has of all.
+    """
+    relative = limit.relative * abs(gross.rails[limit.rail]) / math.sqrt(3)
+    fixed = limit.watts * seconds / math.sqrt(3)
+    joules = relative + fixed
+    net_joules = joules if net is None else relative * abs(net) / max(abs(gross.joules), abs(net))
+    said = [f"+-{100 * limit.relative:.3g} %"] if limit.relative else []
+    said += [f"+-{limit.watts:.3g} W"] if limit.watts else []
+    source = f"{' and '.join(said)}, rectangular: {limit.source}"
+    return UncertaintyPart(limit.name, joules, net_joules, "rectangular", "B", source)
+
+
 def _check(spec: MeterSpec, trace: Trace) -> None:
     if len(trace.times) < 2 or not (np.diff(trace.times) > 0).all() or not np.isfinite(trace.readings).all():
         raise ProtocolError(f"{spec.name}: a window needs two finite readings at least, at times that ascend")
+    if trace.readings.shape[-1:] != trace.times.shape or (trace.window is None and trace.readings.ndim != 1):
+        raise ProtocolError(f"{spec.name}: readings of shape {trace.readings.shape} at {len(trace.times)} times")
     if spec.reads == "joules" and (np.diff(trace.readings) < 0).any():
         raise ProtocolError(
             f"{spec.name}: the counter went backwards, as it does when its driver is loaded again; measure again"
         )
-    if spec.reads == "watts" and (trace.readings < 0).any():
+    below_zero = any(limit.watts for limit in spec.limits)  # an offset may well put small powers there
+    if spec.reads == "watts" and not below_zero and (trace.readings < 0).any():
         raise ProtocolError(f"{spec.name}: a power of {trace.readings.min():g} W was read, which cannot be")
 
 
@@ -245,7 +317,7 @@ def _from_counter(spec: MeterSpec, trace: Trace) -> _Gross:
         ),
         *_unseen(spec, scatter * math.sqrt(float((lengths**2).sum()))),
     ]
-    return _Gross(joules, tuple(lines))
+    return _Gross(joules, tuple(lines), (joules,))
 
 
 def _from_power(spec: MeterSpec, trace: Trace) -> _Gross:
@@ -275,12 +347,30 @@ def _from_power(spec: MeterSpec, trace: Trace) -> _Gross:
         ),
         *_unseen(spec, float(power.std(ddof=1)) * seconds / math.sqrt(independent)),
     ]
-    return _Gross(float(_areas(trace).sum()), tuple(lines))
+    joules = float(_areas(trace).sum())
+    return _Gross(joules, tuple(lines), (joules,))
+
+
+def _from_buffer(spec: MeterSpec, trace: Trace) -> _Gross:
+    """See glauber.buffered."""
+    assert trace.window is not None
+    integrates = spec.averaging_seconds > 0.99 * spec.period_seconds
+    buffer = Buffer(trace.times, np.atleast_2d(trace.readings), trace.window, integrates)
+    if buffer.count < MIN_READINGS or trace.seconds < spec.period_seconds:
+        raise _too_short(
+            spec,
+            trace,
+            f"it holds {buffer.count} readings of at least {MIN_READINGS}",
+            2 * MIN_READINGS * spec.period_seconds,
+        )
+    rails = buffer.rails()
+    return _Gross(float(rails.sum()), tuple(buffer.lines(trace.skews, spec.resolution)), tuple(rails.tolist()))
 
 
 def _areas(trace: Trace) -> NDArray[np.float64]:
-    """Trapezoids between neighbouring readings of power, J."""
-    return np.asarray(np.diff(trace.times) * (trace.readings[1:] + trace.readings[:-1]) / 2)
+    """Trapezoids between neighbouring readings of power, all rails together, J."""
+    watts = np.atleast_2d(trace.readings).sum(axis=0)
+    return np.asarray(np.diff(trace.times) * (watts[1:] + watts[:-1]) / 2)
 
 
 def _line(name: str, joules: float, source: str) -> UncertaintyPart:
@@ -325,12 +415,13 @@ def idle_power(spec: MeterSpec, trace: Trace) -> IdlePower:
         ends = math.hypot(ends, spec.resolution / math.sqrt(6))
     else:
         needed = IDLE_BLOCKS * max(spec.period_seconds, spec.averaging_seconds)
-        if trace.seconds < needed or len(trace.readings) <= IDLE_BLOCKS:
+        length = float(trace.times[-1] - trace.times[0])
+        if length < needed or len(trace.times) <= IDLE_BLOCKS:
             raise _too_short(spec, trace, f"{IDLE_BLOCKS} separate readings are needed", 2 * needed)
         times = np.linspace(trace.times[0], trace.times[-1], IDLE_BLOCKS + 1)
         joules = np.interp(times, trace.times, np.concatenate([[0.0], np.cumsum(_areas(trace))]))
-        mean = float(joules[-1] / trace.seconds)
-        ends = spec.resolution * trace.seconds / math.sqrt(12)
+        mean = float(joules[-1] / length)
+        ends = spec.resolution * length / math.sqrt(12)
     scatter = float((np.diff(joules) / np.diff(times)).std(ddof=1)) / math.sqrt(IDLE_BLOCKS)
     scatter *= math.sqrt((IDLE_BLOCKS - 1) / (IDLE_BLOCKS - 3))
     return IdlePower(mean, math.hypot(scatter, ends / float(times[-1] - times[0])), trace.seconds)
@@ -341,10 +432,11 @@ class JobWindow:
 
     Args:
         meter: opened now.
+        note: said in the report beside what was measured.
     """
 
-    def __init__(self, meter: EnergyMeter) -> None:
-        self._meter = meter
+    def __init__(self, meter: EnergyMeter, note: str = "") -> None:
+        self._meter, self._note = meter, note
         self._recording: Recording | None = None
         self._trace: Trace | None = None
         self._reason = ""
@@ -367,13 +459,21 @@ class JobWindow:
         reason = self._reason
         if self._trace is not None:
             try:
-                return measured_energy(
-                    self._meter.spec,
-                    self._trace,
-                    idle=self._meter.idle,
-                    updates=modelled.updates,
-                    samples=modelled.samples,
-                )
+                return self._noted(self._evaluated(self._trace, modelled.updates, modelled.samples))
             except GlauberError as error:
                 reason = str(error)
         return replace(modelled, not_measured=reason)
+
+    def _evaluated(self, trace: Trace, updates: int, samples: int) -> EnergyReport:
+        meter = self._meter
+        if meter.spec.model is not None:
+            return stated_energy(
+                meter.spec.model, trace.seconds, meter.spec.name, meter.spec.boundary, updates=updates, samples=samples
+            )
+        return measured_energy(meter.spec, trace, idle=meter.idle, updates=updates, samples=samples)
+
+    def _noted(self, report: EnergyReport) -> EnergyReport:
+        if not self._note:
+            return report
+        parts = {name: replace(part, source=f"{part.source}; {self._note}") for name, part in report.parts.items()}
+        return replace(report, parts=parts)

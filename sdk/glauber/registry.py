@@ -1,12 +1,18 @@
-"""From an address to its driver: entry points of the group `glauber.drivers`, the key is the address's scheme."""
+"""From an address to its driver: entry points of the group `glauber.drivers`, the key is the address's scheme.
+
+Meters are found in the same way, in the group `glauber.meters`.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from glauber.driver import (
@@ -21,14 +27,16 @@ from glauber.driver import (
     Wrap,
 )
 from glauber.errors import DeviceNotFoundError
+from glauber.meter import EnergyMeter, RestingMeter
 from glauber.spec import AnySpec
 
 GROUP = "glauber.drivers"
+METERS = "glauber.meters"
 
 
-@lru_cache(maxsize=1)
-def _factories() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+@lru_cache(maxsize=2)
+def _factories(group: str = GROUP) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def parse_address(text: str) -> Address:
@@ -80,6 +88,72 @@ def open_driver(address: Address, *, wrap: Wrap | None = None) -> Driver | JobSe
     if not isinstance(found, WiredFactory):
         raise DeviceNotFoundError(f"{address.scheme}:// has no transport that could be recorded or disturbed")
     return found.open_wired(address, wrap)
+
+
+class MeterClass(Protocol):
+    """What an entry point of the group `glauber.meters` is; its key is the scheme of the meter's addresses."""
+
+    def from_address(self, address: Address) -> EnergyMeter:
+        """Open it; DeviceNotFoundError says what is missing or which names and parameters exist."""
+        ...
+
+
+def open_meter(text: str) -> EnergyMeter:
+    """Open a meter by its address, such as `nvml://0` or `rapl://`; docs/meters.md lists them.
+
+    `idle=SECONDS` is understood by every meter that reads something: for so long what it meters is watched at rest, and
+    later windows have joules above that.
+
+    Raises:
+        DeviceNotFoundError: no such scheme, name or parameter; close ones are suggested.
+        DeviceIOError: the instrument refuses or fails.
+        MissingExtraError: a package is missing.
+    """
+    try:
+        address = parse_address(text)
+    except DeviceNotFoundError as error:
+        example = "nvml://0, rapl:// or visa://TCPIP0::HOST::5025::SOCKET?profile=keithley-2450"
+        raise DeviceNotFoundError(f"{text!r} is not a meter's address; one looks like {example}") from error
+    known, parameters = _factories(METERS), dict(address.parameters)
+    if address.scheme not in known:
+        close = difflib.get_close_matches(address.scheme, known, n=1)
+        hint = f"did you mean {close[0]}://?" if close else f"there are {', '.join(f'{s}://' for s in sorted(known))}"
+        raise DeviceNotFoundError(f"no meter for {address.scheme}:// is installed; {hint}")
+    rest = parameters.pop("idle", None)
+    try:
+        seconds = None if rest is None else float(rest)
+    except ValueError:
+        seconds = math.nan
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise DeviceNotFoundError(f"{text}: idle={rest} is no time; give seconds, such as idle=5")
+    found: MeterClass = known[address.scheme].load()
+    meter = found.from_address(replace(address, parameters=parameters))
+    if seconds is None:
+        return meter
+    try:
+        if not isinstance(meter, RestingMeter):
+            raise DeviceNotFoundError(f"{text}: {meter.spec.name} measures no idle power; leave idle out")
+        meter.measure_idle(seconds)
+    except BaseException:
+        meter.close()
+        raise
+    return meter
+
+
+def only_parameters(address: Address, known: Collection[str]) -> None:
+    """Refuse parameters that a meter does not know.
+
+    Raises:
+        DeviceNotFoundError: with the one that may have been meant, and all that there are.
+    """
+    for name in address.parameters:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise DeviceNotFoundError(
+                f"{address.text}: {address.scheme}:// has no parameter {name}; {meant}There are"
+                f" {', '.join(sorted({*known, 'idle'}))}"
+            )
 
 
 def open_job(address: Address) -> tuple[RemoteJobs, str]:

@@ -27,6 +27,7 @@ from glauber.errors import (
 from glauber.execution import Requeued, Stop, execute
 from glauber.job import Job, JobStatus
 from glauber.keeping import POLL_SECONDS, Keeper, PartWriter
+from glauber.meter import EnergyMeter
 from glauber.prepare import Prepared, ProgramCache, prepare
 from glauber.queueing import Entry, FairQueue
 from glauber.request import JobRequest
@@ -66,6 +67,7 @@ class Worker:
         cache: of programs.
         keeper: the device's side of a store, or None.
         note: called with (seconds, sweeps x sites x chains) of each job that is done.
+        meter: of the jobs' joules, in place of the machine's own.
         calibration: see Device.use_calibration.
     """
 
@@ -79,6 +81,7 @@ class Worker:
         cache: ProgramCache,
         keeper: Keeper | None,
         note: Callable[[float, int], None],
+        meter: EnergyMeter | None = None,
         calibration: CalibrationRecord | None = None,
     ) -> None:
         self.calibration = calibration
@@ -86,7 +89,9 @@ class Worker:
         self.inspect: Callable[[SampleSet], None] | None = None  # called with each result, before its job is done
         self._machine, self._address, self._seed, self._numbers = machine, address, seed, numbers
         self._prefix, self._cache, self._keeper, self._note = prefix, cache, keeper, note
-        self._meter = machine.meter if isinstance(machine, Metered) else None
+        own = machine.meter if isinstance(machine, Metered) else None
+        self._meter = own if meter is None else meter
+        self._meter_note = "" if meter is None or own is None else f"in place of the device's own {own.spec.name}"
         self._spec_hash = machine.spec.spec_hash
         self._resumable = machine.spec.capabilities.initial
         self._machine_lock = threading.Lock()  # held while a job or a search runs
@@ -343,6 +348,7 @@ class Worker:
                     report=job.advance,
                     stop_asked=lambda: self._stop_asked(job),
                     meter=self._meter,
+                    meter_note=self._meter_note,
                     **kept,
                 )
             except BaseException:

@@ -50,6 +50,7 @@ def _window(meter: NvmlMeter, seconds: float, load: float) -> dict[str, Any]:
     return {
         "joules": report.joules,
         "u": report.standard_uncertainty,
+        "expanded": report.expanded_uncertainty(),
         "net": report.net_joules,
         "u_net": None if net is None else net.standard_uncertainty,
         "true": FAKE.fake_joules(trace.times[0], trace.times[-1]),

@@ -24,11 +24,10 @@ from __future__ import annotations
 import importlib
 import re
 import threading
-import time
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from glauber.driver import Address
 from glauber.errors import (
     DeviceClosedError,
     DeviceIOError,
@@ -38,8 +37,10 @@ from glauber.errors import (
     MeteringError,
     missing_extra,
 )
-from glauber.meter import IdlePower, MeterSpec, idle_power
+from glauber.meter import MeterSpec
+from glauber.registry import only_parameters
 
+from glauber_drivers.meters.instrument import Instrument
 from glauber_drivers.meters.polling import Polled, update_period
 
 RELATIVE_LIMIT = 0.05
@@ -78,8 +79,8 @@ def _translated(error: Exception, what: str) -> GlauberError:
     return DeviceIOError(f"{what} failed ({error}): {_FAILED.get(kind, 'NVML says no more; nvidia-smi may')}")
 
 
-class NvmlMeter:
-    """A meter of one NVIDIA GPU: an EnergyMeter, and a context manager. Opening takes about six updates of the reading.
+class NvmlMeter(Instrument):
+    """A meter of one NVIDIA GPU. Opening takes about six updates of the reading.
 
     Args:
         gpu: NVML's index, a UUID ("GPU-..."), or a PCI bus id ("0000:01:00.0"). NVML's index follows the bus and not
@@ -111,7 +112,7 @@ class NvmlMeter:
             self._nvml: Any = importlib.import_module("pynvml")
         except ImportError as error:
             raise missing_extra("nvidia-ml-py", "nvml", "NvmlMeter") from error
-        self._idle: IdlePower | None = None
+        super().__init__()
         self._lock = threading.Lock()
         self._windows: list[Polled] = []
         self._closed = False
@@ -129,28 +130,6 @@ class NvmlMeter:
     def spec(self) -> MeterSpec:
         """See EnergyMeter.spec; the period is the measured one."""
         return self._spec
-
-    @property
-    def idle(self) -> IdlePower | None:
-        """See EnergyMeter.idle: what `measure_idle` found last."""
-        return self._idle
-
-    def measure_idle(self, seconds: float = 5.0) -> IdlePower:
-        """Measure the baseline that later windows subtract; blocks for so long. The GPU must have nothing to do.
-
-        A GPU that has just worked is warm and draws more than a cold one: measure in the state in which jobs start.
-
-        Raises:
-            MeteringError: too short for this meter.
-            DeviceIOError: the GPU was lost meanwhile.
-        """
-        window = self.start()
-        try:
-            time.sleep(seconds)
-        finally:
-            trace = window.stop()
-        self._idle = idle_power(self._spec, trace)
-        return self._idle
 
     def start(self) -> Polled:
         """See EnergyMeter.start."""
@@ -173,13 +152,12 @@ class NvmlMeter:
         with suppress(self._nvml.NVMLError):  # nobody can do anything about it
             self._nvml.nvmlShutdown()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @classmethod
+    def from_address(cls, address: Address) -> NvmlMeter:
+        """nvml://GPU: an index, a UUID or a PCI bus id; see glauber.registry.MeterClass."""
+        only_parameters(address, ())
+        name = address.name or "0"
+        return cls(int(name) if name.isdecimal() else name)
 
     # NVML
 

@@ -33,7 +33,8 @@ class DeviceConfig(_Strict):
     title: str = ""
     """For people."""
     meter: str | None = None
-    """The meter of the device's joules, as the driver calls it: "nvml" for cupy://."""
+    """The meter of the device's joules: the address of one, such as rapl:// (docs/meters.md), or a name that the driver
+    understands in its own address: "nvml" for cupy://."""
     calibration: str | None = None
     """Which calibration is in force; reported to clients as it stands."""
     max_sites: Positive | None = None
@@ -45,10 +46,15 @@ class DeviceConfig(_Strict):
 
     @property
     def full_address(self) -> str:
-        """The address with the meter in its query."""
-        if self.meter is None:
+        """The address, with a meter that the driver knows by name in its query."""
+        if self.meter is None or self.meter_address is not None:
             return self.address
         return f"{self.address}{'&' if '?' in self.address else '?'}meter={quote(self.meter, safe='')}"
+
+    @property
+    def meter_address(self) -> str | None:
+        """For `glauber.open_device(..., meter=)`; None where the driver brings the meter, or there is none."""
+        return self.meter if self.meter is not None and "://" in self.meter else None
 
 
 class OwnerConfig(_Strict):

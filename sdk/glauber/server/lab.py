@@ -111,7 +111,7 @@ class Lab:
 
     def _open(self, name: str, entry: DeviceConfig) -> Device:
         try:
-            device = open_device(entry.full_address, store=self.store)
+            device = open_device(entry.full_address, store=self.store, meter=entry.meter_address)
         except DeviceNotFoundError as error:
             raise DeviceNotFoundError(f"devices.{name}: {error}") from error
         if device.store is None:

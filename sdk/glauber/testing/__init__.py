@@ -5,6 +5,7 @@ what every device must do       DriverContract, run_contract
 instances with known answers    tile_planted_2d, tile_planted_3d, wishart, frustrated_loops
 faults of machines and links    FaultyDriver, DriverFaults, LinkFaults
 serial traffic                  Recorder, Replay
+instruments that meter a power  KnownPower, Rail, LoopbackInstrument, Ppk2Emulator, RaplTree
 the pytest plug-in              glauber.testing.plugin
 
 Names load on first use, so that the plug-in costs nothing to a pytest that does not use it.
@@ -23,8 +24,13 @@ _HOME = {
     "ExactLaw": "exact",
     "FaultyDriver": "faults",
     "FaultyTransport": "link_faults",
+    "KnownPower": "loopback",
     "LinkFaults": "link_faults",
+    "LoopbackInstrument": "loopback",
     "PlantedInstance": "planted",
+    "Ppk2Emulator": "ppk2_emulator",
+    "Rail": "loopback",
+    "RaplTree": "rapl_tree",
     "Recorder": "traffic",
     "Replay": "traffic",
     "chi_square": "exact",
@@ -41,7 +47,10 @@ if TYPE_CHECKING:
     from glauber.testing.exact import ExactLaw, chi_square
     from glauber.testing.faults import DriverFaults, FaultyDriver
     from glauber.testing.link_faults import FaultyTransport, LinkFaults
+    from glauber.testing.loopback import KnownPower, LoopbackInstrument, Rail
     from glauber.testing.planted import PlantedInstance, frustrated_loops, tile_planted_2d, tile_planted_3d, wishart
+    from glauber.testing.ppk2_emulator import Ppk2Emulator
+    from glauber.testing.rapl_tree import RaplTree
     from glauber.testing.traffic import Recorder, Replay
 
 __all__ = [
@@ -52,8 +61,13 @@ __all__ = [
     "ExactLaw",
     "FaultyDriver",
     "FaultyTransport",
+    "KnownPower",
     "LinkFaults",
+    "LoopbackInstrument",
     "PlantedInstance",
+    "Ppk2Emulator",
+    "Rail",
+    "RaplTree",
     "Recorder",
     "Replay",
     "chi_square",

@@ -1,0 +1,56 @@
+"""benchmarks.joules with few runs: its result in benchmarks/results is the evidence, and this keeps it from rotting."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+joules = importlib.import_module("benchmarks.joules")
+
+RESULT = Path(joules.__file__).parent / "results" / "joules.json"
+
+
+@pytest.mark.slow
+def test_stated_uncertainties_cover_known_powers():
+    """All runs pooled are inside the band, U is no more than a few times what the errors are, and little is refused."""
+    rng = np.random.default_rng
+    found = {
+        "keithley-2400": joules.scpi("keithley-2400", 1, 0.09, 0.3, 15, rng(1), 3),
+        "keithley-2450": joules.scpi("keithley-2450", 1, 0.09, 0.3, 15, rng(2), 3),
+        "keysight-n6705": joules.scpi("keysight-n6705", 2, 0.08, 0.3, 15, rng(3), 3),
+        "ppk2": joules.ppk2(30, rng(4), 3),
+        "rapl": joules.rapl(12, rng(5), 3, seconds=0.5),
+        "nvml": joules.nvml(12, rng(6), 3, seconds=0.3),
+    }
+    runs, covered = (sum(each[what] for each in found.values()) for what in ("runs", "covered"))
+    assert covered >= binom.ppf(0.0005, runs, 0.95), found
+    for each in found.values():
+        assert each["below the noise floor"]["refused"] == 3
+        assert each["relative U95, median"] < 3.5 * each["relative error, root mean square"]
+
+
+def test_the_band_has_two_sides_and_judges_runs():
+    """Errors that are rectangular within +-1: U = 0.95 is inside the band, half of it and twice it are not."""
+    errors = np.random.default_rng(1).uniform(-1, 1, 200)
+    inside = {
+        u: joules.verdict([(100 + error, u, 100.0) for error in errors], 0, 0)["inside the band"]
+        for u in (0.5, 0.95, 2.0)
+    }
+    assert inside == {0.5: False, 0.95: True, 2.0: False}
+
+
+def test_the_committed_result_holds():
+    result = json.loads(RESULT.read_text())
+    assert {"date", "cpu", "command"} <= set(result)
+    assert len(result["results"]) == 6
+    for found in result["results"].values():
+        assert found["runs"] == 200
+        assert found["band"][0] <= found["covered"] <= found["band"][1]
+        assert found["below the noise floor"]["refused"] == found["below the noise floor"]["windows"]
