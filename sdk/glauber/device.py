@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from glauber.calibration.history import find_calibration
 from glauber.calibration.record import CalibrationRecord
+from glauber.care import Care, check_calibration
 from glauber.compile import derive_seed
 from glauber.driver import (
     Driver,
@@ -32,7 +33,6 @@ from glauber.driver import (
 )
 from glauber.energy import device_seconds, modelled_energy
 from glauber.errors import (
-    CalibrationError,
     DeviceClosedError,
     InvalidModelError,
     ModelNotSupportedError,
@@ -40,28 +40,26 @@ from glauber.errors import (
 from glauber.execution import partial_result
 from glauber.flash import FlashPlan, flash_plan
 from glauber.following import Following
-from glauber.health import EntropyHealth
 from glauber.job import Job, checked_timeout
 from glauber.keeping import Keeper, without_seed
 from glauber.meter import EnergyMeter
-from glauber.model import IsingModel, Model
+from glauber.model import Model
 from glauber.outlook import Outlooks
 from glauber.prepare import ProgramCache, needed_bytes, operations, prepare, prepared_operations
 from glauber.registry import open_driver, open_meter, parse_address
 from glauber.request import Budget, Clamp, JobRequest, Observable, check_seed
 from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule, Schedule
-from glauber.spec import AnySpec
 from glauber.store import JobStore, open_store
 from glauber.worker import Worker
 
 _log = structlog.get_logger("glauber.device")
 
 if TYPE_CHECKING:
-    from glauber.calibration.run import Protocol
+    pass
 
 
-class Device:
+class Device(Care):
     """A device that takes jobs; a context manager that drains its queue on a normal exit and cancels on an error.
 
     Jobs run one at a time, by priority and then in the order they came; with several owners, the one who has had least
@@ -96,7 +94,7 @@ class Device:
         calibration: CalibrationRecord | None = None,
     ) -> None:
         if calibration is not None:
-            _check_calibration(driver, calibration)
+            check_calibration(driver, calibration)
         if meter is not None and isinstance(driver, JobService):
             raise InvalidModelError(
                 f"{address or driver.spec.name} runs its jobs elsewhere, so a meter here would not see them; give the"
@@ -151,11 +149,6 @@ class Device:
                     self._keeper.close()
                 raise
             self._jobs.start()
-
-    @property
-    def spec(self) -> AnySpec:
-        """What the device is and can."""
-        return self._driver.spec
 
     def __repr__(self) -> str:
         return f"Device({self.address})"
@@ -391,128 +384,6 @@ class Device:
         if self._is_closed:
             raise DeviceClosedError(f"{self.address} is closed; open it again with glauber.open_device(...)")
 
-    # Health
-
-    @property
-    def masked(self) -> dict[int, str]:
-        """p-bits that jobs must not use, with the reason."""
-        return dict(self._jobs.masked) if isinstance(self._jobs, Worker) else {}
-
-    def mask(self, sites: Iterable[int], reason: str = "masked by hand") -> None:
-        """Refuse models that use these p-bits from now on; embed=True places models around them.
-
-        Raises:
-            InvalidModelError: a site that the device does not have, or the device is a service.
-        """
-        if not isinstance(self._jobs, Worker):
-            raise InvalidModelError(f"{self.address} is a service, which knows its own p-bits; none can be masked here")
-        wanted = [int(site) for site in sites]
-        n = self.spec.n_sites
-        wrong = [site for site in wanted if site < 0 or (n is not None and site >= n)]
-        if wrong:
-            raise InvalidModelError(f"{self.spec.name} has no p-bit {wrong[0]}; there are 0 to {(n or 0) - 1}")
-        self._jobs.masked = {**self._jobs.masked, **dict.fromkeys(wanted, reason)}
-
-    def watch_health(self, alarm: Callable[[EntropyHealth], None] | None = None, *, mask: bool = False) -> None:
-        """Test the p-bits of every job from now on, where their law is known (`SampleSet.health`).
-
-        Args:
-            alarm: called in the device's thread with the health of a job in which a p-bit failed; it is logged anyhow.
-            mask: failed p-bits are masked.
-
-        Raises:
-            InvalidModelError: the device is a service.
-        """
-        if not isinstance(self._jobs, Worker):
-            raise InvalidModelError(f"{self.address} is a service; test its results by their health()")
-
-        def inspect(result: SampleSet) -> None:
-            if result.packed is None or result.provenance.beta is None or result.provenance.embedding is not None:
-                return
-            if not isinstance(result.model, IsingModel):
-                return
-            found = result.health()
-            if not found.alarms:
-                return
-            _log.warning("entropy alarm", device=self.address, job=result.provenance.job_id, detail=str(found))
-            if mask:
-                self.mask(found.failed_sites, f"failed its health test in job {result.provenance.job_id}")
-            if alarm is not None:
-                alarm(found)
-
-        self._jobs.inspect = inspect
-
-    # Calibration
-
-    @property
-    def calibration(self) -> CalibrationRecord | None:
-        """The record that corrects jobs, or None."""
-        return self._jobs.calibration if isinstance(self._jobs, Worker) else None
-
-    def use_calibration(self, record: CalibrationRecord | None) -> None:
-        """Correct the weights and fields of all jobs submitted from now on; None takes jobs as they are again.
-
-        What cannot be corrected is in each result's provenance: `result.provenance.kernel["correction"]`. Models that
-        use p-bits which do not work are refused. Wrong readings stay in the samples: `glauber.calibration.distribution`
-        takes them out of what is counted.
-
-        Raises:
-            CalibrationError: the record is of another device, or the device is a service, which has its own.
-        """
-        if record is not None:
-            _check_calibration(self._driver, record)
-        if isinstance(self._jobs, Worker):
-            self._jobs.calibration = record
-
-    def calibrate(
-        self,
-        protocols: Collection[Protocol] | None = None,
-        *,
-        shots: int = 20_000,
-        budget: Budget | None = None,
-        beta: float | None = None,
-        n_sites: int | None = None,
-        temperature_c: float | None = None,
-        valid_hours: float | None = None,
-        report: Callable[[float, str], None] | None = None,
-    ) -> CalibrationRecord:
-        """Measure what the device really does, through jobs of its own; corrections in use do not touch them.
-
-        Args:
-            protocols: of `glauber.calibration.PROTOCOLS`; None for all: memory, pbits, couplings, temperature, drift.
-            shots: of each setting; uncertainties go with its inverse root.
-            budget: its seconds end the calibration early, with what there is by then.
-            beta: inverse temperature of the jobs; None for 1, or what the device can.
-            n_sites: look at the first so many p-bits only.
-            temperature_c: of the device, for the record.
-            valid_hours: after which the record expires.
-            report: called with (part done, name of the protocol) as it goes.
-
-        Raises:
-            CalibrationError: the device cannot be calibrated so; says why.
-            InvalidModelError: a wrong argument.
-            BudgetExceededError: nothing was done within the budget.
-        """
-        from glauber.calibration.run import run_protocols
-
-        if budget is not None and (budget.sweeps, budget.joules, budget.ess) != (None, None, None):
-            raise InvalidModelError("a calibration's budget is in seconds; shots= says how much is drawn")
-        return run_protocols(
-            _Uncorrected(self),
-            protocols,
-            shots=shots,
-            beta=beta,
-            seconds=None if budget is None else budget.seconds,
-            n_sites=n_sites,
-            temperature_c=temperature_c,
-            valid_hours=valid_hours,
-            report=report,
-        )
-
-    def _submit_raw(self, request: JobRequest) -> Job:
-        self._check_open()
-        return self._jobs.submit(request, raw=True) if isinstance(self._jobs, Worker) else self._jobs.submit(request)
-
     # Closing
 
     def close(self, *, drain: bool = False, requeue: bool = False, timeout: float | None = None) -> None:
@@ -555,33 +426,6 @@ class Device:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(drain=error is None)
-
-
-class _Uncorrected:
-    """A device as calibration sees it: jobs reach it as they are."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self.address = device.address
-
-    @property
-    def spec(self) -> AnySpec:
-        """What it is."""
-        return self._device.spec
-
-    def submit(self, model: Model, schedule: Schedule, **arguments: Any) -> Job:
-        """Queue a job."""
-        return self._device._submit_raw(JobRequest(model, schedule, **arguments))
-
-
-def _check_calibration(driver: Driver | JobService, record: CalibrationRecord) -> None:
-    """Refuse a record that is of something else, or for a service."""
-    if isinstance(driver, JobService):
-        raise CalibrationError(
-            f"{driver.spec.name} is behind a service, which applies its calibration itself; on a lab server it is"
-            " `calibration` in devices.toml"
-        )
-    record.check_device(driver.spec.name, driver.spec.n_sites)
 
 
 def open_device(
