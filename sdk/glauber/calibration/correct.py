@@ -144,9 +144,9 @@ def correct(
     pbits, couplings = record.pbits, record.couplings
     gain, offset = np.ones(n), np.zeros(n)
     if pbits is not None:
-        gain, offset = pbits.gain.array[:n], pbits.offset.array[:n]
-        broken = ~pbits.good[:n]
-        gain, offset = np.where(broken, 1.0, gain), np.where(broken, 0.0, offset)
+        works = pbits.good[:n]  # p-bits that do not work, or that nobody looked at, are taken as they are
+        gain[: len(works)] = np.where(works, pbits.gain.array[:n], 1.0)
+        offset[: len(works)] = np.where(works, pbits.offset.array[:n], 0.0)
     shift = offset / beta if beta > 0 else np.zeros(n)
     first = np.repeat(order.site, np.diff(order.row_start)).astype(np.int64)
     second = order.site[order.neighbour].astype(np.int64)
