@@ -60,7 +60,7 @@ int glb_chip_start(const glb_ising *program, const glb_run *run, const glb_plan 
 
 /* One state of one chain. */
 static void read_state(const glb_readout *readout, const glb_key *key, int32_t n_sites, uint32_t sweep_low,
-                       uint32_t chain, uint8_t *state, uint8_t *before) {
+                       uint32_t chain, uint8_t *state, const uint8_t *before) {
     uint32_t word[4];
     uint8_t held = 0;
     for (int32_t site = 0; site < n_sites; site++) {
@@ -76,21 +76,18 @@ static void read_state(const glb_readout *readout, const glb_key *key, int32_t n
         int up = (held & bit) != 0;
         int reads = up;
         if (u < readout->late[site]) {
-            reads = (before[byte] & bit) != 0;
+            reads = before == NULL ? up : (before[byte] & bit) != 0;
         } else if (u < readout->high[site]) {
             reads = u >= readout->low[site];
         } else if (u < (up ? readout->wrong_up : readout->wrong_down)[site]) {
             reads = !up;
         }
         state[byte] = (uint8_t)(reads ? state[byte] | bit : state[byte] & ~bit);
-        if (site % 8 == 7 || site + 1 == n_sites) {
-            before[byte] = held;
-        }
     }
 }
 
 int glb_read_out(const glb_readout *readout, const glb_run *run, int32_t n_sites, uint64_t first_sweep, int64_t every,
-                 int64_t n_samples, uint8_t *samples, uint8_t *before) {
+                 int64_t n_samples, uint8_t *samples, const uint8_t *before) {
     int64_t bytes = ((int64_t)n_sites + 7) / 8;
     if (n_sites < 1 || every < 1 || n_samples < 0) {
         return GLB_E_SIZE;
@@ -99,8 +96,9 @@ int glb_read_out(const glb_readout *readout, const glb_run *run, int32_t n_sites
         for (int64_t sample = 0; sample < n_samples; sample++) {
             uint64_t sweep = first_sweep + (uint64_t)(every * sample);
             glb_key key = glb_make_key(run->seed, GLB_READOUT, GLB_REPLICA_PLANES, run->stream, sweep);
-            read_state(readout, &key, n_sites, (uint32_t)sweep, run->first_chain + (uint32_t)chain,
-                       samples + bytes * (n_samples * chain + sample), before + bytes * chain);
+            int64_t at = bytes * (n_samples * chain + sample);
+            read_state(readout, &key, n_sites, (uint32_t)sweep, run->first_chain + (uint32_t)chain, samples + at,
+                       before == NULL ? NULL : before + at);
         }
     }
     return GLB_OK;

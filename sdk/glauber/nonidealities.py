@@ -61,7 +61,7 @@ class Nonidealities(BaseModel):
     readout_bias: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """Which way it errs: -1 only reads -1 for +1, 0 both alike, +1 only reads +1 for -1."""
     readout_late: Share = 0.0
-    """Probability that a reading comes too late or early (jitter) and gives the value of the reading before."""
+    """Probability that a reading comes at a wrong time (jitter) and gives the value from before the last sweep."""
     readout_undecided: Share = 0.0
     """Probability that a reading catches its comparator undecided (metastability): a fair coin."""
     memory_sweeps: Size = 0.0

@@ -78,8 +78,8 @@ class ReadoutCore(Arrays):
         self._run.seed, self._run.stream = run.seed, run.stream
         self._run.n_chains, self._run.first_chain = run.n_chains, run.first_chain
 
-    def read(self, states: NDArray[np.uint8], first_sweep: int, every: int, before: NDArray[np.uint8]) -> None:
-        """Read states (n_chains, n_samples, bytes) in place; `before` (n_chains, bytes) becomes the last true one."""
+    def read(self, states: NDArray[np.uint8], first_sweep: int, every: int, before: NDArray[np.uint8] | None) -> None:
+        """Read states (n_chains, n_samples, bytes) in place; `before` has them a sweep earlier."""
         ensure(
             lib.glb_read_out(
                 self._c,
@@ -89,6 +89,6 @@ class ReadoutCore(Arrays):
                 max(1, every),
                 states.shape[1],
                 ffi.from_buffer("uint8_t[]", states),
-                ffi.from_buffer("uint8_t[]", before),
+                ffi.NULL if before is None else ffi.from_buffer("uint8_t[]", before),
             )
         )

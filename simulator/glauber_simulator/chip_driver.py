@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,37 @@ from glauber_simulator.session import Session
 
 MODE_VALUES = 2**20
 """Numbers that all p-bits of a chain share, made at a time."""
+
+
+Packed = NDArray[np.uint8]
+Reader = Callable[[Packed, int, int, Packed | None], Packed]
+
+
+class ReadSession:
+    """A run in progress whose kept states are readings; see Session. Those may be late by a sweep."""
+
+    def __init__(self, inner: Session, read: Reader, *, late: bool) -> None:
+        self._inner, self._read, self._late = inner, read, late
+        self.facts, self.state, self.moments = inner.facts, inner.state, inner.moments
+        self.exchanges, self.resamplings, self.events = inner.exchanges, inner.resamplings, inner.events
+
+    def advance(self, first_sweep: int, n_sweeps: int, every: int) -> NDArray[np.unsignedinteger]:
+        """See Session.advance."""
+        if not every or not self._late:
+            samples = self._inner.advance(first_sweep, n_sweeps, every).astype(np.uint8, copy=False)
+            return self._read(samples, first_sweep + every - 1, every, None) if samples.shape[1] else samples
+        kept, before = [], []
+        for sweep in range(first_sweep + every - 1, first_sweep + n_sweeps, every):
+            if every > 1:
+                self._inner.advance(sweep - every + 1, every - 1, 0)
+            before.append(self._inner.state())
+            kept.append(self._inner.advance(sweep, 1, 1))
+        samples = np.concatenate(kept, axis=1).astype(np.uint8, copy=False)
+        if not samples.shape[1]:
+            return samples
+        return self._read(
+            samples, first_sweep + every - 1, every, np.stack(before, axis=1).astype(np.uint8, copy=False)
+        )
 
 
 class ChipDriver(SimulatorDriver):
@@ -51,56 +82,53 @@ class ChipDriver(SimulatorDriver):
 
     def _session(self, run: Run, program: AnyProgram) -> Session:
         assert self._chip is not None
+        session: Session
         if self._net is None:
-            return ChipReference(self._chip, run)
-        assert isinstance(self._net, core.IsingNet)
-        return ChipSession(self._chip, self._net, run, self._threads(run, program))
+            session = ChipReference(self._chip, run)
+        else:
+            assert isinstance(self._net, core.IsingNet)
+            session = ChipSession(self._chip, self._net, run, self._threads(run, program))
+        readout = self.flaws.readout
+        return session if readout.is_ideal else ReadSession(session, self._reader(run), late=readout.late > 0)
+
+    def _reader(self, run: Run) -> Reader:
+        """What turns packed states (n_chains, n_samples, bytes) into readings of them."""
+        assert isinstance(self._program, Program)
+        n, readout = self._program.n_sites, self.flaws.readout
+        if self._net is not None:
+            on_core = ReadoutCore(readout, n, run)
+
+            def read(states: Packed, first_sweep: int, every: int, before: Packed | None) -> Packed:
+                read = states.copy()
+                on_core.read(read, first_sweep, every, before)
+                return read
+
+            return read
+
+        def read_slowly(states: Packed, first_sweep: int, every: int, before: Packed | None) -> Packed:
+            spins, earlier = (unpack_spins(each, n) for each in (states, states if before is None else before))
+            return pack_spins(read_out(readout, run, spins, first_sweep, every, earlier))
+
+        return read_slowly
 
     def _at_once(self, run: Run, done: int, limit: int) -> int:
         assert self._chip is not None
         lanes = 32 + run.n_chains
-        limit = min(limit, max(1, MODE_VALUES // (lanes * max(1, len(self._chip.modes)))))
-        if self.flaws.readout.late and done >= run.n_warmup:  # a resumed run must know the reading before
-            return max(limit, run.sweeps_per_sample)
-        return limit
+        return min(limit, max(1, MODE_VALUES // (lanes * max(1, len(self._chip.modes)))))
 
     def run(self, run: Run) -> Iterator[Batch]:
         """See Driver.run."""
         if self._chip is None:
             raise ModelNotSupportedError("nothing is programmed; call program() before run()")
-        batches = super().run(self._chip.run(run))
-        if self.flaws.readout.is_ideal:
-            yield from batches
-            return
-        before: NDArray[np.uint8] | None = None
-        if run.initial is not None and run.first_sweep > run.n_warmup + run.sweeps_per_sample:
-            before = run.initial.astype(np.uint8).copy()
-        for batch in batches:
-            true = batch.state.astype(np.uint8)
-            if batch.samples is None or not batch.n_samples:
-                read = self._read(run, true[:, None].copy(), batch.next_sweep - 1, 1, true.copy())
-                yield replace(batch, read_state=read[:, 0])
-                continue
-            thin = run.sweeps_per_sample
-            samples = batch.samples.astype(np.uint8)
-            if before is None:
-                before = samples[:, 0].copy()  # the first reading has none to be late for
-            latest = samples[:, -1].copy()
-            samples = self._read(run, samples, run.n_warmup + (batch.first_sample + 1) * thin, thin, before)
-            before = latest
-            yield replace(batch, samples=samples, read_state=samples[:, -1].copy())
-
-    def _read(
-        self, run: Run, states: NDArray[np.uint8], first_sweep: int, every: int, before: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Packed states (n_chains, n_samples, bytes) as the readout gives them."""
-        assert isinstance(self._program, Program)
-        n = self._program.n_sites
-        if self._net is not None:
-            ReadoutCore(self.flaws.readout, n, run).read(states, first_sweep, every, before)
-            return states
-        spins, held = unpack_spins(states, n), unpack_spins(before, n)
-        return pack_spins(read_out(self.flaws.readout, run, spins, first_sweep, every, held))
+        reads = None if self.flaws.readout.is_ideal else self._reader(run)
+        for batch in super().run(self._chip.run(run)):
+            if reads is None:
+                yield batch
+            elif batch.samples is not None and batch.n_samples:
+                yield replace(batch, read_state=batch.samples[:, -1].copy())
+            else:
+                state = batch.state.astype(np.uint8)[:, None]
+                yield replace(batch, read_state=reads(state, batch.next_sweep - 1, 1, state)[:, 0])
 
     def close(self) -> None:
         """See Driver.close."""

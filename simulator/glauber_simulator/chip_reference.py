@@ -78,7 +78,7 @@ def read_out(
 ) -> NDArray[np.int8]:
     """States (n_chains, n_samples, n_sites) of the sweeps first_sweep, + every, .. as they are read.
 
-    `before` (n_chains, n_sites) is the state at the reading before the first.
+    `before` has the same states a sweep earlier.
     """
     late, low, high, wrong_up, wrong_down = cuts(readout)
     n = states.shape[2]
@@ -94,7 +94,7 @@ def read_out(
         settled = np.where(wrong, -true, true)
         undecided = np.where(u >= low[:n], 1, -1)
         seen = np.where(u < high[:n], undecided, settled)
-        read[:, k] = np.where(u < late[:n], before if k == 0 else states[:, k - 1], seen)
+        read[:, k] = np.where(u < late[:n], before[:, k], seen)
     return read
 
 

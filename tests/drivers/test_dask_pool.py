@@ -519,3 +519,19 @@ def test_a_port_that_is_taken(clusters):
     port = int(clusters[1].scheduler_address.rpartition(":")[2])
     with pytest.raises(DeviceIOError, match="--port"), pool_local.local_pool(1, 1, port, dashboard=False):
         pass
+
+
+@pytest.mark.parametrize("flaws", ["flaws=typical", "readout_late=0.2%26memory_sweeps=3"])
+def test_a_chip_with_flaws_is_the_same_chip_on_many_workers(clusters, flaws):
+    """Noise with memory, common noise and late readings are counted by chain, so shards draw what the whole would."""
+    chip = f"sim://pbit-king-64?chip=3&{flaws.replace('%26', '&')}"
+    edges = load_spec("pbit-king-64").topology.edges()
+    model = gl.IsingModel(np.full(64, 0.1), edges, np.random.default_rng(1).uniform(-1, 1, len(edges)))
+    schedule = gl.SamplingSchedule(n_samples=3, n_chains=70, n_warmup=2, sweeps_per_sample=2, beta=0.7)
+    found = []
+    for address in (chip, address_of(clusters[3], chip.replace("&", "%26"))):
+        with gl.open_device(address) as device:
+            result = device.submit(model, schedule, seed=SEED, observe={"samples", "last"}).result(60)
+            found.append((result.spins, result.last))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])

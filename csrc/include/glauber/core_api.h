@@ -144,7 +144,7 @@ typedef struct {
 
 /* What a chip's readout does to a spin, by site: 2^32 times probabilities, each added to those before it. */
 typedef struct {
-    const uint32_t *late;      /* reads the value of the reading before */
+    const uint32_t *late;      /* reads the value before the last sweep */
     const uint32_t *low;       /* undecided, reads -1 */
     const uint32_t *high;      /* undecided, reads +1 */
     const uint32_t *wrong_up;  /* a +1 is read as -1 */
@@ -246,9 +246,9 @@ int glb_ising_start(const glb_ising *program, const glb_run *run, const glb_plan
 int glb_chip_start(const glb_ising *program, const glb_run *run, const glb_plan *plan, uint64_t sweep);
 
 /* Reads states in place: n_chains x n_samples x ceil(n_sites / 8), the first after first_sweep and the others `every`
- * sweeps apart. `before` is each chain's state at the reading before, and becomes the last one. */
+ * sweeps apart. `before` has the states a sweep earlier, in the same form; NULL where no reading is late. */
 int glb_read_out(const glb_readout *readout, const glb_run *run, int32_t n_sites, uint64_t first_sweep, int64_t every,
-                 int64_t n_samples, uint8_t *samples, uint8_t *before);
+                 int64_t n_samples, uint8_t *samples, const uint8_t *before);
 
 /* Working memory for moments, in bytes; begins at a multiple of 64. */
 int64_t glb_ising_history_bytes(const glb_ising *program, const glb_run *run, const glb_plan *plan);
