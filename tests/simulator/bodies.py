@@ -38,6 +38,16 @@ def _needs(isa: str) -> Any:
 every_isa = pytest.mark.parametrize("isa", [pytest.param(isa, marks=_needs(isa)) for isa in core.ISA_LEVELS])
 
 
+# where identity tests have already shown that all instruction sets draw the same bits
+best_isa_others_slowly = pytest.mark.parametrize(
+    "isa",
+    [
+        pytest.param(isa, marks=[_needs(isa), *([] if isa == core.BEST_ISA else [pytest.mark.slow])])
+        for isa in core.ISA_LEVELS
+    ],
+)
+
+
 def has_kernel(isa: str, kernel: str) -> bool:
     """Whether an instruction set has a kernel."""
     if kernel in ("bytes", "filter"):

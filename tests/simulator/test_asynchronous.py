@@ -291,7 +291,7 @@ def test_two_late_p_bits_have_the_exact_correlations(device, delay):
     assert moved.max() > limit + norm.isf(1 - POWER)
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.4])
+@pytest.mark.parametrize("delay", [0.05, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_short_delays(device, delay):
     """<s1 s2> alone, whose closed form holds for any delay; would notice with 0.99 a delay of 0."""
     n_chains, a = 200_000, COUPLED

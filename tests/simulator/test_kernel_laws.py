@@ -12,7 +12,7 @@ from typing import Any
 import glauber as gl
 import numpy as np
 import pytest
-from bodies import compiled, every_isa, has_kernel, run_whole
+from bodies import best_isa_others_slowly, compiled, has_kernel, run_whole
 from glauber.compile import make_run, unpack_spins
 from glauber.testing import ExactLaw
 from laws import POWER, assert_draws, invisible, ising_model, named_faults, order_of, power_against, swept
@@ -40,7 +40,7 @@ BY_LAYOUT = {0: "replica planes", 1: "site planes"}
 
 
 @pytest.mark.parametrize(("kernel", "model", "layout"), KERNELS, ids=[f"{k} in {BY_LAYOUT[w]}" for k, _, w in KERNELS])
-@every_isa
+@best_isa_others_slowly
 def test_a_kernel_draws_from_the_law(isa: str, kernel: str, model: str, layout: int) -> None:
     if not has_kernel(isa, kernel):
         pytest.skip(f"{isa} has no kernel of this name")

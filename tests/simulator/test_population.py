@@ -206,6 +206,7 @@ class Miscounted(SimulatorDriver):
             yield replace(batch, resamplings=replace(batch.resamplings, weights=weights - weights // np.uint64(20_000)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_weight_that_is_not_counted_is_found_out(device, wrong):
     """Two spins, whose populations hardly scatter, so that the t-test sees one chain in 20,000, forty times."""
