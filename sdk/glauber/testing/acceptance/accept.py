@@ -16,7 +16,7 @@ from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule
 from glauber.testing.acceptance.power import power_by_formula, power_measured, power_simulated
 from glauber.testing.acceptance.probes import Probe, make_probes, most_chains
-from glauber.testing.acceptance.report import AcceptanceReport, Look, Power
+from glauber.testing.acceptance.report import AcceptanceReport, Look
 from glauber.testing.acceptance.scores import Scores, score
 from glauber.testing.acceptance.spending import Spending
 from glauber.testing.acceptance.statistics import statistics
@@ -62,39 +62,48 @@ def accept(
         ModelNotSupportedError: the device promises no law, or takes none of the models; says why.
         InvalidModelError: an argument that cannot be.
     """
-    spending = Spending(alpha, LOOKS)
-    if isinstance(samples, bool) or samples < SMALLEST_SAMPLES:
-        raise InvalidModelError(
-            f"samples={samples!r}: tails as far out as alpha need {SMALLEST_SAMPLES} samples of each job at least"
-        )
     if power_runs < 0:
         raise InvalidModelError(f"power_runs={power_runs!r}: 0, or how many devices with each fault to simulate")
-    bench = _Bench(device, samples, seed, patience)
-    looks: list[Look] = []
-    formula: list[Power] = []
-    for number in range(LOOKS):
-        drawn, scores = bench.draw(number)
-        tests = sorted(statistics(bench.probes, scores), key=lambda test: test.p_value)
-        if number == 0:
-            formula = power_by_formula(device.spec, bench.probes, scores, spending, GROWTH, len(tests))
-        q = min(1.0, tests[0].p_value * len(tests))
-        verdict = spending.verdict(number, q)
-        looks.append(Look(drawn, q, spending.reject_at(number), spending.accept_above(number), verdict, tests))
-        if verdict != "go on":
-            break
-    asked = f"{bench.probes.key} {bench.chains} {looks[0].samples} {alpha!r} {LOOKS} {GROWTH} {bench.in_order}"
-    key = hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
-    power, notes = power_measured(key, formula), bench.notes()
+    bench, looks, first = _examine(device, alpha, samples, seed, patience)
+    power = power_by_formula(device.spec, bench.probes, first, Spending(alpha, LOOKS), GROWTH, len(looks[0].statistics))
+    key, notes = bench.key(alpha), bench.notes()
+    power = power_measured(key, power)
     if power_runs:
 
         def rejects(wrong: Device, number: int) -> bool:
-            return not accept(wrong, alpha=alpha, samples=samples, seed=number, patience=patience).accepted
+            _, taken, _ = _examine(wrong, alpha, samples, number, patience)
+            return taken[-1].verdict == "rejected"
 
         try:
             power = power_simulated(device.spec, bench.probes, power, power_runs, rejects)
         except ModelNotSupportedError as error:
             notes.append(f"the power could not be simulated: {error}")
     return AcceptanceReport(device.address, device.spec.name, alpha, looks, power, notes, key)
+
+
+def _examine(
+    device: Device, alpha: float, samples: int, seed: int | None, patience: float
+) -> tuple[_Bench, list[Look], Scores]:
+    """The looks, and the scores of the first; arguments as for `accept`."""
+    spending = Spending(alpha, LOOKS)
+    if isinstance(samples, bool) or samples < SMALLEST_SAMPLES:
+        raise InvalidModelError(
+            f"samples={samples!r}: tails as far out as alpha need {SMALLEST_SAMPLES} samples of each job at least"
+        )
+    bench = _Bench(device, samples, seed, patience)
+    first = None
+    looks: list[Look] = []
+    for number in range(LOOKS):
+        drawn, scores = bench.draw(number)
+        first = scores if first is None else first
+        tests = sorted(statistics(bench.probes, scores), key=lambda test: test.p_value)
+        q = min(1.0, tests[0].p_value * len(tests))
+        verdict = spending.verdict(number, q)
+        looks.append(Look(drawn, q, spending.reject_at(number), spending.accept_above(number), verdict, tests))
+        if verdict != "go on":
+            break
+    assert first is not None
+    return bench, looks, first
 
 
 class _Bench:
@@ -149,10 +158,16 @@ class _Bench:
             seed = int(np.random.SeedSequence((self._seed, *key)).generate_state(1, np.uint64)[0])
         return self._device.submit(probe.model, schedule, seed=seed, observe=observe).result(self._patience)
 
+    def key(self, alpha: float) -> str:
+        """Digest of all that decides about the power against a fault."""
+        span = self._device.spec.coefficients.weight_range
+        asked = (self.probes.key, span, self.chains, self._samples, alpha, LOOKS, GROWTH, self.in_order)
+        return hashlib.blake2b(repr(asked).encode(), digest_size=8).hexdigest()
+
     def notes(self) -> list[str]:
         """What is not looked at."""
         probes, found = self.probes, []
-        seen = sum(job.model.n_edges for job in probes.jobs)
+        seen = sum(job.n_coupled for job in probes.jobs)
         if seen < probes.n_edges:
             found.append(f"{seen} of {probes.n_edges} couplings were programmed")
         n = self._device.spec.n_sites

@@ -79,7 +79,8 @@ class DroppedCoupling:
         """See Driver.program."""
         assert isinstance(program, Program)
         dropped = (program.edges == np.array(self.pair)).all(axis=1)
-        self._driver.program(replace(program, edge_weight=np.where(dropped, 0, program.edge_weight)))
+        left = np.where(dropped, 0, program.edge_weight).astype(np.int32)
+        self._driver.program(replace(program, edge_weight=left, weight=left[program.order.row_edge]))
 
     def run(self, run: Run) -> Iterator[Batch]:
         """See Driver.run."""

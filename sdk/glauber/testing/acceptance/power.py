@@ -58,14 +58,15 @@ def power_by_formula(
         error = standard_error(scores.lags)
         distance = float(((kept * scores.lag_information / error) ** 2).sum())
         found.append(stated("noise correlation 3 sweeps", distance, len(k)))
+    at = np.flatnonzero(scores.driven_information > 0)
+    J, information = scores.driven_coupling[at], scores.driven_information[at]
+    largest = float(np.abs(J).max(initial=0.0))
     if len(probes.neighbours):
-        at = np.flatnonzero(scores.driven_information > 0)
-        J, information = scores.driven_coupling[at], scores.driven_information[at]
-        errors = standard_error(scores.driven[:, at])
-        largest = float(np.abs(J).max())
         span = spec.coefficients.weight_range or largest
         both = float(standard_error((scores.bare + scores.driven).sum(axis=1)))
         found.append(stated("crosstalk 1 %", (0.01 * span * scores.shift_information / both) ** 2))
+    if len(at):
+        errors = standard_error(scores.driven[:, at])
         least = float(((J * information / errors) ** 2).min())
         found.append(stated("one dropped coupling", least, among=len(at)))
         change = (np.sign(J) * largest - J) * information / errors

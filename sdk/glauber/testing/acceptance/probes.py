@@ -44,6 +44,7 @@ class Probe:
         beta: inverse temperature.
         n_warmup: sweeps before the first sample.
         thin: sweeps between samples.
+        n_coupled: couplings that the device does not round to 0.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Probe:
     beta: float
     n_warmup: int
     thin: int
+    n_coupled: int
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def make_probes(spec: AnySpec, avoid: Collection[int] = ()) -> Probes:
             jobs.append(_coupled(name, spec, n, sites, edges[np.sort(chosen)], rng))
     scale = Scale.of(spec)
     fields = _fields(scale, scale.strong_beta, FIELD, n, sites, rng)
-    jobs.append(Probe("fields", IsingModel(fields, np.zeros((0, 2), dtype=np.int64), []), scale.strong_beta, 1, 1))
+    jobs.append(Probe("fields", IsingModel(fields, np.zeros((0, 2), dtype=np.int64), []), scale.strong_beta, 1, 1, 0))
     seen = edges if len(edges) <= 2 * size else edges[np.sort(order[: 2 * size])]
     total = len(edges) if spec.topology is None else spec.topology.n_edges
     return Probes(tuple(jobs), sites, seen, total)
@@ -151,14 +153,17 @@ def _coupled(
         wanted *= RADIUS / max(radius(bare, wanted), 1e-9)
         wanted = min(wanted, 0.7 / scale.unit)
     low, high = (0.0, np.inf) if spec.capabilities.beta_range is None else spec.capabilities.beta_range
-    folded = spec.capabilities.beta == "folded"
-    beta = float(np.clip(wanted, low, high))
-    model = IsingModel(
-        _fields(scale, beta, 0.75 * FIELD, n, sites, rng), edges, couplings * min(1.0, wanted / max(beta, 1e-9))
-    )
-    held = compile_program(model, step_of(model, spec, fold=beta if folded else None)).as_model()
-    assert isinstance(held, IsingModel)
-    left = radius(held, beta)
+    folded, left = spec.capabilities.beta == "folded", np.inf
+    for _ in range(3):  # again where rounding has made couplings much larger
+        beta = float(np.clip(wanted, low, high))
+        fields = _fields(scale, beta, 0.75 * FIELD, n, sites, rng)
+        model = IsingModel(fields, edges, couplings * min(1.0, wanted / max(beta, 1e-9)))
+        held = compile_program(model, step_of(model, spec, fold=beta if folded else None)).as_model()
+        assert isinstance(held, IsingModel)
+        left = radius(held, beta)
+        if left <= LARGEST_RADIUS:
+            break
+        wanted *= RADIUS / left
     if left > LARGEST_RADIUS:
         raise ModelNotSupportedError(
             f"{spec.name} rounds the couplings of this test so coarsely that they mix in no known time (a sweep may"
@@ -166,7 +171,8 @@ def _coupled(
         )
     left = max(left, 1e-3)
     n_warmup = math.ceil(math.log(START_LEFT) / math.log(left))
-    return Probe(name, model, beta, n_warmup, max(1, math.ceil(math.log(SAMPLE_LEFT) / (2 * math.log(left)))))
+    thin = max(1, math.ceil(math.log(SAMPLE_LEFT) / (2 * math.log(left))))
+    return Probe(name, model, beta, n_warmup, thin, int((held.couplings != 0).sum()))
 
 
 def radius(model: IsingModel, beta: float) -> float:
