@@ -162,17 +162,14 @@ def _coupled(
         assert isinstance(held, IsingModel)
         left = radius(held, beta)
         if left <= LARGEST_RADIUS:
-            break
+            slowest = math.log(max(left, 1e-3))
+            n_warmup, thin = math.ceil(math.log(START_LEFT) / slowest), math.ceil(math.log(SAMPLE_LEFT) / (2 * slowest))
+            return Probe(name, model, beta, n_warmup, max(1, thin), int((held.couplings != 0).sum()))
         wanted *= RADIUS / left
-    if left > LARGEST_RADIUS:
-        raise ModelNotSupportedError(
-            f"{spec.name} rounds the couplings of this test so coarsely that they mix in no known time (a sweep may"
-            f" leave {left:.2g} of a disturbance); its conformance clauses on small models say more"
-        )
-    left = max(left, 1e-3)
-    n_warmup = math.ceil(math.log(START_LEFT) / math.log(left))
-    thin = max(1, math.ceil(math.log(SAMPLE_LEFT) / (2 * math.log(left))))
-    return Probe(name, model, beta, n_warmup, thin, int((held.couplings != 0).sum()))
+    raise ModelNotSupportedError(
+        f"{spec.name} rounds the couplings of this test so coarsely that they mix in no known time (a sweep may leave"
+        f" {left:.2g} of a disturbance); its conformance clauses on small models say more"
+    )
 
 
 def radius(model: IsingModel, beta: float) -> float:
