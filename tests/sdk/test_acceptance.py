@@ -332,6 +332,16 @@ def test_the_clause_reports_power_and_names_the_fault():
         assert report.as_dict()["acceptance"]["accepted"] == (verdict == "accepted")
 
 
+@pytest.mark.parametrize(
+    ("address", "limit", "why"), [("sim://pbit-king-64", 1e-6, "longer time_limit"), ("sim://cn101", 60.0, "optimiser")]
+)
+def test_the_clause_is_skipped_where_it_can_say_nothing(address, limit, why):
+    report = run_contract(lambda: gl.open_device(address, seed=1), only=["acceptance"], time_limit=limit)
+    assert report.results[0].outcome == "skipped"
+    assert why in report.results[0].reason
+    assert report.acceptance is None
+
+
 @pytest.mark.slow
 def test_power_is_measured_on_demand(monkeypatch):
     monkeypatch.setattr("glauber.testing.contract.clauses", lambda _: ["test_acceptance"])
