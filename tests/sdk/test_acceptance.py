@@ -333,7 +333,8 @@ def test_the_clause_reports_power_and_names_the_fault():
 
 
 @pytest.mark.parametrize(
-    ("address", "limit", "why"), [("sim://pbit-king-64", 1e-6, "longer time_limit"), ("sim://cn101", 60.0, "optimiser")]
+    ("address", "limit", "why"),
+    [("sim://pbit-king-64?body=reference", 0.01, "longer time_limit"), ("sim://cn101", 60.0, "not published")],
 )
 def test_the_clause_is_skipped_where_it_can_say_nothing(address, limit, why):
     report = run_contract(lambda: gl.open_device(address, seed=1), only=["acceptance"], time_limit=limit)
