@@ -12,6 +12,7 @@ from glauber.console import EXIT_FAILED, AsJson, errors, print_json, print_table
 from glauber.errors import InvalidModelError
 
 if TYPE_CHECKING:
+    from glauber.testing.acceptance import AcceptanceReport
     from glauber.testing.contract_report import ClauseResult, ContractReport
 
 
@@ -20,6 +21,10 @@ def conformance(
     html: Annotated[Path | None, typer.Option(help="Write a report for people here.", show_default=False)] = None,
     json_file: Annotated[Path | None, typer.Option(help="Write the report as JSON here.", show_default=False)] = None,
     effort: Annotated[str, typer.Option(help="full, or quick with a fifth of the samples and less power.")] = "full",
+    power_runs: Annotated[
+        int,
+        typer.Option(min=0, help="Measure the power of the acceptance by so many simulated devices for each fault."),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Hold a device to the driver contract: meaning, laws, seeds, stopping, errors. Exit code 1 if a clause fails."""
@@ -28,7 +33,7 @@ def conformance(
             _check_writable(path)
         if effort not in ("quick", "full"):
             raise InvalidModelError(f'--effort must be "quick" or "full", not {effort!r}')
-        report = _run(address, quick=effort == "quick", show=not as_json)
+        report = _run(address, quick=effort == "quick", power_runs=power_runs, show=not as_json)
         if html is not None:
             from glauber.testing.contract_html import as_html
 
@@ -46,7 +51,7 @@ def conformance(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _run(address: str, *, quick: bool, show: bool) -> ContractReport:
+def _run(address: str, *, quick: bool, power_runs: int, show: bool) -> ContractReport:
     from glauber.device import open_device
     from glauber.testing.contract import run_contract
 
@@ -55,6 +60,7 @@ def _run(address: str, *, quick: bool, show: bool) -> ContractReport:
         return run_contract(
             lambda: open_device(address),
             effort="quick" if quick else "full",
+            power_runs=power_runs,
             open_wrapped=lambda wrap: open_device(address, wrap=wrap),
             on_clause=lambda k, n, name: bar.update(
                 task, completed=k, total=n, description=name.replace("_", " ").ljust(36)
@@ -77,8 +83,23 @@ def _show(report: ContractReport) -> None:
         (result.name.replace("_", " "), result.outcome, *_figures(result), result.reason) for result in report.results
     ]
     print_table(f"{report.address} ({report.device})", ("clause", "", "p", "least power", "about"), rows)
+    if report.acceptance is not None:
+        _show_power(report.acceptance)
     typer.echo(f"\n{report}")
     typer.echo(f"A right device fails with probability {report.alpha:.1g} at most; powers by fault are in the report.")
+
+
+def _show_power(report: AcceptanceReport) -> None:
+    rows = [
+        (
+            each.fault,
+            f"{each.power:.3f}",
+            "" if each.low is None else f"{each.low:.3f} to {each.high:.3f}",
+            f"{each.source}, {each.runs} devices" if each.runs else each.source,
+        )
+        for each in report.power
+    ]
+    print_table(f"power of the acceptance at alpha {report.alpha:g}", ("fault", "power", "99.9 % interval", "by"), rows)
 
 
 def _figures(result: ClauseResult) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 exact laws to compare with      ExactLaw, chi_square
 what every device must do       DriverContract, run_contract
+is this device right            accept
 instances with known answers    tile_planted_2d, tile_planted_3d, wishart, frustrated_loops
 faults of machines and links    FaultyDriver, DriverFaults, LinkFaults
 serial traffic                  Recorder, Replay
@@ -17,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "AcceptanceReport": "acceptance",
     "ClauseResult": "contract_report",
     "ContractReport": "contract_report",
     "DriverContract": "contract",
@@ -33,6 +35,7 @@ _HOME = {
     "RaplTree": "rapl_tree",
     "Recorder": "traffic",
     "Replay": "traffic",
+    "accept": "acceptance",
     "chi_square": "exact",
     "frustrated_loops": "planted",
     "run_contract": "contract",
@@ -42,6 +45,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from glauber.testing.acceptance import AcceptanceReport, accept
     from glauber.testing.contract import DriverContract, run_contract
     from glauber.testing.contract_report import ClauseResult, ContractReport
     from glauber.testing.exact import ExactLaw, chi_square
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from glauber.testing.traffic import Recorder, Replay
 
 __all__ = [
+    "AcceptanceReport",
     "ClauseResult",
     "ContractReport",
     "DriverContract",
@@ -70,6 +75,7 @@ __all__ = [
     "RaplTree",
     "Recorder",
     "Replay",
+    "accept",
     "chi_square",
     "frustrated_loops",
     "run_contract",

@@ -27,6 +27,7 @@ from glauber.device import Device
 from glauber.driver import Wrap
 from glauber.errors import DeviceNotFoundError
 from glauber.spec import summary_rows
+from glauber.testing.contract_acceptance import AcceptanceClauses
 from glauber.testing.contract_bench import BenchState, Effort
 from glauber.testing.contract_jobs import JobClauses
 from glauber.testing.contract_laws import LawClauses
@@ -34,27 +35,30 @@ from glauber.testing.contract_meaning import MeaningClauses
 from glauber.testing.contract_report import ClauseResult, ContractReport
 
 
-class DriverContract(MeaningClauses, LawClauses, JobClauses):
+class DriverContract(MeaningClauses, LawClauses, AcceptanceClauses, JobClauses):
     """A class of tests: one clause a method. Derive from it, name it Test..., and say which device.
 
     Clauses that the device's capabilities rule out are skipped with the reason. Statistical ones fail a right device
-    with probability 1e-6 each, and state with which power they would notice faults of named sizes. The clauses share
-    one open device; under pytest-xdist, say `--dist loadscope` where a board can be opened once only.
+    with probability 1e-6 each, the acceptance of the whole device with 1e-5, and state with which power they would
+    notice faults of named sizes. The clauses share one open device; under pytest-xdist, say `--dist loadscope` where a
+    board can be opened once only.
 
     Attributes:
         address: of the device; or override `open`.
         effort: "full", or "quick" with a fifth of the samples and less power.
         samples: of the larger law clauses, in place of the effort's 20,000 or 4,000.
         time_limit: seconds that one law test may sample for; slower devices draw fewer samples, with less power.
+        power_runs: simulated devices for each fault, to measure the power of the acceptance; 0 states it by formula, or
+            as it was measured before.
         cancel_seconds: within which a cancelled job must end, and close() return.
         patience: seconds that any one job may take.
     """
 
 
 def clauses(contract: type[DriverContract]) -> list[str]:
-    """The names of a contract's clauses, in the order in which they are run: meaning, laws, jobs."""
+    """The names of a contract's clauses, in the order in which they are run: meaning, laws, acceptance, jobs."""
     found: list[str] = []
-    for base in (MeaningClauses, LawClauses, JobClauses, *reversed(contract.__mro__)):
+    for base in (MeaningClauses, LawClauses, AcceptanceClauses, JobClauses, *reversed(contract.__mro__)):
         for name, member in vars(base).items():
             if getattr(member, "is_clause", False) and name not in found:
                 found.append(name)
@@ -67,6 +71,7 @@ def run_contract(
     effort: Effort = "full",
     samples: int | None = None,
     time_limit: float | None = None,
+    power_runs: int = 0,
     only: Collection[str] = (),
     stop_at_first: bool = False,
     open_wrapped: Callable[[Wrap], Device] | None = None,
@@ -80,6 +85,7 @@ def run_contract(
         effort: see DriverContract.
         samples: see DriverContract.
         time_limit: see DriverContract.
+        power_runs: see DriverContract.
         only: names of clauses, without "test_"; empty for all.
         stop_at_first: end with the first clause that fails.
         open_wrapped: opens it with middleware around its transport, for the clause that breaks the link.
@@ -91,7 +97,7 @@ def run_contract(
         ValueError: `only` has a name that is no clause.
     """
     chosen = _Chosen(open_device, open_wrapped)
-    limits: dict[str, Any] = {"effort": effort, "samples": samples}
+    limits: dict[str, Any] = {"effort": effort, "samples": samples, "power_runs": power_runs}
     if time_limit is not None:
         limits["time_limit"] = time_limit
     made: type[DriverContract] = type(contract.__name__, (contract,), {**chosen.hooks(), **limits})
@@ -125,6 +131,7 @@ def run_contract(
         computer=f"{platform.machine()}, {platform.system()} {platform.release()}",
         effort=effort,
         results=results,
+        acceptance=state.acceptance,
     )
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glauber.compile import compile_program, step_of
 from glauber.device import Device, open_device
 from glauber.driver import Wrap
 from glauber.errors import GlauberError, InvalidModelError, JobFailedError, ModelNotSupportedError
@@ -20,7 +19,8 @@ from glauber.model import IsingModel
 from glauber.samples import SampleSet
 from glauber.schedule import AnnealingSchedule, SamplingSchedule, Schedule
 from glauber.spec import AnySpec
-from glauber.testing.contract_models import Patch, Scale, patch
+from glauber.testing.acceptance.report import AcceptanceReport
+from glauber.testing.contract_models import Patch, Scale, patch, programmed_model
 from glauber.testing.contract_report import ClauseResult
 from glauber.testing.exact import ExactLaw
 from glauber.testing.power import memory
@@ -89,6 +89,7 @@ class BenchState:
         self.results: list[ClauseResult] = []
         self.current = ClauseResult("", "")
         self.kept: dict[str, Any] = {}
+        self.acceptance: AcceptanceReport | None = None
 
 
 class ContractBench:
@@ -98,6 +99,7 @@ class ContractBench:
     effort: ClassVar[Effort] = "full"
     samples: ClassVar[int | None] = None
     time_limit: ClassVar[float] = 60.0
+    power_runs: ClassVar[int] = 0
     cancel_seconds: ClassVar[float] = 5.0
     patience: ClassVar[float] = 300.0
 
@@ -292,7 +294,9 @@ class ContractBench:
 
         return max(1, min(LARGEST_WARMUP, int(seconds * self.keep("sweeps per second", measure))))
 
-    def affordable(self, wanted: int, *, thin: int, model: IsingModel | None = None, share: float = 1.0) -> int:
+    def affordable(
+        self, wanted: int, *, thin: int, model: IsingModel | None = None, share: float = 1.0, beta: float | None = None
+    ) -> int:
         """Samples that a share of the time limit allows, 200 to `wanted`; measured once for each thinning."""
         model = self.patch.model if model is None else model
 
@@ -300,7 +304,9 @@ class ContractBench:
             chains, times = self.chains(16), []
             for n in (4, 24):
                 began = time.perf_counter()
-                schedule = self.schedule(n if self._has_samples else 1, n_chains=chains, n_warmup=1, thin=thin)
+                schedule = self.schedule(
+                    n if self._has_samples else 1, n_chains=chains, n_warmup=1, thin=thin, beta=beta
+                )
                 self.run(model, schedule, observe="samples" if self._has_samples else "last")
                 times.append(time.perf_counter() - began)
             return max(1e-9, times[1] - times[0]) / (20 * chains) if self._has_samples else times[1] / chains
@@ -332,12 +338,7 @@ class ContractBench:
 
     def programmed(self, result: SampleSet, fields: NDArray[np.float64] | None = None) -> IsingModel:
         """The model that the device holds after quantisation, with a job's own fields where it brought some."""
-        program = result.program
-        if program is None:  # a service returns none; the description says what it must be
-            fold = result.provenance.beta if self.spec.capabilities.beta == "folded" else None
-            program = compile_program(result.model, step_of(result.model, self.spec, fold=fold))
-        model = program.as_model()
-        assert isinstance(model, IsingModel)
+        model = programmed_model(result, self.spec)
         return model if fields is None else model.replace(fields=fields)
 
     def thinning(self, law: ExactLaw) -> int:

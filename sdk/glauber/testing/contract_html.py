@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from glauber.testing.acceptance.report import AcceptanceReport
 from glauber.testing.contract_report import ClauseResult, ContractReport
 
 STYLE = """
@@ -54,6 +55,8 @@ def as_html(report: ContractReport) -> str:
         chosen = [result for result in report.results if result.outcome == outcome]
         if chosen:
             parts += [f"<h2>{heading} ({len(chosen)})</h2>", *(_clause(result) for result in chosen)]
+    if report.acceptance is not None:
+        parts += _acceptance(report.acceptance)
     parts += ["<h2>Description of the device</h2>", _rows(report.spec)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -88,6 +91,38 @@ def _clause(result: ClauseResult) -> str:
         )
         lines.append(f"<table><caption class='soft'>power against faults</caption>{rows}</table>")
     return f"<article>{''.join(lines)}</article>"
+
+
+def _acceptance(report: AcceptanceReport) -> list[str]:
+    """The power table and the last look's tests."""
+    last = report.looks[-1]
+    powers = [("fault", ("power", "99.9 % interval", "by"))]
+    for each in report.power:
+        interval = "" if each.low is None or each.high is None else f"{each.low:.3f} to {each.high:.3f}"
+        by = each.source if not each.runs else f"{each.source}, {each.runs} devices"
+        powers.append((each.fault, (_power(each.power), interval, by)))
+    tests = [("test", ("p", "found"))]
+    tests += [(test.name, (f"{test.p_value:.2g}", test.found)) for test in last.statistics]
+    verdict = "accepted" if report.accepted else f"rejected: {report.suspicion}"
+    return [
+        "<h2>Acceptance</h2>",
+        f'<p class="{"passed" if report.accepted else "failed"}">{escape(verdict)}</p>',
+        f'<p class="soft">{len(report.looks)} looks, {report.samples:,} samples of each job, alpha {report.alpha:g} for'
+        f" all; at the last, the least p-value times {len(last.statistics)} is {last.q:.2g}, rejected at"
+        f" {last.reject_at:.2g} or less</p>",
+        _columns(powers),
+        _columns(tests),
+    ]
+
+
+def _columns(rows: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+    """A table whose first row is its heading."""
+    lines = []
+    for number, (label, cells) in enumerate(rows):
+        kind = "td" if number else "th"
+        rest = "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells)
+        lines.append(f'<tr><th scope="row">{escape(label)}</th>{rest}</tr>')
+    return f"<table>{''.join(lines)}</table>"
 
 
 def _power(value: float) -> str:

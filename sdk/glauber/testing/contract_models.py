@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.compile import compile_program, step_of
 from glauber.model import IsingModel
+from glauber.samples import SampleSet
 from glauber.spec import AnySpec
 
 PATCH_SITES = 8
@@ -136,3 +138,14 @@ def pairs_model(pairs: NDArray[np.int64], couplings: NDArray[np.float64], fields
     h = np.zeros(int(pairs.max()) + 1)
     h[pairs] = fields
     return IsingModel(h, pairs, couplings)
+
+
+def programmed_model(result: SampleSet, spec: AnySpec) -> IsingModel:
+    """The model that a device holds after quantisation, of a result that it gave."""
+    program = result.program
+    if program is None:  # a service returns none; the description says what it must be
+        fold = result.provenance.beta if spec.capabilities.beta == "folded" else None
+        program = compile_program(result.model, step_of(result.model, spec, fold=fold))
+    model = program.as_model()
+    assert isinstance(model, IsingModel)
+    return model

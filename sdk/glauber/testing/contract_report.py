@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from glauber.testing.acceptance.report import AcceptanceReport
+
 Outcome = Literal["passed", "failed", "skipped"]
 
 
@@ -54,6 +56,7 @@ class ContractReport:
         computer: on which it was tested.
         effort: "quick" or "full".
         results: of each clause, in order.
+        acceptance: the looks, tests and power table of the clause of this name; None where it did not come so far.
     """
 
     address: str
@@ -65,6 +68,7 @@ class ContractReport:
     computer: str
     effort: str
     results: Sequence[ClauseResult]
+    acceptance: AcceptanceReport | None = None
 
     def _with(self, outcome: Outcome) -> list[ClauseResult]:
         return [result for result in self.results if result.outcome == outcome]
@@ -113,4 +117,5 @@ class ContractReport:
             "alpha": self.alpha,
             "seconds": self.seconds,
             "clauses": [result.as_dict() for result in self.results],
+            "acceptance": None if self.acceptance is None else self.acceptance.as_dict(),
         }
