@@ -3,8 +3,8 @@
 Chips are fabricated with flaws that nobody tells the calibration: gains with a spread of 10 %, offsets, 2 % wrong
 readings and a dead p-bit; further ones have couplings with errors and crosstalk as well. Counted is how often the true
 number lies within one and two of the reported standard uncertainties, against 68.27 % and 95.45 % and the binomial
-99.9 % band around them. Then twins: that of the chip must pass its held-out test, that of the next chip must fail it. At
-last the total variation from the exact law of five random models of each chip, with and without the correction.
+99.9 % band around them. Then twins: that of the chip must pass its held-out test, that of the next chip must fail it.
+At last the total variation from the exact law of five random models of each chip, with and without the correction.
 
 Couplings of one p-bit share the uncertainty of its gain, so of their intervals only one of each p-bit is counted: those
 are independent of each other. `all` beside it has every coupling.
@@ -21,7 +21,6 @@ from typing import Any
 
 import glauber as gl
 import numpy as np
-from examples.calibrate_a_chip.models import compare, patches
 from glauber.calibration import CalibrationRecord, TwinSpec, check_twin
 from glauber.calibration.record import Measured
 from glauber.nonidealities import Nonidealities
@@ -31,6 +30,7 @@ from rich.progress import track
 from scipy.stats import binom
 
 from benchmarks.machine import provenance, write
+from examples.calibrate_a_chip.models import compare, patches
 
 NOMINAL = {1: 0.682689492, 2: 0.954499736}
 ALPHA = 1e-3
@@ -97,7 +97,10 @@ class Coverage:
         bad[list(record.bad_sites)] = True
         self.chips += 1
         self.dead, self.dead_found = self.dead + int(dead.sum()), self.dead_found + int((dead & bad).sum())
-        self.good, self.good_called_bad = self.good + int((~dead).sum()), self.good_called_bad + int((bad & ~dead).sum())
+        self.good, self.good_called_bad = (
+            self.good + int((~dead).sum()),
+            self.good_called_bad + int((bad & ~dead).sum()),
+        )
         both = ~dead & ~bad
         for name, true in (
             ("gain", flaws.gain),
@@ -132,7 +135,9 @@ class Coverage:
         for name, tally in self.tallies.items():
             if not name.endswith(", all"):
                 shares = tally.as_dict()
-                found += [f"{name}, {k} sigma: {shares[f'{k} sigma']}" for k in NOMINAL if not shares[f"{k} sigma"]["inside"]]
+                found += [
+                    f"{name}, {k} sigma: {shares[f'{k} sigma']}" for k in NOMINAL if not shares[f"{k} sigma"]["inside"]
+                ]
         found += [f"{self.dead - self.dead_found} dead p-bits not found"] if self.dead_found < self.dead else []
         return found + ([f"{self.good_called_bad} good p-bits called bad"] if self.good_called_bad else [])
 
@@ -187,7 +192,9 @@ def twins(chips: range, n_models: int = 20) -> list[dict[str, Any]]:
                         seed=chip,
                         n_models=n_models,
                     )
-                verdicts[which] = {name: check.as_dict()[name] for name in ("chi_square", "degrees", "p_value", "passed")}
+                verdicts[which] = {
+                    name: check.as_dict()[name] for name in ("chi_square", "degrees", "p_value", "passed")
+                }
             found.append({"chip": chip, **verdicts})
     return found
 
@@ -195,7 +202,7 @@ def twins(chips: range, n_models: int = 20) -> list[dict[str, Any]]:
 def main() -> None:
     """Run all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chips", type=int, default=80, help="with plain flaws; half as many with couplings' too")
+    parser.add_argument("--chips", type=int, default=64, help="with plain flaws; half as many with couplings' too")
     parser.add_argument("--twins", type=int, default=4)
     parser.add_argument("--first", type=int, default=1000, help="number of the first chip")
     parser.add_argument("--output", type=Path, help="folder for calibration.json; nothing is written without")
@@ -228,7 +235,9 @@ def main() -> None:
     }
     for kind, found in (("plain", plain), ("coupled", coupled)):
         for name, shares in found.as_dict()["coverage"].items():
-            print(f"{kind:8} {name:16}", *(f"{shares[f'{k} sigma']['share']:.4f}" for k in NOMINAL), shares["intervals"])
+            print(
+                f"{kind:8} {name:16}", *(f"{shares[f'{k} sigma']['share']:.4f}" for k in NOMINAL), shares["intervals"]
+            )
     print(f"total variation: {min(ratios):.1f} to {max(ratios):.1f} times smaller on {len(ratios)} models")
     for one in checked:
         print(f"twin {one['chip']}: p {one['right chip']['p_value']:.3g}, next chip {one['wrong chip']['p_value']:.3g}")

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from glauber.calibration_cli import calibrate, diff, history, rollback, twin
 from glauber.conformance import conformance
 from glauber.console import AsJson
 from glauber.console import err as _err
@@ -43,6 +44,8 @@ app.command()(serve)
 app.add_typer(token_app)
 app.add_typer(audit_app)
 app.command()(pool)
+for command in (calibrate, history, diff, rollback, twin):
+    app.command()(command)
 
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
@@ -136,6 +139,13 @@ def run(
     reuse: Annotated[
         bool, typer.Option(help="Take a stored result of the same model, device and seed if there is one.")
     ] = False,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Correct the job by this calibration: a file, an id, or latest for the one in force.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw samples of a model on a device. The job is stored: glauber jobs list."""
@@ -163,7 +173,10 @@ def run(
         )
         if reuse and store == "none":
             raise InvalidModelError("--reuse looks into the store, so it cannot go with --store none")
-        with open_device(device, store=None if store == "none" else store or True) as opened:
+        where = None if store == "none" else store or True
+        with open_device(device, store=where, calibration=calibration) as opened:
+            if calibration is not None and opened.calibration is None:
+                _err.print(f"no calibration of {device} is in force; glauber calibrate makes one. Nothing is corrected")
             left = len(opened.queued) + (opened.running is not None)
             if left:
                 _err.print(f"{left} jobs of a process that ended go first; glauber jobs list shows them")
@@ -191,6 +204,7 @@ def run(
                     "lowest_state": None if best is None else best.states[0].tolist(),
                     "job": job.id if opened.store is not None else None,
                     "seed": result.provenance.seed,
+                    "calibration": result.provenance.kernel.get("calibration"),
                     "stopped_by": result.provenance.stopped_by,
                     "timing": dict(result.timing),
                     "energy_report": result.energy_report.as_dict(),
@@ -207,6 +221,8 @@ def run(
         typer.echo(f"coefficients: step {quantisation.step:.6g}, {exact}")
         for assumption in quantisation.assumptions:
             typer.echo(f"! {assumption}")
+        if "correction" in result.provenance.kernel:
+            typer.echo(result.provenance.kernel["correction"])
         typer.echo(f"device energy: {result.energy_report}")
         if opened.store is not None:
             typer.echo(f"job {job.id}")

@@ -18,6 +18,7 @@ from scipy.stats import chi2
 
 from glauber.calibration.bench import SATURATED, Bench
 from glauber.calibration.record import CouplingCalibration, Measured, PbitCalibration
+from glauber.calibration.sigmoid import gain_u_with_known_readings
 from glauber.compile.order import adjacency, colours_of
 from glauber.errors import CalibrationError
 from glauber.model import IsingModel
@@ -68,7 +69,8 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
         for c in range(n_colours):
             patterns = _patterns(4 * degree, n, rng)
             model = IsingModel(np.zeros(n), edges, np.full(len(edges), part * level))
-            ups, shots = _draw(bench, model, patterns, np.flatnonzero(colour != c))
+            # what does not work is not held: its random pattern would be a neighbour's that no fit knows
+            ups, shots = _draw(bench, model, patterns, np.flatnonzero((colour != c) & good))
             held[k] = bench.held(model).couplings[0]
             for site in np.flatnonzero(colour == c).tolist():
                 row = slice(start[site], start[site + 1])
@@ -111,7 +113,7 @@ def _relative_gain_u(pbits: PbitCalibration | None, pairs: tuple[tuple[int, int]
     if pbits is None:
         return np.zeros(len(pairs))
     first = np.array([i for i, _ in pairs])
-    return np.asarray(pbits.gain.u[first] / pbits.gain.array[first])
+    return np.asarray((gain_u_with_known_readings(pbits) / pbits.gain.array)[first])
 
 
 def _patterns(count: int, n: int, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -209,11 +211,14 @@ def crosstalk_matrix(couplings: CouplingCalibration, n: int, beta: float) -> Flo
 
 
 def rescaled(couplings: CouplingCalibration, old: PbitCalibration, new: PbitCalibration) -> CouplingCalibration:
-    """The same couplings where the p-bits' gains turned out to be others."""
+    """The same couplings where the p-bits' gains turned out to be others, and their uncertainties too."""
     first = np.array([i for i, _ in couplings.pairs])
     ratio = old.gain.array[first] / new.gain.array[first]
     parts = {
         name: Measured.of(getattr(couplings, name).array * ratio, getattr(couplings, name).u * ratio)
         for name in ("factor", "crosstalk", "bend")
     }
-    return couplings.model_copy(update=parts)
+    factor = parts["factor"].array
+    before, after = (factor * _relative_gain_u(pbits, couplings.pairs) for pbits in (old, new))
+    u = np.sqrt(np.maximum(parts["factor"].u ** 2 - before**2, 0.0) + after**2)
+    return couplings.model_copy(update={**parts, "factor": Measured.of(factor, u)})

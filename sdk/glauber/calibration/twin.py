@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glauber.calibration.record import CalibrationRecord
 from glauber.errors import CalibrationError, FileFormatError
+from glauber.formats import write_bytes
 from glauber.spec import AnySpec, device_spec_adapter
 
 
@@ -61,8 +62,8 @@ class TwinSpec(BaseModel):
             )
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON."""
-        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write as JSON, whole or not at all."""
+        write_bytes(path, (self.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
