@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ NOMINAL = {1: 0.682689492, 2: 0.954499736}
 ALPHA = 1e-3
 PLAIN = {"gain_spread": 0.1, "offset_spread": 0.2, "readout_error": 0.02, "n_dead": 1}
 COUPLED = {**PLAIN, "coupling_error": 0.01, "crosstalk": 0.015}
+SHOTS = 40_000
 SAMPLES = 500_000
 
 Floats = NDArray[np.float64]
@@ -148,27 +150,29 @@ class Coverage:
         return {**{name: getattr(self, name) for name in counts}, "coverage": shares, "outside": self.outside}
 
 
-def coverage(chips: range, flaws: dict[str, Any], protocols: tuple[Any, ...] = ("pbits", "couplings")) -> Coverage:
-    """Calibrate chips and compare."""
-    found = Coverage()
-    rng = np.random.default_rng(chips.start)
-    for chip in track(chips, description="coverage"):
+def calibrated(
+    chips: range, flaws: dict[str, Any], shots: int, protocols: tuple[Any, ...] = ("pbits", "couplings")
+) -> Iterator[tuple[int, gl.Device, CalibrationRecord]]:
+    """Each chip, open, with its calibration."""
+    for chip in track(chips, description="chips"):
         with gl.open_device(address(chip, flaws), seed=chip) as device:
-            found.add(device.calibrate(protocols), truth(device, chip, flaws), rng)
+            yield chip, device, device.calibrate(protocols, shots=shots)
+
+
+def coverage(chips: range, flaws: dict[str, Any], shots: int = SHOTS) -> Coverage:
+    """Calibrate chips and compare with what they were fabricated with."""
+    found, rng = Coverage(), np.random.default_rng(chips.start)
+    for chip, device, record in calibrated(chips, flaws, shots):
+        found.add(record, truth(device, chip, flaws), rng)
     return found
 
 
-def improvements(chips: range) -> list[dict[str, Any]]:
-    """Total variation on five models of each chip."""
-    found = []
-    for chip in track(chips, description="models"):
-        with gl.open_device(address(chip, PLAIN), seed=chip) as device:
-            record = device.calibrate(("pbits", "couplings"))
-            topology = device.spec.topology
-            assert topology is not None
-            compared = compare(device, record, patches(record, topology, seed=chip), SAMPLES, seed=chip)
-        found.append({"chip": chip, "raw": compared.raw, "corrected": compared.corrected, "floor": compared.floor})
-    return found
+def improvement(chip: int, device: gl.Device, record: CalibrationRecord, samples: int = SAMPLES) -> dict[str, Any]:
+    """Total variation on five models of a chip."""
+    topology = device.spec.topology
+    assert topology is not None
+    compared = compare(device, record, patches(record, topology, seed=chip), samples, seed=chip)
+    return {"chip": chip, "raw": compared.raw, "corrected": compared.corrected, "floor": compared.floor}
 
 
 def twins(chips: range, n_models: int = 20) -> list[dict[str, Any]]:
@@ -208,10 +212,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for calibration.json; nothing is written without")
     given = parser.parse_args()
     began = time.monotonic()
-    plain = coverage(range(given.first, given.first + given.chips), PLAIN)
     first = given.first + given.chips
+    plain, improved, rng = Coverage(), [], np.random.default_rng(given.first)
+    for chip, device, record in calibrated(range(given.first, first), PLAIN, SHOTS):
+        plain.add(record, truth(device, chip, PLAIN), rng)
+        improved.append(improvement(chip, device, record))
     coupled = coverage(range(first, first + given.chips // 2), COUPLED)
-    improved = improvements(range(given.first, given.first + given.chips))
     checked = twins(range(first, first + given.twins))
     ratios = [a / b for one in improved for a, b in zip(one["raw"], one["corrected"], strict=True)]
     wrong = [*(f"plain: {text}" for text in plain.outside), *(f"coupled: {text}" for text in coupled.outside)]
@@ -222,6 +228,7 @@ def main() -> None:
     result = {
         **provenance(("glauber", "numpy", "scipy")),
         "seconds": round(time.monotonic() - began),
+        "shots": SHOTS,
         "flaws": {"plain": PLAIN, "coupled": COUPLED},
         "coverage": {"plain": plain.as_dict(), "coupled": coupled.as_dict()},
         "twins": checked,

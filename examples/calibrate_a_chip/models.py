@@ -91,24 +91,23 @@ def together(chosen: list[Patch], n_sites: int) -> gl.IsingModel:
     return gl.IsingModel(fields, np.concatenate(edges), np.concatenate(couplings))
 
 
-def total_variation(p: Floats, q: Floats) -> float:
-    """Half the sum of |p - q|: the largest difference in the probability of any event."""
-    return float(np.abs(p - q).sum() / 2)
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """Total variation from the exact law, patch by patch.
+    """Total variation from the exact law, half the sum of |p - q| over all states, patch by patch.
 
     Attributes:
         raw: the chip as it is.
         corrected: weights and fields corrected, wrong readings taken out.
-        floor: of as many independent samples from the exact law itself, the mean.
+        floor: of as many independent right readings of the exact law itself, on average.
+        u: standard deviation of each of them by chance, at most.
+        laws: of all states as drawn, (2, n_patches, 256): raw and corrected.
     """
 
     raw: list[float]
     corrected: list[float]
     floor: list[float]
+    u: list[float]
+    laws: Floats
 
     @property
     def improvement(self) -> list[float]:
@@ -120,11 +119,14 @@ def compare(device: gl.Device, record: CalibrationRecord, chosen: list[Patch], n
     """Draw from all patches without and with the calibration; the device is left without."""
     model = together(chosen, record.n_sites)
     schedule = gl.SamplingSchedule(n_samples=n_samples // 64, n_chains=64, n_warmup=100, sweeps_per_sample=4)
-    found: dict[str, list[float]] = {}
-    for name, use in (("raw", None), ("corrected", record)):
+    laws = []
+    for use in (None, record):
         device.use_calibration(use)
         samples = device.submit(model, schedule, seed=seed).result()
-        found[name] = [total_variation(distribution(samples, use, patch.sites), patch.law) for patch in chosen]
+        laws.append([distribution(samples, use, patch.sites) for patch in chosen])
     device.use_calibration(None)
-    floor = [float(np.sqrt(2 * patch.law * (1 - patch.law) / (np.pi * n_samples)).sum() / 2) for patch in chosen]
-    return Comparison(found["raw"], found["corrected"], floor)
+    exact = np.array([patch.law for patch in chosen])
+    raw, corrected = (np.abs(np.array(found) - exact).sum(axis=1) / 2 for found in laws)
+    floor = np.sqrt(2 * exact * (1 - exact) / (np.pi * n_samples)).sum(axis=1) / 2
+    u = np.sqrt((exact * (1 - exact)).sum(axis=1) / n_samples) / 2  # |d| varies no more than d
+    return Comparison(raw.tolist(), corrected.tolist(), floor.tolist(), u.tolist(), np.array(laws))

@@ -4,9 +4,9 @@ A p-bit with gain g and offset o whose couplings arrive as (c J + x) s does what
 
     J'_ij = (J_ij / g_i - x_ij) / c_ij,    h'_i = (h_i - o_i / beta) / g_i
 
-for each direction of each coupling. What the device cannot be given, because its codes end, are too coarse, or are the
-same for both directions, stays wrong, and the report says how much. The offset's share depends on beta: where beta
-changes during a run, the last one counts.
+for each direction of each coupling; c and x as far as they are to be believed (belief.py). What the device cannot be
+given, because its codes end, are too coarse, or are the same for both directions, stays wrong, and the report says how
+much. The offset's share depends on beta: where beta changes during a run, the last one counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.calibration.belief import believed
 from glauber.calibration.record import CalibrationRecord
 from glauber.compile import Program
 from glauber.compile.order import Order, order_of
@@ -161,7 +162,9 @@ def correct(
         in_order = np.argsort(known)
         known, place = known[in_order], place[in_order]
         code = step.step * step.weight_multiple
-        x, u = couplings.crosstalk.array, couplings.crosstalk.u
+        u = couplings.crosstalk.u
+        x, c = believed(couplings.crosstalk, 0.0), believed(couplings.factor, 1.0)
+        x, c = np.zeros(len(pairs)) if x is None else x, np.ones(len(pairs)) if c is None else c
         strong = np.abs(x[place]) > np.maximum(SIGNIFICANT * u[place], code / 2)
         there = np.isin(known, first * n + second)
         found = known[strong & ~there]
@@ -171,7 +174,7 @@ def correct(
         factor, crosstalk = np.ones(len(asked)), np.zeros(len(asked))
         at = np.minimum(np.searchsorted(known, first * n + second), max(0, len(known) - 1))
         hit = known[at] == first * n + second if len(known) else np.zeros(len(asked), dtype=bool)
-        factor[hit] = couplings.factor.array[place[at[hit]]]
+        factor[hit] = c[place[at[hit]]]
         crosstalk[hit] = x[place[at[hit]]]
     wanted = (asked / gain[first] - crosstalk) / factor
     wanted_fields = (model.fields - shift) / gain
