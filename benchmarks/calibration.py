@@ -22,7 +22,7 @@ from typing import Any
 
 import glauber as gl
 import numpy as np
-from glauber.calibration import CalibrationRecord, TwinSpec, check_twin
+from glauber.calibration import CalibrationRecord, Protocol, TwinSpec, check_twin
 from glauber.calibration.record import Measured
 from glauber.nonidealities import Nonidealities
 from glauber_simulator.flaws import Flaws, fabricate
@@ -39,6 +39,7 @@ PLAIN = {"gain_spread": 0.1, "offset_spread": 0.2, "readout_error": 0.02, "n_dea
 COUPLED = {**PLAIN, "coupling_error": 0.01, "crosstalk": 0.015}
 SHOTS = 40_000
 SAMPLES = 500_000
+PROTOCOLS: tuple[Protocol, ...] = ("pbits", "couplings")
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +152,7 @@ class Coverage:
 
 
 def calibrated(
-    chips: range, flaws: dict[str, Any], shots: int, protocols: tuple[Any, ...] = ("pbits", "couplings")
+    chips: range, flaws: dict[str, Any], shots: int, protocols: tuple[Protocol, ...] = PROTOCOLS
 ) -> Iterator[tuple[int, gl.Device, CalibrationRecord]]:
     """Each chip, open, with its calibration."""
     for chip in track(chips, description="chips"):
@@ -159,10 +160,12 @@ def calibrated(
             yield chip, device, device.calibrate(protocols, shots=shots)
 
 
-def coverage(chips: range, flaws: dict[str, Any], shots: int = SHOTS) -> Coverage:
+def coverage(
+    chips: range, flaws: dict[str, Any], shots: int = SHOTS, protocols: tuple[Protocol, ...] = PROTOCOLS
+) -> Coverage:
     """Calibrate chips and compare with what they were fabricated with."""
     found, rng = Coverage(), np.random.default_rng(chips.start)
-    for chip, device, record in calibrated(chips, flaws, shots):
+    for chip, device, record in calibrated(chips, flaws, shots, protocols):
         found.add(record, truth(device, chip, flaws), rng)
     return found
 

@@ -498,7 +498,7 @@ def _check_calibration(driver: Driver | JobService, record: CalibrationRecord) -
             f"{driver.spec.name} is behind a service, which applies its calibration itself; on a lab server it is"
             " `calibration` in devices.toml"
         )
-    record.check_device(driver.spec.name, driver.spec.n_sites)
+    record.check_device(driver.spec)
 
 
 def open_device(

@@ -146,9 +146,8 @@ def correct(
     pbits, couplings = record.pbits, record.couplings
     gain, offset = np.ones(n), np.zeros(n)
     if pbits is not None:
-        gain, offset = pbits.gain.array[:n], pbits.offset.array[:n]
-        broken = ~pbits.good[:n]
-        gain, offset = np.where(broken, 1.0, gain), np.where(broken, 0.0, offset)
+        known = np.flatnonzero(pbits.good[:n])  # those that nobody looked at, or that do not work, count as ideal
+        gain[known], offset[known] = pbits.gain.array[known], pbits.offset.array[known]
     shift = offset / beta if beta > 0 else np.zeros(n)
     first = np.repeat(order.site, np.diff(order.row_start)).astype(np.int64)
     second = order.site[order.neighbour].astype(np.int64)
@@ -158,22 +157,22 @@ def correct(
     if couplings is not None and couplings.pairs:
         pairs = np.array(couplings.pairs, dtype=np.int64)
         here = (pairs < n).all(axis=1)
-        known, place = pairs[here, 0] * n + pairs[here, 1], np.flatnonzero(here)
-        in_order = np.argsort(known)
-        known, place = known[in_order], place[in_order]
+        measured, place = pairs[here, 0] * n + pairs[here, 1], np.flatnonzero(here)
+        in_order = np.argsort(measured)
+        measured, place = measured[in_order], place[in_order]
         code = step.step * step.weight_multiple
         u = couplings.crosstalk.u
         x, c = believed(couplings.crosstalk, 0.0), believed(couplings.factor, 1.0)
         x, c = np.zeros(len(pairs)) if x is None else x, np.ones(len(pairs)) if c is None else c
         strong = np.abs(x[place]) > np.maximum(SIGNIFICANT * u[place], code / 2)
-        there = np.isin(known, first * n + second)
-        found = known[strong & ~there]
+        there = np.isin(measured, first * n + second)
+        found = measured[strong & ~there]
         extra = np.stack([found // n, found % n], axis=1)
         if len(extra):
             order, first, second, asked = _with_pairs(model, intended, extra)
         factor, crosstalk = np.ones(len(asked)), np.zeros(len(asked))
-        at = np.minimum(np.searchsorted(known, first * n + second), max(0, len(known) - 1))
-        hit = known[at] == first * n + second if len(known) else np.zeros(len(asked), dtype=bool)
+        at = np.minimum(np.searchsorted(measured, first * n + second), max(0, len(measured) - 1))
+        hit = measured[at] == first * n + second if len(measured) else np.zeros(len(asked), dtype=bool)
         factor[hit] = c[place[at[hit]]]
         crosstalk[hit] = x[place[at[hit]]]
     wanted = (asked / gain[first] - crosstalk) / factor

@@ -26,6 +26,8 @@ from glauber.model import IsingModel
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 REACH = 1.2
 """The largest argument that all neighbours together should make."""
+LARGEST_REACH = 2.4
+"""Beyond this a p-bit's curve is flat most of the time."""
 ITERATIONS = 25
 SIGNIFICANT = 1e-4
 
@@ -36,7 +38,7 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
     """The whole protocol, on the device's own graph.
 
     Raises:
-        CalibrationError: the device has no stated graph.
+        CalibrationError: the device has no stated graph, or too coarse couplings.
     """
     topology = bench.device.spec.topology
     if topology is None:
@@ -57,7 +59,7 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
     start, neighbour = adjacency(n, edges)
     colour = colours_of(n, edges)
     degree = int(np.diff(start).max())
-    level = min(bench.largest_coupling(), REACH / (bench.beta * np.sqrt(degree)) / 2)
+    level = _level(bench, degree)
     gain, offset, wrong_up, wrong_down = _known(pbits, n)
     effect = np.zeros((len(LEVELS), len(neighbour)))
     variance = np.zeros((len(LEVELS), len(neighbour)))
@@ -101,6 +103,24 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
         level=float(level),
         shots=bench.shots,
     )
+
+
+def _level(bench: Bench, degree: int) -> float:
+    """The largest of the programmed values; half of it must be a value that the device has, too."""
+    level = min(bench.largest_coupling(), REACH / (bench.beta * np.sqrt(degree)) / 2)
+    coefficients = bench.device.spec.coefficients
+    if coefficients.weight_range is None:
+        return float(level)
+    code = coefficients.weight_range / max(1, 2 ** ((coefficients.weight_bits or 16) - 1) - 1)
+    least = 2 * code
+    most = LARGEST_REACH / (bench.beta * np.sqrt(degree))
+    if least > min(most, bench.largest_coupling()):
+        raise CalibrationError(
+            f"{bench.device.spec.name} has couplings in steps of {code:.3g}, too coarse to be measured at beta"
+            f" {bench.beta:g} with {degree} neighbours: calibrate at beta {bench.beta * most / least:.2g} or less, or"
+            " leave the protocol out"
+        )
+    return float(max(level, least))
 
 
 def _known(pbits: PbitCalibration | None, n: int) -> tuple[Floats, Floats, Floats, Floats]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from glauber.errors import CalibrationError, FileFormatError
 from glauber.formats import write_bytes
+from glauber.spec import AnySpec
 
 Verdict = Literal["good", "dead", "stuck up", "stuck down", "not measured"]
 Estimator = Literal["pseudolikelihood", "mean energy", "log ratios"]
@@ -215,17 +216,21 @@ class CalibrationRecord(_Frozen):
             place = ".".join(str(part) for part in problem["loc"])
             raise FileFormatError(f"{path} holds no calibration record: {place} {problem['msg']}") from error
 
-    def check_device(self, name: str, n_sites: int | None) -> None:
+    def check_device(self, spec: AnySpec) -> None:
         """Refuse to be used on another kind of device.
+
+        Where a part of the p-bits was looked at, the others count as ideal.
 
         Raises:
             CalibrationError: it is of another device.
         """
-        if name != self.device or (n_sites is not None and n_sites != self.n_sites):
+        same = spec.name == self.device
+        if spec.n_sites is not None and spec.n_sites != self.n_sites:
+            same = same and self.n_sites < spec.n_sites and spec.spec_hash == self.spec_hash
+        if not same:
             raise CalibrationError(
-                f"calibration {self.id} is of {self.device} with {self.n_sites} p-bits, and this is {name} with"
-                f" {n_sites};"
-                " calibrate this one: device.calibrate()"
+                f"calibration {self.id} is of {self.device} with {self.n_sites} p-bits, and this is {spec.name} with"
+                f" {spec.n_sites}; calibrate this one: device.calibrate()"
             )
 
     def __str__(self) -> str:
