@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         f"{record.device}: {arguments.samples:,} samples each; total variation {np.mean(compared.raw):.3f} as it is,"
         f" {np.mean(compared.corrected):.3f} calibrated"
     )
-    draw(arguments.out / "report.png", compared, chosen[0].law, *compared.laws[:, 0], summary)
+    draw(arguments.out / "report.png", compared, chosen[0].law, compared.laws[0, 0], compared.laws[1, 0], summary)
     print("\nmodel  as it is  calibrated  chance alone")
     for k, row in enumerate(zip(compared.raw, compared.corrected, compared.floor, strict=True)):
         print(f"{k + 1:5}", *(f"{value:10.4f}" for value in row))

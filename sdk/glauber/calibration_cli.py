@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from urllib.parse import quote
@@ -64,7 +65,7 @@ def calibrate(
         for path, suffix in ((out, ".json"), (html, ".html")):
             _check_target(path, suffix)
         if html is not None:
-            from glauber.calibration.report import save_html  # a missing matplotlib is said before the work
+            import_module("glauber.calibration.report")  # a missing matplotlib is said before the work
         budget = None if seconds is None else Budget(seconds=seconds)
         history = None if no_history else CalibrationHistory()
         before = None if history is None else history.in_force(plain_address(address))
@@ -86,6 +87,8 @@ def calibrate(
         if out is not None:
             record.save(out)
         if html is not None:
+            from glauber.calibration.report import save_html
+
             comparable = before is not None and (before.device, before.n_sites) == (record.device, record.n_sites)
             save_html(html, record, spec, older=before if comparable else None)
         in_force = None if history is None else record.id

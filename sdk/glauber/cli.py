@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -173,7 +173,7 @@ def run(
         )
         if reuse and store == "none":
             raise InvalidModelError("--reuse looks into the store, so it cannot go with --store none")
-        where = None if store == "none" else store or True
+        where: str | Literal[True] | None = None if store == "none" else store or True
         with open_device(device, store=where, calibration=calibration) as opened:
             if calibration is not None and opened.calibration is None:
                 _err.print(f"no calibration of {device} is in force; glauber calibrate makes one. Nothing is corrected")

@@ -50,6 +50,7 @@ def test_a_device_is_corrected_for_all(tmp_path, history, record, name):
         assert kernel["calibration"] == record.id
 
 
+@pytest.mark.slow
 def test_a_remote_client_learns_of_it(tmp_path, record, monkeypatch):
     record.save(tmp_path / "record.json")
     with Process(tmp_path, config("record.json")) as server:

@@ -30,7 +30,7 @@ BLUE, ORANGE, GREEN, RED = "#3b82c4", "#d9822b", "#3a9a5b", "#d0455a"
 MANY = 1000
 """From so many points on they are one picture inside the plot."""
 DRAWS = 64
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -201,8 +201,7 @@ def readings(pbits: PbitCalibration) -> Plot:
         (0.15, ORANGE, pbits.down_as_up, "-1 read as +1"),
     ):
         _bars(axes, sites + shift, 100 * measured.array[sites], 100 * measured.u[sites], colour, label=label)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.3)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.legend(loc="upper left", ncols=2)
     axes.set_xlabel("site  (number)")
     axes.set_ylabel("wrong readings  (%)")

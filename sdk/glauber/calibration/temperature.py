@@ -176,22 +176,31 @@ def _by_ratios(patch: IsingModel, spins: NDArray[np.int8], u: Floats, d: Floats)
     mended = n * nearest_law(without_errors(counts / n, u, d))
     energies = _all_energies(patch)
     energies = energies - energies.min()
-    slope, expected = 0.0, mended
+    expected = mended
+    found = None
     for _ in range(ROUNDS):
-        often = expected >= OFTEN
-        if often.sum() < 3:
+        found = _line(energies, mended, expected)
+        if found is None:
             return None
-        energy, weight = energies[often], expected[often]
-        centre = float(weight @ energy) / float(weight.sum())
-        spread = float(weight @ (energy - centre) ** 2)
-        if spread <= 0:
-            return None
-        logs = np.log(np.maximum(mended[often], 0.5)) + 1 / (2 * weight)  # a logarithm of counts is low by that
-        middle = float(weight @ logs) / float(weight.sum())
-        slope = float(weight @ ((energy - centre) * (logs - middle))) / spread
-        misfit = logs - middle - slope * (energy - centre)
-        law = np.exp(slope * energies)
+        law = np.exp(found[0] * energies)
         expected = n * law / law.sum()
+    return None if found is None else (-found[0], found[1])
+
+
+def _line(energies: Floats, counts: Floats, expected: Floats) -> tuple[float, float] | None:
+    """(slope, standard error) of ln(count) over energy, of states expected often, by weighted least squares."""
+    often = expected >= OFTEN
+    if often.sum() < 3:
+        return None
+    energy, weight = energies[often], expected[often]
+    centre = float(weight @ energy) / float(weight.sum())
+    spread = float(weight @ (energy - centre) ** 2)
+    if spread <= 0:
+        return None
+    logs = np.log(np.maximum(counts[often], 0.5)) + 1 / (2 * weight)  # a logarithm of counts is low by that
+    middle = float(weight @ logs) / float(weight.sum())
+    slope = float(weight @ ((energy - centre) * (logs - middle))) / spread
+    misfit = logs - middle - slope * (energy - centre)
     # a law that is not Boltzmann's scatters around the line by more than its counts do
     wider = max(1.0, float(weight @ misfit**2) / (int(often.sum()) - 2))
-    return -slope, math.sqrt(wider / spread)
+    return slope, math.sqrt(wider / spread)
