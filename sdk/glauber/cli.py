@@ -10,6 +10,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -177,6 +178,8 @@ def run(
         with open_device(device, store=where, calibration=calibration) as opened:
             if calibration is not None and opened.calibration is None:
                 _err.print(f"no calibration of {device} is in force; glauber calibrate makes one. Nothing is corrected")
+            if opened.calibration is not None and opened.calibration.expired(datetime.now(UTC)):
+                _err.print(f"calibration {opened.calibration.id} expired at {opened.calibration.expires}; it is used")
             left = len(opened.queued) + (opened.running is not None)
             if left:
                 _err.print(f"{left} jobs of a process that ended go first; glauber jobs list shows them")

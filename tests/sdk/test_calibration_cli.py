@@ -95,6 +95,9 @@ def test_runs_are_corrected(record):
     nothing = invoke(*run, "sim://ideal", "--calibration", "latest")
     assert "Nothing is corrected" in nothing.stderr.replace("\n", " ").replace("  ", " ")
     assert "corrected by calibration" in invoke(*run[:-2], "-d", CHIP, "--calibration", "latest").stdout
+    past = record.model_copy(update={"expires": "2026-01-01T00:00:00+00:00"})
+    past.save("past.json")
+    assert "expired at 2026" in invoke(*run, CHIP, "--calibration", "past.json").stderr.replace("\n", " ")
     assert "is of pbit-king-64" in invoke(*run, "sim://ideal", "--calibration", record.id, code=1).stderr
     assert "none of that id" in invoke(*run, CHIP, "--calibration", "nothing", code=1).stderr
 
