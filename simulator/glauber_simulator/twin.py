@@ -50,8 +50,10 @@ def flaws_of(twin: TwinSpec, draw: int | None = None) -> Flaws:
         if crosstalk_here is not None:
             span = spec.coefficients.weight_range or 1.0
             by_pair = dict(zip(measured.pairs, (crosstalk_here / span).tolist(), strict=True))
-            pairs = np.array([pair for pair in measured.pairs if pair[0] < pair[1]], dtype=np.int64)
-            crosstalk = np.array([(by_pair[i, j], by_pair.get((j, i), 0.0)) for i, j in pairs.tolist()])
+            # all of the graph's, as the chip itself has: gains make a law depend on the order of updates, and the order
+            # goes by the graph
+            pairs = spec.topology.edges().astype(np.int64) if spec.topology is not None else pairs
+            crosstalk = np.array([(by_pair.get((i, j), 0.0), by_pair.get((j, i), 0.0)) for i, j in pairs.tolist()])
     beyond = max(0, (spec.n_sites or n) - n)  # p-bits that nobody looked at are ideal
     return Flaws(
         gain=np.append(gain, np.ones(beyond)),

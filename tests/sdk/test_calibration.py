@@ -33,6 +33,7 @@ from glauber.nonidealities import Nonidealities
 from glauber.prepare import ProgramCache, prepare
 from glauber.testing import ExactLaw
 from glauber_simulator.flaws import fabricate
+from glauber_simulator.twin import flaws_of
 
 FLAWS = {"gain_spread": 0.1, "offset_spread": 0.2, "readout_error": 0.02, "n_dead": 1}
 CHIP = "sim://pbit-king-64?chip=3&" + "&".join(f"{name}={value}" for name, value in FLAWS.items())
@@ -560,6 +561,18 @@ def test_a_twin_is_its_chip(record, chip, tmp_path):
     for name in ("gain", "offset", "up_as_down"):
         here, there = getattr(record.pbits, name), getattr(again.pbits, name)
         assert np.abs((here.array - there.array) / np.maximum(there.u, 1e-9))[good].max() < K
+
+
+def test_a_twin_with_crosstalk_updates_in_the_order_of_its_chip(tmp_path):
+    """Unequal gains make the law depend on that order; couplers of a dead p-bit, which nobody measures, count in it."""
+    address = "sim://pbit-king-64?chip=3&gain_spread=0.1&n_dead=1&crosstalk=0.05"
+    with gl.open_device(address, seed=1) as device:
+        record = device.calibrate(["pbits", "couplings"], shots=300)
+        twin = TwinSpec.of(record, device.spec)
+        true = fabricate(device.spec, Nonidealities(chip=3, gain_spread=0.1, n_dead=1, crosstalk=0.05))
+    assert np.array_equal(flaws_of(twin).pairs, true.pairs)
+    dead = record.bad_sites[0]
+    assert not any(dead in pair for pair in record.couplings.pairs)
 
 
 def test_twins_that_cannot_be(record, chip, tmp_path):
