@@ -12,7 +12,7 @@ import time
 import glauber as gl
 import numpy as np
 import pytest
-from glauber.calibration import CalibrationHistory, CalibrationRecord
+from glauber.calibration import CalibrationHistory, CalibrationRecord, twin_check
 from glauber.cli import app
 from typer.testing import CliRunner
 
@@ -156,7 +156,9 @@ def test_a_twin_of_a_record(record):
 
 
 @pytest.mark.slow
-def test_a_twin_is_held_against_its_chip_and_another():
+def test_a_twin_is_held_against_its_chip_and_another(monkeypatch):
+    monkeypatch.setattr(twin_check, "N_DRAWS", 6)  # quicker, and as right
+    monkeypatch.setattr(twin_check, "N_CHAINS", 1024)
     invoke("calibrate", CHIP, "--protocol", "pbits", "--out", "record.json")
     right = json.loads(invoke("twin", "record.json", "--check", CHIP, "--json").stdout)
     assert right["check"]["passed"] is True
