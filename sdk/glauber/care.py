@@ -189,4 +189,4 @@ def check_calibration(driver: Driver | JobService, record: CalibrationRecord) ->
             f"{driver.spec.name} is behind a service, which applies its calibration itself; on a lab server it is"
             " `calibration` in devices.toml"
         )
-    record.check_device(driver.spec.name, driver.spec.n_sites)
+    record.check_device(driver.spec)

@@ -10,11 +10,13 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from glauber.calibration_cli import calibrate, diff, history, rollback, twin
 from glauber.conformance import conformance
 from glauber.console import AsJson
 from glauber.console import err as _err
@@ -43,6 +45,8 @@ app.command()(serve)
 app.add_typer(token_app)
 app.add_typer(audit_app)
 app.command()(pool)
+for command in (calibrate, history, diff, rollback, twin):
+    app.command()(command)
 
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", help="Address of the device, such as sim://ideal or sim://pbit-king-64.")
@@ -140,6 +144,13 @@ def run(
         str | None,
         typer.Option(help="Address of a meter of the joules, such as rapl:// or nvml://0.", show_default=False),
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Correct the job by this calibration: a file, an id, or latest for the one in force.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw samples of a model on a device. The job is stored: glauber jobs list."""
@@ -167,7 +178,12 @@ def run(
         )
         if reuse and store == "none":
             raise InvalidModelError("--reuse looks into the store, so it cannot go with --store none")
-        with open_device(device, store=None if store == "none" else store or True, meter=meter) as opened:
+        where: str | Literal[True] | None = None if store == "none" else store or True
+        with open_device(device, store=where, meter=meter, calibration=calibration) as opened:
+            if calibration is not None and opened.calibration is None:
+                _err.print(f"no calibration of {device} is in force; glauber calibrate makes one. Nothing is corrected")
+            if opened.calibration is not None and opened.calibration.expired(datetime.now(UTC)):
+                _err.print(f"calibration {opened.calibration.id} expired at {opened.calibration.expires}; it is used")
             left = len(opened.queued) + (opened.running is not None)
             if left:
                 _err.print(f"{left} jobs of a process that ended go first; glauber jobs list shows them")
@@ -195,6 +211,7 @@ def run(
                     "lowest_state": None if best is None else best.states[0].tolist(),
                     "job": job.id if opened.store is not None else None,
                     "seed": result.provenance.seed,
+                    "calibration": result.provenance.kernel.get("calibration"),
                     "stopped_by": result.provenance.stopped_by,
                     "timing": dict(result.timing),
                     "energy_report": result.energy_report.as_dict(),
@@ -211,6 +228,8 @@ def run(
         typer.echo(f"coefficients: step {quantisation.step:.6g}, {exact}")
         for assumption in quantisation.assumptions:
             typer.echo(f"! {assumption}")
+        if "correction" in result.provenance.kernel:
+            typer.echo(result.provenance.kernel["correction"])
         typer.echo(f"device energy: {result.energy_report}")
         if opened.store is not None:
             typer.echo(f"job {job.id}")

@@ -1,14 +1,10 @@
-"""The flaws of a twin: what a calibration measured, as the simulator's chip has it.
-
-Numbers that scatter no more than their uncertainties are drawn towards their mean (empirical Bayes): a measured
-crosstalk of one uncertainty is more likely noise than crosstalk, and a twin that believed it would be worse than one
-that does not.
-"""
+"""The flaws of a twin: what a calibration measured, as the simulator's chip has it, as far as it is to be believed."""
 
 from __future__ import annotations
 
 import numpy as np
 from glauber.calibration import TwinSpec
+from glauber.calibration.belief import believed
 from glauber.calibration.record import Measured
 from glauber.errors import CalibrationError
 from numpy.typing import NDArray
@@ -16,8 +12,6 @@ from numpy.typing import NDArray
 from glauber_simulator.flaws import Flaws, Readout
 
 Floats = NDArray[np.float64]
-SIGNIFICANT = 4.0
-"""Standard errors from which on a mean counts as different from the ideal one."""
 
 
 def flaws_of(twin: TwinSpec, draw: int | None = None) -> Flaws:
@@ -49,15 +43,17 @@ def flaws_of(twin: TwinSpec, draw: int | None = None) -> Flaws:
     factors: dict[tuple[int, int], float] = {}
     if record.couplings is not None and record.couplings.pairs:
         measured = record.couplings
-        factor = _believed(measured.factor, 1.0, rng)
+        factor = believed(measured.factor, 1.0, rng)
         if factor is not None:
             factors = dict(zip(measured.pairs, factor.tolist(), strict=True))
-        believed = _believed(measured.crosstalk, 0.0, rng)
-        if believed is not None:
+        crosstalk_here = believed(measured.crosstalk, 0.0, rng)
+        if crosstalk_here is not None:
             span = spec.coefficients.weight_range or 1.0
-            by_pair = dict(zip(measured.pairs, (believed / span).tolist(), strict=True))
-            pairs = np.array([pair for pair in measured.pairs if pair[0] < pair[1]], dtype=np.int64)
-            crosstalk = np.array([(by_pair[i, j], by_pair.get((j, i), 0.0)) for i, j in pairs.tolist()])
+            by_pair = dict(zip(measured.pairs, (crosstalk_here / span).tolist(), strict=True))
+            # all of the graph's, as the chip itself has: gains make a law depend on the order of updates, and the order
+            # goes by the graph
+            pairs = spec.topology.edges().astype(np.int64) if spec.topology is not None else pairs
+            crosstalk = np.array([(by_pair.get((i, j), 0.0), by_pair.get((j, i), 0.0)) for i, j in pairs.tolist()])
     beyond = max(0, (spec.n_sites or n) - n)  # p-bits that nobody looked at are ideal
     return Flaws(
         gain=np.append(gain, np.ones(beyond)),
@@ -71,22 +67,3 @@ def flaws_of(twin: TwinSpec, draw: int | None = None) -> Flaws:
         coupling_gain=factors,
         memory_sweeps=0.0 if record.memory is None else record.memory.sweeps,
     )
-
-
-def _believed(measured: Measured, ideal: float, rng: np.random.Generator | None) -> Floats | None:
-    """Measured numbers drawn towards their mean; None if they are all as good as ideal."""
-    values, u = measured.array, np.maximum(measured.u, 1e-12)
-    weight = 1 / u**2
-    mean = float((weight * values).sum() / weight.sum())
-    spread = max(0.0, float((weight * ((values - mean) ** 2 - u**2)).sum() / weight.sum()))
-    noise = float((weight * u**4).sum() / weight.sum()) * 2 / len(values)  # of the spread's own estimate
-    if spread < SIGNIFICANT * noise**0.5:
-        spread = 0.0
-    off = abs(mean - ideal) * float(weight.sum()) ** 0.5
-    if spread == 0.0 and off < SIGNIFICANT:
-        return None
-    share = spread / (spread + u**2)
-    believed = mean + share * (values - mean)
-    if rng is not None:
-        believed = believed + np.sqrt(share) * u * rng.normal(size=len(values))
-    return np.asarray(believed)

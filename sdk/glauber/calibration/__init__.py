@@ -8,9 +8,15 @@ memory.py       correlation time of the noise
 temperature.py  beta of each region, by three estimators
 drift.py        two records beside each other
 run.py          all protocols into one record
+belief.py       how much of measured numbers to believe
 correct.py      weights and fields as they must be loaded
 readout.py      wrong readings taken out of distributions and moments
 twin.py         a device's description and a record of it, which the simulator opens
+twin_check.py   whether a twin does what its device does
+history.py      records on disk, and which one is in force
+summary.py      a record's numbers as rows of a table
+plots.py        a record's numbers as pictures; needs matplotlib
+report.py       tables and pictures as one page
 """
 
 from __future__ import annotations

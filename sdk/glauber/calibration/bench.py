@@ -35,8 +35,9 @@ class Submits(Protocol):
         """What it is."""
         ...
 
-    def submit(self, model: Any, schedule: Any, **arguments: Any) -> Any:
-        """Queue a job."""
+    @property
+    def submit(self) -> Callable[..., Any]:
+        """Queues a job: (model, schedule, **arguments) -> Job."""
         ...
 
 

@@ -4,9 +4,9 @@ A p-bit with gain g and offset o whose couplings arrive as (c J + x) s does what
 
     J'_ij = (J_ij / g_i - x_ij) / c_ij,    h'_i = (h_i - o_i / beta) / g_i
 
-for each direction of each coupling. What the device cannot be given, because its codes end, are too coarse, or are the
-same for both directions, stays wrong, and the report says how much. The offset's share depends on beta: where beta
-changes during a run, the last one counts.
+for each direction of each coupling; c and x as far as they are to be believed (belief.py). What the device cannot be
+given, because its codes end, are too coarse, or are the same for both directions, stays wrong, and the report says how
+much. The offset's share depends on beta: where beta changes during a run, the last one counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from glauber.calibration.belief import believed
 from glauber.calibration.record import CalibrationRecord
 from glauber.compile import Program
 from glauber.compile.order import Order, order_of
@@ -144,9 +145,8 @@ def correct(
     pbits, couplings = record.pbits, record.couplings
     gain, offset = np.ones(n), np.zeros(n)
     if pbits is not None:
-        works = pbits.good[:n]  # p-bits that do not work, or that nobody looked at, are taken as they are
-        gain[: len(works)] = np.where(works, pbits.gain.array[:n], 1.0)
-        offset[: len(works)] = np.where(works, pbits.offset.array[:n], 0.0)
+        known = np.flatnonzero(pbits.good[:n])  # those that nobody looked at, or that do not work, count as ideal
+        gain[known], offset[known] = pbits.gain.array[known], pbits.offset.array[known]
     shift = offset / beta if beta > 0 else np.zeros(n)
     first = np.repeat(order.site, np.diff(order.row_start)).astype(np.int64)
     second = order.site[order.neighbour].astype(np.int64)
@@ -156,21 +156,23 @@ def correct(
     if couplings is not None and couplings.pairs:
         pairs = np.array(couplings.pairs, dtype=np.int64)
         here = (pairs < n).all(axis=1)
-        known, place = pairs[here, 0] * n + pairs[here, 1], np.flatnonzero(here)
-        in_order = np.argsort(known)
-        known, place = known[in_order], place[in_order]
+        measured, place = pairs[here, 0] * n + pairs[here, 1], np.flatnonzero(here)
+        in_order = np.argsort(measured)
+        measured, place = measured[in_order], place[in_order]
         code = step.step * step.weight_multiple
-        x, u = couplings.crosstalk.array, couplings.crosstalk.u
+        u = couplings.crosstalk.u
+        x, c = believed(couplings.crosstalk, 0.0), believed(couplings.factor, 1.0)
+        x, c = np.zeros(len(pairs)) if x is None else x, np.ones(len(pairs)) if c is None else c
         strong = np.abs(x[place]) > np.maximum(SIGNIFICANT * u[place], code / 2)
-        there = np.isin(known, first * n + second)
-        found = known[strong & ~there]
+        there = np.isin(measured, first * n + second)
+        found = measured[strong & ~there]
         extra = np.stack([found // n, found % n], axis=1)
         if len(extra):
             order, first, second, asked = _with_pairs(model, intended, extra)
         factor, crosstalk = np.ones(len(asked)), np.zeros(len(asked))
-        at = np.minimum(np.searchsorted(known, first * n + second), max(0, len(known) - 1))
-        hit = known[at] == first * n + second if len(known) else np.zeros(len(asked), dtype=bool)
-        factor[hit] = couplings.factor.array[place[at[hit]]]
+        at = np.minimum(np.searchsorted(measured, first * n + second), max(0, len(measured) - 1))
+        hit = measured[at] == first * n + second if len(measured) else np.zeros(len(asked), dtype=bool)
+        factor[hit] = c[place[at[hit]]]
         crosstalk[hit] = x[place[at[hit]]]
     wanted = (asked / gain[first] - crosstalk) / factor
     wanted_fields = (model.fields - shift) / gain

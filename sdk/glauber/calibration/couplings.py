@@ -18,6 +18,7 @@ from scipy.stats import chi2
 
 from glauber.calibration.bench import SATURATED, Bench
 from glauber.calibration.record import CouplingCalibration, Measured, PbitCalibration
+from glauber.calibration.sigmoid import gain_u_with_known_readings
 from glauber.compile.order import adjacency, colours_of
 from glauber.errors import CalibrationError
 from glauber.model import IsingModel
@@ -25,6 +26,8 @@ from glauber.model import IsingModel
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 REACH = 1.2
 """The largest argument that all neighbours together should make."""
+LARGEST_REACH = 2.4
+"""Beyond this a p-bit's curve is flat most of the time."""
 ITERATIONS = 25
 SIGNIFICANT = 1e-4
 
@@ -35,7 +38,7 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
     """The whole protocol, on the device's own graph.
 
     Raises:
-        CalibrationError: the device has no stated graph.
+        CalibrationError: the device has no stated graph, or too coarse couplings.
     """
     topology = bench.device.spec.topology
     if topology is None:
@@ -56,7 +59,7 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
     start, neighbour = adjacency(n, edges)
     colour = colours_of(n, edges)
     degree = int(np.diff(start).max())
-    level = min(bench.largest_coupling(), REACH / (bench.beta * np.sqrt(degree)) / 2)
+    level = _level(bench, degree)
     gain, offset, wrong_up, wrong_down = _known(pbits, n)
     effect = np.zeros((len(LEVELS), len(neighbour)))
     variance = np.zeros((len(LEVELS), len(neighbour)))
@@ -68,7 +71,8 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
         for c in range(n_colours):
             patterns = _patterns(4 * degree, n, rng)
             model = IsingModel(np.zeros(n), edges, np.full(len(edges), part * level))
-            ups, shots = _draw(bench, model, patterns, np.flatnonzero(colour != c))
+            # what does not work is not held: its random pattern would be a neighbour's that no fit knows
+            ups, shots = _draw(bench, model, patterns, np.flatnonzero((colour != c) & good))
             held[k] = bench.held(model).couplings[0]
             for site in np.flatnonzero(colour == c).tolist():
                 row = slice(start[site], start[site + 1])
@@ -101,6 +105,24 @@ def calibrate_couplings(bench: Bench, pbits: PbitCalibration | None) -> Coupling
     )
 
 
+def _level(bench: Bench, degree: int) -> float:
+    """The largest of the programmed values; half of it must be a value that the device has, too."""
+    level = min(bench.largest_coupling(), REACH / (bench.beta * np.sqrt(degree)) / 2)
+    coefficients = bench.device.spec.coefficients
+    if coefficients.weight_range is None:
+        return float(level)
+    code = coefficients.weight_range / max(1, 2 ** ((coefficients.weight_bits or 16) - 1) - 1)
+    least = 2 * code
+    most = LARGEST_REACH / (bench.beta * np.sqrt(degree))
+    if least > min(most, bench.largest_coupling()):
+        raise CalibrationError(
+            f"{bench.device.spec.name} has couplings in steps of {code:.3g}, too coarse to be measured at beta"
+            f" {bench.beta:g} with {degree} neighbours: calibrate at beta {bench.beta * most / least:.2g} or less, or"
+            " leave the protocol out"
+        )
+    return float(max(level, least))
+
+
 def _known(pbits: PbitCalibration | None, n: int) -> tuple[Floats, Floats, Floats, Floats]:
     if pbits is None:
         return np.ones(n), np.zeros(n), np.zeros(n), np.zeros(n)
@@ -111,7 +133,7 @@ def _relative_gain_u(pbits: PbitCalibration | None, pairs: tuple[tuple[int, int]
     if pbits is None:
         return np.zeros(len(pairs))
     first = np.array([i for i, _ in pairs])
-    return np.asarray(pbits.gain.u[first] / pbits.gain.array[first])
+    return np.asarray((gain_u_with_known_readings(pbits) / pbits.gain.array)[first])
 
 
 def _patterns(count: int, n: int, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -209,11 +231,14 @@ def crosstalk_matrix(couplings: CouplingCalibration, n: int, beta: float) -> Flo
 
 
 def rescaled(couplings: CouplingCalibration, old: PbitCalibration, new: PbitCalibration) -> CouplingCalibration:
-    """The same couplings where the p-bits' gains turned out to be others."""
+    """The same couplings where the p-bits' gains turned out to be others, and their uncertainties too."""
     first = np.array([i for i, _ in couplings.pairs])
     ratio = old.gain.array[first] / new.gain.array[first]
     parts = {
         name: Measured.of(getattr(couplings, name).array * ratio, getattr(couplings, name).u * ratio)
         for name in ("factor", "crosstalk", "bend")
     }
-    return couplings.model_copy(update=parts)
+    factor = parts["factor"].array
+    before, after = (factor * _relative_gain_u(pbits, couplings.pairs) for pbits in (old, new))
+    u = np.sqrt(np.maximum(parts["factor"].u ** 2 - before**2, 0.0) + after**2)
+    return couplings.model_copy(update={**parts, "factor": Measured.of(factor, u)})

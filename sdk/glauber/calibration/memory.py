@@ -24,6 +24,11 @@ LEAST_SWEEPS = 0.05
 """Shorter memories than this correlate neighbouring sweeps by less than 1e-8."""
 
 
+def remembered(lags: NDArray[np.float64], sweeps: float) -> NDArray[np.float64]:
+    """A spin's correlation at these lags where its noise has this correlation time, both in sweeps."""
+    return np.asarray(2 / np.pi * np.arcsin(np.exp(-lags / sweeps)))
+
+
 def calibrate_memory(bench: Bench) -> MemoryCalibration:
     """The whole protocol; p-bits that never change say nothing and are left out."""
     chains = max(32, -(-bench.shots // SAMPLES))
@@ -44,7 +49,7 @@ def calibrate_memory(bench: Bench) -> MemoryCalibration:
     lags = np.array(LAGS, dtype=np.float64)
 
     def misfit(theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((theta[1] * 2 / np.pi * np.arcsin(np.exp(-lags / theta[0])) - values) / u)
+        return np.asarray((theta[1] * remembered(lags, theta[0]) - values) / u)
 
     sweeps, uncertainty = 0.0, 0.0
     if values[0] > 4 * u[0]:

@@ -27,6 +27,10 @@ def readout_errors(record: CalibrationRecord, sites: NDArray[np.integer]) -> tup
     """
     if record.pbits is None:
         raise CalibrationError(f'calibration {record.id} has no readout errors; calibrate with the protocol "pbits"')
+    if len(sites) and int(sites.max()) >= record.n_sites:
+        raise CalibrationError(
+            f"calibration {record.id} looked at {record.n_sites} p-bits, and site {int(sites.max())} is none of them"
+        )
     return record.pbits.up_as_down.array[sites], record.pbits.down_as_up.array[sites]
 
 

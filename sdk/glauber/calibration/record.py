@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +17,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glauber.errors import CalibrationError, FileFormatError
+from glauber.formats import write_bytes
+from glauber.spec import AnySpec
 
 Verdict = Literal["good", "dead", "stuck up", "stuck down", "not measured"]
 Estimator = Literal["pseudolikelihood", "mean energy", "log ratios"]
@@ -56,6 +56,24 @@ class Measured(_Frozen):
         return np.array(self.uncertainties)
 
 
+class Counts(_Frozen):
+    """What was counted of p-bits, each table by setting and then by site."""
+
+    arguments: tuple[tuple[float, ...], ...]
+    """At which the p-bits were, with what neighbours added on average."""
+    ups: tuple[tuple[int, ...], ...]
+    """How often they were read +1."""
+    shots: tuple[int, ...]
+    """Of each setting."""
+
+    @model_validator(mode="after")
+    def _same_shape(self) -> Self:
+        shapes = {tuple(len(row) for row in table) for table in (self.arguments, self.ups)}
+        if len(shapes) != 1 or len(self.shots) != len(self.ups) or len(set(shapes.pop())) > 1:
+            raise ValueError("arguments, ups and shots are not of the same settings and p-bits")
+        return self
+
+
 class PbitCalibration(_Frozen):
     """Of every p-bit by its site; those that are not good have the numbers of an ideal one."""
 
@@ -76,6 +94,8 @@ class PbitCalibration(_Frozen):
     """Arguments at which the p-bits were measured, both signs of each."""
     shots: int
     """At each of them."""
+    counts: Counts | None = None
+    """What the fit was made of."""
 
     @property
     def good(self) -> NDArray[np.bool_]:
@@ -187,17 +207,7 @@ class CalibrationRecord(_Frozen):
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.model_dump_json(indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_bytes(path, (self.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -213,17 +223,21 @@ class CalibrationRecord(_Frozen):
             place = ".".join(str(part) for part in problem["loc"])
             raise FileFormatError(f"{path} holds no calibration record: {place} {problem['msg']}") from error
 
-    def check_device(self, name: str, n_sites: int | None) -> None:
+    def check_device(self, spec: AnySpec) -> None:
         """Refuse to be used on another kind of device.
+
+        Where a part of the p-bits was looked at, the others count as ideal.
 
         Raises:
             CalibrationError: it is of another device.
         """
-        if name != self.device or (n_sites is not None and n_sites != self.n_sites):
+        same = spec.name == self.device
+        if spec.n_sites is not None and spec.n_sites != self.n_sites:
+            same = same and self.n_sites < spec.n_sites and spec.spec_hash == self.spec_hash
+        if not same:
             raise CalibrationError(
-                f"calibration {self.id} is of {self.device} with {self.n_sites} p-bits, and this is {name} with"
-                f" {n_sites};"
-                " calibrate this one: device.calibrate()"
+                f"calibration {self.id} is of {self.device} with {self.n_sites} p-bits, and this is {spec.name} with"
+                f" {spec.n_sites}; calibrate this one: device.calibrate()"
             )
 
     def __str__(self) -> str:

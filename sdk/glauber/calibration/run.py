@@ -88,10 +88,13 @@ def run_protocols(
                 curves = measure(bench)
                 found["pbits"] = calibrate_pbits(curves, shots)
             elif name == "couplings":
-                if spec.topology is None and protocols is None:
-                    notes.append(f"{spec.name} has no graph of its own, so no couplings were measured")
-                else:
+                try:
                     found["couplings"] = calibrate_couplings(bench, found.get("pbits"))
+                except CalibrationError as error:
+                    if protocols is not None:
+                        raise
+                    notes.append(f"no couplings were measured: {error}")
+                else:
                     crosstalk = crosstalk_matrix(found["couplings"], n, at)
                     if curves is not None and crosstalk is not None:  # it was in the p-bits' arguments
                         old = found["pbits"]
@@ -116,6 +119,7 @@ def run_protocols(
     seconds_taken = time.monotonic() - began
     now = datetime.now(UTC)
     provenance = bench.provenance
+    body = "" if provenance is None else provenance.kernel.get("body", "")
     return CalibrationRecord(
         device=spec.name,
         address=plain_address(device.address),
@@ -125,7 +129,7 @@ def run_protocols(
         n_sites=n,
         beta=at,
         temperature_c=temperature_c,
-        firmware=None if provenance is None else provenance.kernel.get("firmware"),
+        firmware=body if "firmware" in body else None,
         software={} if provenance is None else provenance.versions,
         expires=None if valid_hours is None else (now + timedelta(hours=valid_hours)).isoformat(timespec="seconds"),
         notes=tuple(notes),

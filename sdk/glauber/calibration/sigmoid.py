@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from glauber.calibration.bench import SATURATED, Bench, free
-from glauber.calibration.record import Measured, PbitCalibration, Verdict
+from glauber.calibration.record import Counts, Measured, PbitCalibration, Verdict
 from glauber.errors import CalibrationError
 
 LEVELS = (0.5, 1.2, SATURATED)
@@ -131,6 +131,25 @@ def fit(arguments: Floats, ups: Floats, shots: Floats) -> tuple[Floats, Floats, 
     return theta, covariance, np.asarray((weight * (ups / shots - p) ** 2).sum(axis=0))
 
 
+def gain_u_with_known_readings(pbits: PbitCalibration) -> Floats:
+    """Standard uncertainty of the gains, (n_sites,), were the readings' errors known without one.
+
+    What is measured through the same readings and divided by the gain, as a coupling is, shares their error with it.
+    """
+    if pbits.counts is None:
+        return pbits.gain.u
+    theta = np.stack([each.array for each in (pbits.gain, pbits.offset, pbits.up_as_down, pbits.down_as_up)])
+    shots = np.array(pbits.counts.shots, dtype=np.float64)[:, None]
+    p, gradient = curve(np.array(pbits.counts.arguments), theta)
+    least = 0.25 / shots.max()
+    p = np.clip(p, least, 1 - least)
+    gain, offset = gradient[:2]
+    weight = shots / (p * (1 - p))
+    a, b, c = ((weight * x * y).sum(axis=0) for x, y in ((gain, gain), (gain, offset), (offset, offset)))
+    wider = max(1.0, pbits.dispersion) if pbits.p_value < SIGNIFICANT else 1.0
+    return np.where(pbits.good, np.sqrt(wider * c / np.maximum(a * c - b * b, 1e-30)), 0.0)
+
+
 def _solved(information: Floats, score: Floats, free: NDArray[np.bool_]) -> Floats:
     """Steps of the parameters that are free, 0 for the others."""
     held = ~free.T
@@ -190,4 +209,9 @@ def calibrate_pbits(curves: Curves, shots_asked: int) -> PbitCalibration:
         dispersion=dispersion,
         levels=LEVELS,
         shots=shots_asked,
+        counts=Counts(
+            arguments=tuple(tuple(row) for row in arguments.round(6).tolist()),
+            ups=tuple(tuple(row) for row in ups.astype(int).tolist()),
+            shots=tuple(shots.max(axis=1).astype(int).tolist()),
+        ),
     )

@@ -4,7 +4,7 @@ Regions are patches of up to eight p-bits, each with random couplings and fields
 
 - pseudolikelihood: `glauber.diagnostics.beta_by_pseudolikelihood` on the readings as they come, with its interval;
 - mean energy: the beta at which the exact mean energy of the patch, by enumeration, is the measured one;
-- log ratios: the slope of ln(count) over energy among the states that came often, by weighted least squares.
+- log ratios: the slope of ln(count) over energy among the states that come often, by weighted least squares.
 
 The last two take wrong readings out where the p-bits have been measured. Three estimators that disagree by more than
 their uncertainties mean a law that is no Boltzmann law at any temperature, as gains and offsets make it.
@@ -30,7 +30,9 @@ PATCH = 8
 REGIONS = 12
 LARGEST_ARGUMENT = 0.7
 OFTEN = 25
-"""States that came less often are left out of the log ratios: their logarithm is skewed."""
+"""States that should come less often are left out of the log ratios: their logarithm is skewed."""
+ROUNDS = 8
+"""In which the log ratios settle which states those are."""
 
 Floats = NDArray[np.float64]
 
@@ -162,23 +164,43 @@ def _by_energy(patch: IsingModel, spins: NDArray[np.int8], u: Floats, d: Floats)
 
 
 def _by_ratios(patch: IsingModel, spins: NDArray[np.int8], u: Floats, d: Floats) -> tuple[float, float] | None:
-    """(beta, standard error) of ln(count) = constant - beta E, weights the counts."""
+    """(beta, standard error) of ln(count) = constant - beta E.
+
+    Which states come often, and their weights, are what the fit itself expects: chosen by what was counted, those that
+    came more often than they should would be in and their opposites out, and the slope would be too small.
+    """
     k = patch.n_sites
     flat = spins.reshape(-1, k) > 0
     counts = np.bincount(flat @ (1 << np.arange(k)), minlength=2**k)
     n = len(flat)
     mended = n * nearest_law(without_errors(counts / n, u, d))
-    often = mended >= OFTEN
+    energies = _all_energies(patch)
+    energies = energies - energies.min()
+    expected = mended
+    found = None
+    for _ in range(ROUNDS):
+        found = _line(energies, mended, expected)
+        if found is None:
+            return None
+        law = np.exp(found[0] * energies)
+        expected = n * law / law.sum()
+    return None if found is None else (-found[0], found[1])
+
+
+def _line(energies: Floats, counts: Floats, expected: Floats) -> tuple[float, float] | None:
+    """(slope, standard error) of ln(count) over energy, of states expected often, by weighted least squares."""
+    often = expected >= OFTEN
     if often.sum() < 3:
         return None
-    energies, weight = _all_energies(patch)[often], mended[often]
-    centre = float(weight @ energies) / float(weight.sum())
-    spread = float(weight @ (energies - centre) ** 2)
+    energy, weight = energies[often], expected[often]
+    centre = float(weight @ energy) / float(weight.sum())
+    spread = float(weight @ (energy - centre) ** 2)
     if spread <= 0:
         return None
-    logs = np.log(weight)
-    slope = float(weight @ ((energies - centre) * (logs - float(weight @ logs) / float(weight.sum())))) / spread
-    misfit = logs - float(weight @ logs) / float(weight.sum()) - slope * (energies - centre)
+    logs = np.log(np.maximum(counts[often], 0.5)) + 1 / (2 * weight)  # a logarithm of counts is low by that
+    middle = float(weight @ logs) / float(weight.sum())
+    slope = float(weight @ ((energy - centre) * (logs - middle))) / spread
+    misfit = logs - middle - slope * (energy - centre)
     # a law that is not Boltzmann's scatters around the line by more than its counts do
     wider = max(1.0, float(weight @ misfit**2) / (int(often.sum()) - 2))
-    return -slope, math.sqrt(wider / spread)
+    return slope, math.sqrt(wider / spread)

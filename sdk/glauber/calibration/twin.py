@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glauber.calibration.record import CalibrationRecord
 from glauber.errors import CalibrationError, FileFormatError
+from glauber.formats import write_bytes
 from glauber.spec import AnySpec, device_spec_adapter
 
 
@@ -36,7 +37,7 @@ class TwinSpec(BaseModel):
         Raises:
             CalibrationError: the record is of another device, or says nothing about its p-bits.
         """
-        record.check_device(spec.name, spec.n_sites)
+        record.check_device(spec)
         if record.pbits is None:
             raise CalibrationError(f'calibration {record.id} says nothing about p-bits; run the protocol "pbits"')
         return cls(spec=spec.model_dump(mode="json"), record=record)
@@ -61,8 +62,8 @@ class TwinSpec(BaseModel):
             )
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON."""
-        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write as JSON, whole or not at all."""
+        write_bytes(path, (self.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -73,7 +74,7 @@ class TwinSpec(BaseModel):
         """
         try:
             twin = cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-            twin.record.check_device(twin.device_spec.name, None)
+            twin.record.check_device(twin.device_spec)
         except (ValidationError, UnicodeDecodeError, CalibrationError) as error:
             first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise FileFormatError(f"{path} holds no twin: {first}") from error

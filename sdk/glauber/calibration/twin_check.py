@@ -1,9 +1,13 @@
 """Does a twin do what its device does? A held-out test: on random models that no protocol has seen.
 
-Both draw samples of each model, in many short independent chains. The means of all p-bits and of all products over
-couplings are compared by one chi-square per model, with the full covariance between them: that of the samples, from
-the scatter between chains, and that of the twin's own parameters, from twins drawn within the calibration's
-uncertainties. The chi-squares and their degrees of freedom add up over the models.
+Both draw samples of each model, in many short independent chains. The differences d between the means of all p-bits and
+of all products over couplings are compared by T, the sum over models of d S^-1 d, S the full covariance of the samples
+from the scatter between chains, its inverse without the bias that inverses of estimates have (Hotelling). Were the
+twin's parameters exact, T would have the mean n, the number of moments. They are not, and their errors are the same in
+all models. Twins drawn within the calibration's uncertainties show what that adds: Q, with mean q and variance v over
+the draws. So T has mean n + q and variance 2 n + 4 q + v, and is compared with the multiple of a chi-square that has
+the same (Satterthwaite 1946). The draws number far fewer than the parameters, and mean and variance of a sum are what
+so few can tell.
 """
 
 from __future__ import annotations
@@ -40,7 +44,8 @@ class TwinCheck:
 
     Attributes:
         chi_square: over all moments of all models.
-        degrees: of freedom.
+        degrees: of freedom, all moments.
+        expected: of it, were the twin right: more than the degrees, by what the twin does not know.
         p_value: probability of this or more, were the twin right.
         alpha: below which it is not.
         model_p_values: of each model.
@@ -49,6 +54,7 @@ class TwinCheck:
 
     chi_square: float
     degrees: int
+    expected: float
     p_value: float
     alpha: float
     model_p_values: tuple[float, ...]
@@ -61,7 +67,7 @@ class TwinCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        names = ("chi_square", "degrees", "p_value", "alpha", "passed")
+        names = ("chi_square", "degrees", "expected", "p_value", "alpha", "passed")
         model, what, device, twin, z = self.worst
         worst = {"model": model, "moment": what, "device": device, "twin": twin, "standard_errors": z}
         return {**{name: getattr(self, name) for name in names}, "models": list(self.model_p_values), "worst": worst}
@@ -70,10 +76,9 @@ class TwinCheck:
         model, what, device, twin, z = self.worst
         verdict = "the twin does what the device does" if self.passed else "this is not the device's twin"
         return (
-            f"{verdict}: chi-square {self.chi_square:.0f} for {self.degrees} degrees of freedom over"
-            f" {len(self.model_p_values)} models, p = {self.p_value:.3g} (alpha {self.alpha:g}); most off: {what}"
-            " of model"
-            f" {model}, {device:.4f} on the device, {twin:.4f} on the twin, {z:.1f} standard errors"
+            f"{verdict}: chi-square {self.chi_square:.0f}, {self.expected:.0f} expected for {self.degrees} degrees of"
+            f" freedom over {len(self.model_p_values)} models, p = {self.p_value:.3g} (alpha {self.alpha:g}); most off:"
+            f" {what} of model {model}, {device:.4f} on the device, {twin:.4f} on the twin, {z:.1f} standard errors"
         )
 
 
@@ -128,33 +133,57 @@ def check_twin(
     span = min(device.spec.coefficients.weight_range or 1.0, LARGEST_ARGUMENT / (beta * np.sqrt(max(1.0, degree))))
     models = [random_model(topology, usable, span, rng) for _ in range(n_models)]
     sites = np.flatnonzero(usable)
-    total, degrees, p_values, worst = 0.0, 0, [], (0, "", 0.0, 0.0, 0.0)
     real = []
     for k, model in enumerate(models):
         real.append(_moments(device, model, beta, sites, seed + k))
         if report is not None:
             report(0.2 * (k + 1) / n_models, "device")
-    drawn: list[list[Floats]] = [[] for _ in models]
+    with open_twin(None) as twin:  # the same random numbers in all twins: what differs is the parameters' part
+        mine = [_moments(twin, model, beta, sites, seed + 10_000 + k) for k, model in enumerate(models)]
+    inverse = [_inverse(a, b) for a, b in zip(real, mine, strict=True)]
+    added = np.zeros((N_DRAWS, n_models))
+    scatter = [np.zeros(a.shape[1]) for a in real]
     for draw in range(N_DRAWS):
         with open_twin(draw) as twin:
-            for k, model in enumerate(models):  # the same random numbers: what is left is the parameters' part
-                drawn[k].append(_moments(twin, model, beta, sites, seed + 10_000 + k).mean(axis=0))
+            for k, model in enumerate(models):
+                off = _moments(twin, model, beta, sites, seed + 10_000 + k).mean(axis=0) - mine[k].mean(axis=0)
+                added[draw, k] = off @ inverse[k] @ off
+                scatter[k] += off**2 / N_DRAWS
         if report is not None:
-            report(0.2 + 0.7 * (draw + 1) / N_DRAWS, "twins within the uncertainties")
-    with open_twin(None) as twin:
-        for k, model in enumerate(models):
-            mine = _moments(twin, model, beta, sites, seed + 10_000 + k)
-            difference = real[k].mean(axis=0) - mine.mean(axis=0)
-            sampling = (np.cov(real[k].T) + np.cov(mine.T)) / N_CHAINS
-            covariance = sampling + np.cov(np.array(drawn[k]).T)
-            statistic = float(difference @ np.linalg.solve(covariance, difference))
-            total, degrees = total + statistic, degrees + len(difference)
-            p_values.append(float(chi2.sf(statistic, len(difference))))
-            z = difference / np.sqrt(np.diag(covariance))
-            at = int(np.abs(z).argmax())
-            if abs(z[at]) > abs(worst[4]):
-                names = [f"spin {site}" for site in sites] + [f"product {i}-{j}" for i, j in model.edges.tolist()]
-                worst = (k, names[at], float(real[k].mean(axis=0)[at]), float(mine.mean(axis=0)[at]), float(z[at]))
-    if report is not None:
-        report(1.0, "done")
-    return TwinCheck(total, degrees, float(chi2.sf(total, degrees)), ALPHA, tuple(p_values), worst)
+            report(0.2 + 0.8 * (draw + 1) / N_DRAWS, "twins within the uncertainties")
+    statistics, degrees, worst = np.zeros(n_models), np.zeros(n_models, dtype=int), (0, "", 0.0, 0.0, 0.0)
+    for k, model in enumerate(models):
+        here, there = real[k].mean(axis=0), mine[k].mean(axis=0)
+        statistics[k] = (here - there) @ inverse[k] @ (here - there)
+        degrees[k] = len(here)
+        variance = (real[k].var(axis=0, ddof=1) + mine[k].var(axis=0, ddof=1)) / N_CHAINS + scatter[k]
+        z = (here - there) / np.sqrt(variance)
+        at = int(np.abs(z).argmax())
+        if abs(z[at]) > abs(worst[4]):
+            names = [f"spin {site}" for site in sites] + [f"product {i}-{j}" for i, j in model.edges.tolist()]
+            worst = (k, names[at], float(here[at]), float(there[at]), float(z[at]))
+    total, whole = added.sum(axis=1), int(degrees.sum())
+    return TwinCheck(
+        chi_square=float(statistics.sum()),
+        degrees=whole,
+        expected=whole + float(total.mean()),
+        p_value=_p_value(float(statistics.sum()), whole, total),
+        alpha=ALPHA,
+        model_p_values=tuple(_p_value(float(statistics[k]), int(degrees[k]), added[:, k]) for k in range(n_models)),
+        worst=worst,
+    )
+
+
+def _inverse(first: Floats, second: Floats) -> Floats:
+    """The inverse of the covariance of the difference of two means, unbiased."""
+    freedom, n = len(first) + len(second) - 2, first.shape[1]
+    covariance = np.cov(first.T) / len(first) + np.cov(second.T) / len(second)
+    return np.asarray(np.linalg.inv(covariance) * (freedom - n - 1) / freedom)
+
+
+def _p_value(statistic: float, degrees: int, added: Floats) -> float:
+    """Of a chi-square to which the parameters add what was drawn, (n_draws,)."""
+    mean = degrees + float(added.mean())
+    variance = 2 * degrees + 4 * float(added.mean()) + float(added.var(ddof=1))
+    scale = variance / (2 * mean)
+    return float(chi2.sf(statistic / scale, 2 * mean**2 / variance))

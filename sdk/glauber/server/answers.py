@@ -166,6 +166,7 @@ class DeviceAnswer(DeviceSummary):
     address: str
     """On the server."""
     calibration: str | None
+    """Id of the record that corrects its jobs."""
     meter: str | None
     limits: dict[str, int | None]
     spec: dict[str, Any]
@@ -192,7 +193,7 @@ class DeviceAnswer(DeviceSummary):
         return cls(
             **DeviceSummary.of(lab, found).model_dump(),
             address=config.full_address,
-            calibration=config.calibration,
+            calibration=None if device.calibration is None else device.calibration.id,
             meter=config.meter,
             limits={name: getattr(config, name) for name in limits},
             spec=device.spec.model_dump(mode="json"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -36,7 +36,9 @@ class DeviceConfig(_Strict):
     """The meter of the device's joules: the address of one, such as rapl:// (docs/meters.md), or a name that the driver
     understands in its own address: "nvml" for cupy://."""
     calibration: str | None = None
-    """Which calibration is in force; reported to clients as it stands."""
+    """What corrects the jobs: the path of a record (.json), an id in the history, or "latest" for the one that is in
+    force there for this address.
+    """
     max_sites: Positive | None = None
     max_chains: Positive | None = None
     max_sweeps: Positive | None = None
@@ -55,6 +57,12 @@ class DeviceConfig(_Strict):
     def meter_address(self) -> str | None:
         """For `glauber.open_device(..., meter=)`; None where the driver brings the meter, or there is none."""
         return self.meter if self.meter is not None and "://" in self.meter else None
+
+    def seen_from(self, folder: Path) -> DeviceConfig:
+        """With a calibration's relative path as seen from a folder."""
+        if self.calibration is None or not self.calibration.endswith(".json"):
+            return self
+        return self.model_copy(update={"calibration": str(folder / self.calibration)})
 
 
 class OwnerConfig(_Strict):
@@ -154,7 +162,8 @@ def read_config(path: str | Path) -> LabConfig:
         raise FileFormatError(f"{file}: {error}") from None
     folder = file.resolve().parent
     paths = {name: getattr(config, name) for name in ("store", "tls_certificate", "tls_key")}
-    return config.model_copy(update={name: folder / value for name, value in paths.items() if value is not None})
+    changes: dict[str, Any] = {name: folder / value for name, value in paths.items() if value is not None}
+    return config.model_copy(update={**changes, "devices": {n: d.seen_from(folder) for n, d in config.devices.items()}})
 
 
 def _readable(error: ValidationError) -> str:

@@ -8,14 +8,19 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from glauber.calibration.history import find_calibration
+from glauber.calibration.record import CalibrationRecord
 from glauber.device import Device, open_device
 from glauber.errors import (
     AccessError,
     BudgetExceededError,
+    CalibrationError,
     DeviceNotFoundError,
+    FileFormatError,
     GlauberError,
     ModelNotSupportedError,
     StoreError,
@@ -77,6 +82,7 @@ class Lab:
     Raises:
         StoreError: another server serves this store, or a file cannot be opened.
         DeviceNotFoundError: a device cannot be opened; it is named.
+        CalibrationError: a device's calibration is not there, or of another device.
     """
 
     def __init__(self, config: LabConfig) -> None:
@@ -111,9 +117,12 @@ class Lab:
 
     def _open(self, name: str, entry: DeviceConfig) -> Device:
         try:
-            device = open_device(entry.full_address, store=self.store, meter=entry.meter_address)
-        except DeviceNotFoundError as error:
-            raise DeviceNotFoundError(f"devices.{name}: {error}") from error
+            record = None if entry.calibration is None else _calibration(entry.calibration, entry.address)
+            device = open_device(entry.full_address, store=self.store, meter=entry.meter_address, calibration=record)
+        except (CalibrationError, DeviceNotFoundError, FileFormatError) as error:
+            raise type(error)(f"devices.{name}: {error}") from error
+        if record is not None and record.expired(datetime.now(UTC)):
+            self._log.warning("the calibration has expired", device=name, calibration=record.id, expired=record.expires)
         if device.store is None:
             device.close(requeue=True)
             raise DeviceNotFoundError(
@@ -324,6 +333,17 @@ class Lab:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _calibration(name: str, address: str) -> CalibrationRecord:
+    """The record that a configuration names; that there is none in force is an error here."""
+    found = find_calibration(name, address)
+    if found is None:
+        raise CalibrationError(
+            f'calibration = "latest", and none of {address} is in force; glauber calibrate {address!r} makes one, or'
+            " leave the line out"
+        )
+    return found
 
 
 def _lock(path: Path) -> IO[str]:
