@@ -425,7 +425,7 @@ def test_models_on_p_bits_that_do_not_work_are_refused_and_embedded_around(recor
     chip_wide = gl.IsingModel(np.zeros(64), [(0, 1)], [0.5])
     with gl.open_device(CHIP, seed=5, calibration=record) as device:
         for model, clamp in ((gl.IsingModel.from_edges([(dead, dead + 1, 0.5)]), None), (chip_wide, {dead: 1})):
-            with pytest.raises(ModelNotSupportedError, match=f"{dead} \\(dead\\)"):
+            with pytest.raises(ModelNotSupportedError, match=f"{dead} \\(dead, by"):
                 device.submit(model, clamp=clamp)
         device.submit(chip_wide, gl.SamplingSchedule(n_samples=1)).result()  # it is there, and not needed
         star = gl.IsingModel.from_edges([(0, k, 0.3) for k in range(1, 10)])

