@@ -62,7 +62,7 @@ class Care:
         wrong = [site for site in wanted if site < 0 or (n is not None and site >= n)]
         if wrong:
             raise InvalidModelError(f"{self.spec.name} has no p-bit {wrong[0]}; there are 0 to {(n or 0) - 1}")
-        self._jobs.masked = {**self._jobs.masked, **dict.fromkeys(wanted, reason)}
+        self._jobs.mask(dict.fromkeys(wanted, reason))
 
     def watch_health(self, alarm: Callable[[EntropyHealth], None] | None = None, *, mask: bool = False) -> None:
         """Test the p-bits of every job from now on, where their law is known (`SampleSet.health`).

@@ -367,6 +367,8 @@ def modelled_energy(spec: SpecBase, operations: Operations) -> EnergyReport:
             parts[name] = EnergyPart(None, 0.0, count, unit, None, "not published")
             continue
         joules, uncertainty = count * quantity.best, count * quantity.uncertainty
+        if unit == "s" and seconds is not None:  # how long it takes is not known exactly either
+            uncertainty = math.hypot(uncertainty, quantity.best * seconds.uncertainty)
         where = (quantity.provenance, quantity.source, quantity.boundary)
         parts[name] = EnergyPart(joules, uncertainty, count, unit, *where)
     limit = costs.max_reflash_hz

@@ -325,8 +325,7 @@ class Worker:
             self._end(job, JobStatus.CANCELLED, result if job.request.partial else None, spent=result)
         else:
             done = result.provenance.n_sweeps * job.request.model.n_sites * result.n_chains
-            if self.inspect is not None:
-                self.inspect(result)
+            self._inspect(result)
             self._note(result.timing["total"] - result.timing["queue"], done)
             self._end(job, JobStatus.DONE, result)
         if _standard_log.isEnabledFor(logging.DEBUG):
@@ -356,6 +355,21 @@ class Worker:
                 raise
             self._residency.ran(prepared, loading)
         return result
+
+    def mask(self, sites: dict[int, str]) -> None:
+        """Add p-bits that jobs must not use, with the reason."""
+        with self._lock:
+            self.masked = {**self.masked, **sites}
+
+    def _inspect(self, result: SampleSet) -> None:
+        """What looks at results may fail; the result stays good, and the thread goes on."""
+        if self.inspect is not None:
+            try:
+                self.inspect(result)
+            except Exception as error:
+                self._log.error(
+                    "the health of a job could not be told", job=result.provenance.job_id, error=repr(error)
+                )
 
     # Ends
 

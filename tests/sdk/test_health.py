@@ -50,6 +50,20 @@ def test_the_rate_of_false_alarms_of_lags_is_what_it_says(monkeypatch):
     assert LAG_ALPHA < 1e-5
 
 
+@pytest.mark.parametrize(("argument", "values"), [(1.8, 110), (1.8, 5000), (1.0, 1000)])
+def test_rare_values_raise_no_alarm(argument, values):
+    """Coincidences of rare values are Poisson's and not normal: 1 % of healthy p-bits would fail by normal limits."""
+    n, p = 1000, 1 / (1 + math.exp(-2 * argument))
+    free = gl.IsingModel(np.zeros(1), np.zeros((0, 2), dtype=np.int32), np.zeros(1)[:0])
+    rng = np.random.default_rng(7)
+    alarmed = 0
+    for _ in range(n if values < 2000 else 100):
+        spins = coins(rng, p, (1, values, 1))
+        found = entropy_health(free, spins, np.full((1, 1), argument), np.ones((1, 1), dtype=bool), margin=0.3)
+        alarmed += bool(found.alarms)
+    assert alarmed == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "tests"),
     [
@@ -77,6 +91,18 @@ def test_broken_p_bits_raise_alarms(fault, tests):
     assert tests <= {alarm.test for alarm in found.alarms}
     assert "p-bit 5" in str(found)
     assert found.as_dict()["failed_sites"] == [5]
+
+
+def test_a_callback_that_fails_costs_no_result():
+    def bad(found):
+        raise ValueError("mine")
+
+    with gl.open_device("sim://pbit-king-64?chip=2&n_stuck=1") as device:
+        device.watch_health(bad)
+        free = gl.IsingModel(np.full(64, 0.2), np.zeros((0, 2), dtype=np.int32), np.zeros(0))
+        for _ in range(2):
+            result = device.submit(free, gl.SamplingSchedule(n_samples=1100, n_chains=2), seed=1).result()
+            assert result.n_samples == 1100
 
 
 def test_what_cannot_be_tested_is_said():

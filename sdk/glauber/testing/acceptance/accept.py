@@ -31,7 +31,7 @@ GROWTH = 2
 SAMPLES = 4096
 """Of each job at the first look."""
 SMALLEST_SAMPLES = 1024
-"""Below it, sums are not normal enough for tails of 1e-8."""
+"""Below it, sums are not normal enough for tails of 1e-8; at it, such a tail may be three times as likely as stated."""
 
 
 def accept(

@@ -43,7 +43,7 @@ class Spending:
     n_looks: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and 0 < self.alpha < 1):
+        if not (isinstance(self.alpha, int | float) and math.isfinite(self.alpha) and 0 < self.alpha < 1):
             raise InvalidModelError(f"alpha is a probability between 0 and 1, such as 1e-5, not {self.alpha!r}")
         if self.n_looks < 1:
             raise InvalidModelError(f"a test needs one look at least, not {self.n_looks!r}")
