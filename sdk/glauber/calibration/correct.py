@@ -197,7 +197,7 @@ def correct(
         largest_change=float(np.abs(np.concatenate([wanted - asked, wanted_fields - model.fields])).max(initial=0.0)),
         largest_residual=float(np.abs(left).max(initial=0.0)),
         rms_residual=math.sqrt(float((left**2).mean())) if left.size else 0.0,
-        out_of_range=_beyond(refined, loaded_values, wanted_fields, first, second),
+        out_of_range=_beyond(refined, loaded_values, np.abs(own.reshape(-1, n)).max(axis=0), first, second),
         notes=tuple(notes),
     )
     sums = np.bincount(order.position[first], np.abs(weight), minlength=n).astype(np.int64)
