@@ -144,6 +144,12 @@ class Care:
             InvalidModelError: a wrong argument.
             BudgetExceededError: nothing was done within the budget.
         """
+        if not isinstance(self._jobs, Worker):
+            raise CalibrationError(
+                f"{self.address} is a service, whose own calibration would be measured along; calibrate the device"
+                " where"
+                " where it is"
+            )
         from glauber.calibration.run import run_protocols
 
         if budget is not None and (budget.sweeps, budget.joules, budget.ess) != (None, None, None):
@@ -162,7 +168,8 @@ class Care:
 
     def _submit_raw(self, request: JobRequest) -> Job:
         self._check_open()
-        return self._jobs.submit(request, raw=True) if isinstance(self._jobs, Worker) else self._jobs.submit(request)
+        assert isinstance(self._jobs, Worker)
+        return self._jobs.submit(request, raw=True)
 
 
 class _Uncorrected:

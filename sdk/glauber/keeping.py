@@ -101,13 +101,11 @@ class Keeper:
         owner = request.owner or local_user()
         return self.store.find_result(request.key, self.device, self._spec_hash, owner, calibration)
 
-    def orphans(self, calibration: str | None) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
+    def orphans(self) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
         """Jobs of this device whose process has ended, with what was asked; or their ids, with why that is lost."""
-        yield from self.again(self.store.adopt(self.device), calibration)
+        yield from self.again(self.store.adopt(self.device))
 
-    def again(
-        self, job_ids: Collection[str], calibration: str | None
-    ) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
+    def again(self, job_ids: Collection[str]) -> Iterator[tuple[JobRecord, JobRequest] | tuple[str, GlauberError]]:
         """The same for jobs that this process has already."""
         with self._lock:
             self._mine |= set(job_ids)
@@ -117,7 +115,7 @@ class Keeper:
                 if record.status.final:
                     self._forget(job_id)
                     continue
-                if (record.spec_hash, record.calibration) != (self._spec_hash, calibration):
+                if record.spec_hash != self._spec_hash:
                     self.store.drop_parts(job_id)  # the device is another one now: from the start
                 yield record, self.store.request(job_id)
             except GlauberError as error:

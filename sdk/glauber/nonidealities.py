@@ -64,19 +64,19 @@ class Nonidealities(BaseModel):
     """Probability that a reading comes at a wrong time (jitter) and gives the value from before the last sweep."""
     readout_undecided: Share = 0.0
     """Probability that a reading catches its comparator undecided (metastability): a fair coin."""
-    memory_sweeps: Size = 0.0
+    memory_sweeps: Annotated[float, Field(ge=0, le=1e5)] = 0.0
     """Correlation time of the noise that decides, an Ornstein-Uhlenbeck process sampled once a sweep."""
     ou_noise: Annotated[float, Field(ge=0, le=8)] = 0.0
     """Size (rms) of a slow noise in the argument of tanh, an Ornstein-Uhlenbeck process for each p-bit."""
-    ou_sweeps: Annotated[float, Field(gt=0)] = 100.0
+    ou_sweeps: Annotated[float, Field(gt=0, le=1e6)] = 100.0
     """Its correlation time."""
     flicker_noise: Annotated[float, Field(ge=0, le=8)] = 0.0
     """Size (rms) of 1/f noise in the argument, for frequencies from 1 / 400,000 to 1/6 of a sweep."""
     supply_noise: Annotated[float, Field(ge=0, le=8)] = 0.0
     """Size (rms) of what the supply adds to the argument of all p-bits together, anew each sweep."""
-    temperature_c: Annotated[float, Field(ge=-200, le=200)] = 25.0
+    temperature_c: Annotated[float, Field(ge=-100, le=200)] = 25.0
     """Of the chip at rest. Gains are those of 25 degrees, and go with 1 / T."""
-    offset_per_kelvin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    offset_per_kelvin: Annotated[float, Field(ge=0, le=0.05)] = 0.0
     """Spread of what a kelvin adds to the offsets."""
     self_heating_k: Annotated[float, Field(ge=0, le=100)] = 0.0
     """How much warmer the chip is in the long run while it samples."""

@@ -115,13 +115,15 @@ class ProgramCache:
     ) -> Correction:
         """See calibration.correct; that of a model without fields of the job's own is kept."""
         beta = float(request.schedule.beta_table()[-1])
-        key = (program.key, record.id, beta, request.on_overflow)
+        key = (program.key, record.id, request.schedule.beta_table().tobytes(), request.on_overflow)
         with self._lock:
             if fields is None and key in self._corrections:
                 return self._corrections[key]
         step = step_of(model, spec, fold=fold, on_overflow=request.on_overflow, job_fields=fields)
         may_scale = request.on_overflow == "scale"
-        made = correct(model, program, step, record, spec, beta, fields=fields, may_scale=may_scale)
+        table = request.schedule.beta_table()
+        one_beta = bool((table == table[0]).all())
+        made = correct(model, program, step, record, spec, beta, fields=fields, may_scale=may_scale, one_beta=one_beta)
         if fields is None:
             with self._lock:
                 self._corrections[key] = made
@@ -209,7 +211,10 @@ def prepare(
     fold = _check_temperature(request, spec)
     bad = {**(masked or {}), **({} if calibration is None else calibration.faults)}
     embedding = None
-    if request.embed and isinstance(model, IsingModel) and spec.topology is not None and misfits(model, spec):
+    places = request.embed and isinstance(model, IsingModel) and spec.topology is not None
+    if places and (misfits(model, spec) or (bad and _uses(model, bad))):
+        assert isinstance(model, IsingModel)
+        assert spec.topology is not None
         if isinstance(schedule, PopulationSchedule):
             raise ModelNotSupportedError(
                 "an embedded model's free energy is not the model's own; population annealing needs a device that takes"
@@ -252,7 +257,10 @@ def prepare(
     }
     run = make_run(program, schedule, fields=fields, **arguments)
     if bad and isinstance(model, IsingModel):
-        check_sites(model, bad, used=None if clamp is None else np.asarray((clamp != 0).any(axis=0)))
+        used = np.zeros(model.n_sites, dtype=bool)
+        for own in (clamp, fields):
+            used |= False if own is None else (own != 0).any(axis=0)
+        check_sites(model, bad, used=used)
     corrected, facts = None, {}
     if calibration is not None and isinstance(program, Program) and isinstance(model, IsingModel):
         made = cache.correct(model, program, calibration, spec, fold, request, fields)
@@ -273,6 +281,13 @@ def prepare(
     if stopped_by is None:
         return prepared
     return replace(prepared.with_run(n_samples=samples), stopped_by=stopped_by)
+
+
+def _uses(model: Model, sites: Mapping[int, str]) -> bool:
+    """Whether a model has couplings or a field at one of some sites."""
+    used = (model.fields != 0).reshape(model.n_sites, -1).any(axis=1)
+    used[model.edges.ravel()] = True
+    return any(used[site] for site in sites if site < model.n_sites)
 
 
 def _check_capabilities(request: JobRequest, spec: AnySpec) -> None:

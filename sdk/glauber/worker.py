@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import structlog
 
+from glauber.calibration.history import CalibrationHistory
 from glauber.calibration.record import CalibrationRecord
 from glauber.compile import derive_seed
 from glauber.driver import Driver, Metered
@@ -86,6 +87,7 @@ class Worker:
     ) -> None:
         self.calibration = calibration
         self.masked: dict[int, str] = {}
+        self._under: dict[str, str | None] = {}  # calibrations of jobs that were taken over, by their ids
         self.inspect: Callable[[SampleSet], None] | None = None  # called with each result, before its job is done
         self._machine, self._address, self._seed, self._numbers = machine, address, seed, numbers
         self._prefix, self._cache, self._keeper, self._note = prefix, cache, keeper, note
@@ -107,12 +109,8 @@ class Worker:
         self._next_try, self._pause = 0.0, RETRY_SECONDS[0]
         self.death: BaseException | None = None
         if keeper is not None:
-            self._take_over(list(keeper.orphans(self._calibration_id)))
+            self._take_over(list(keeper.orphans()))
         self._thread = threading.Thread(target=self._work, name=f"glauber {address}", daemon=True)
-
-    @property
-    def _calibration_id(self) -> str | None:
-        return None if self.calibration is None else self.calibration.id
 
     def start(self) -> None:
         """Begin to run jobs."""
@@ -165,6 +163,7 @@ class Worker:
                 continue
             job = Job(job_or_id.id, replace(request, owner=job_or_id.owner), job_or_id.seed, self.cancel)
             job.advance(job_or_id.sweeps_done, job_or_id.samples_done)
+            self._under[job.id] = job_or_id.calibration
             with self._lock:
                 self._jobs[job.id] = job
                 self._queue.push((place - len(found), job, None))
@@ -261,7 +260,7 @@ class Worker:
         with self._lock:
             job_ids = tuple(self._stranded)
             self._stranded.clear()
-        self._take_over(list(self._keeper.again(job_ids, self._calibration_id)))
+        self._take_over(list(self._keeper.again(job_ids)))
         self._next_try = time.monotonic() + self._pause
         self._pause = min(RETRY_SECONDS[1], 2 * self._pause)
 
@@ -300,7 +299,7 @@ class Worker:
             kept = {"earlier": batches, "earlier_seconds": seconds, "keep": writer.take}
         try:
             if prepared is None:  # taken over
-                prepared = prepare(job.request, self._machine, job.seed, self._cache, self.calibration, self.masked)
+                prepared = self._prepare_again(job)
             already = float(kept.get("earlier_seconds", 0.0))
             job.start(already)
             result = self._execute(job, prepared, max(0.0, queue_seconds - already), kept)
@@ -355,6 +354,20 @@ class Worker:
                 raise
             self._residency.ran(prepared, loading)
         return result
+
+    def _prepare_again(self, job: Job) -> Prepared:
+        """A job that was taken over, under the calibration it was submitted under: its first half may be drawn.
+
+        Raises:
+            CalibrationError: that calibration is neither in use nor in the history.
+        """
+        name = self._under.pop(job.id, None)
+        if name is None:
+            return prepare(job.request, self._machine, job.seed, self._cache)
+        record = self.calibration
+        if record is None or record.id != name:
+            record = CalibrationHistory().get(name)
+        return prepare(job.request, self._machine, job.seed, self._cache, record)
 
     def mask(self, sites: dict[int, str]) -> None:
         """Add p-bits that jobs must not use, with the reason."""

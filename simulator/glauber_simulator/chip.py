@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from glauber.compile import Program, Run
 from glauber.compile.order import Order, order_of
+from glauber.compile.quantise import ASSUMED_WEIGHT_BITS
 from glauber.errors import ModelNotSupportedError
 from glauber.spec import AnySpec
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ EVERYBODY = 0xFFFFFFFF
 """In place of a position: noise that all p-bits of a chain share."""
 ASSUMED_SWEEP_RATE_HZ = 1e6
 KELVIN = 273.15
+LARGEST_OFFSET = 80.0
+"""Of the argument: 2^40 in x is 88."""
 MAX_STEP_B = 2**40
 
 WEIGHTS, FIELDS = 0, 1
@@ -72,7 +75,8 @@ class Chip:
         mode_size: int32 (n_modes, n), in 2^8 of x for a mode of 1.
         sweep_seconds: of the chip's own time.
         flaws: what it was made of.
-        field_top: code of the full scale of a field's DAC, and steps in one of its codes.
+        field_top: code of the full scale of a field's DAC; None on a free scale.
+        field_lsb: steps in one of its codes.
     """
 
     program: Program
@@ -84,7 +88,7 @@ class Chip:
     mode_size: NDArray[np.int32]
     sweep_seconds: float
     flaws: Flaws
-    field_top: float
+    field_top: float | None
     field_lsb: float
 
     def run(self, run: Run) -> Run:
@@ -102,8 +106,15 @@ class Chip:
         return replace(run, layout=0, fields=fields, clamp=clamp)
 
     def _held_fields(self, steps: NDArray[np.float64], sites: NDArray[np.integer]) -> NDArray[np.int32]:
-        level = self.flaws.level(steps / self.field_lsb, sites, self.field_top, FIELDS) * self.field_lsb
-        return np.asarray(np.rint(level * 2**self.fine).astype(np.int32))
+        level = steps
+        if self.field_top is not None:  # else a free scale, on which there are no codes
+            level = self.flaws.level(steps / self.field_lsb, sites, self.field_top, FIELDS) * self.field_lsb
+        held = np.rint(level * 2**self.fine)
+        if float(np.abs(held).max(initial=0.0)) >= 2**30:
+            raise ModelNotSupportedError(
+                "the job's fields are too large beside the couplings for a chip with flaws; bring them to one scale"
+            )
+        return np.asarray(held.astype(np.int32))
 
     def slope(self, first_sweep: int, n_sweeps: int) -> NDArray[np.uint32]:
         """Factor of b in each sweep: noise grows with temperature, so gains fall."""
@@ -149,8 +160,8 @@ def on_chip(program: Program, flaws: Flaws, spec: AnySpec) -> Chip:
     weight = program.weight.astype(np.float64)
     largest = float(np.abs(weight).max(initial=0.0)) or 1.0
     lsb, top = 1.0, largest
-    if coefficients.weight_range is not None and coefficients.weight_bits is not None:
-        top = max(1.0, 2.0 ** (coefficients.weight_bits - 1) - 1)
+    if coefficients.weight_range is not None:
+        top = max(1.0, 2.0 ** ((coefficients.weight_bits or ASSUMED_WEIGHT_BITS) - 1) - 1)
         lsb = coefficients.weight_range / top / (report.step * report.scale)  # in steps
     span = lsb * top
     dac_top = top if flaws.dac_bits is None or flaws.dac_bits > 1 else largest / lsb
@@ -166,8 +177,9 @@ def on_chip(program: Program, flaws: Flaws, spec: AnySpec) -> Chip:
         sums: NDArray[np.float64] = np.bincount(place, values, minlength=len(known)).astype(np.float64)
         weight = sums[np.searchsorted(known, sites * n + others)]  # every pair of the order is among the entries
     field_lsb = float(program.field_multiple)
-    field_top = float(program.field_limit or max(1.0, np.abs(program.field).max(initial=0) / field_lsb))
-    room = np.bincount(order.position[sites], np.abs(weight), minlength=n).max(initial=0.0) + field_top * field_lsb
+    field_top = None if program.field_limit is None else float(program.field_limit)
+    most = field_lsb * (field_top or 0.0) + float(np.abs(program.field).max(initial=0))
+    room = np.bincount(order.position[sites], np.abs(weight), minlength=n).max(initial=0.0) + most
     fine = int(np.clip(SUM_BITS - math.ceil(math.log2(max(1.0, room))), 0, MAX_FINE))
     modes = [
         ("warmth", 100.0 * flaws.offset_per_kelvin if flaws.self_heating_k else np.zeros(0)),
@@ -181,6 +193,12 @@ def on_chip(program: Program, flaws: Flaws, spec: AnySpec) -> Chip:
         *([Noise.of(1, flaws.ou_sweeps, flaws.ou_noise)] if flaws.ou_noise else []),
         *([Noise.of(2 + k, t, flicker) for k, t in enumerate(FLICKER_SWEEPS)] if flicker else []),
     ]
+    if float(np.abs(flaws.offset).max(initial=0.0)) >= LARGEST_OFFSET:
+        raise ModelNotSupportedError(
+            f"an offset of {np.abs(flaws.offset).max():.3g} is beyond the arithmetic, which ends at"
+            f" {LARGEST_OFFSET:g}; a chip"
+            " so old or so bad is no sampler"
+        )
     rate = spec.costs.sweep_rate_hz
     chip = Chip(
         program=replace(

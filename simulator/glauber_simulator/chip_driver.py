@@ -124,11 +124,9 @@ class ChipDriver(SimulatorDriver):
         for batch in super().run(self._chip.run(run)):
             if reads is None:
                 yield batch
-            elif batch.samples is not None and batch.n_samples:
-                yield replace(batch, read_state=batch.samples[:, -1].copy())
-            else:
+            else:  # the last state is read when all is over, so never late
                 state = batch.state.astype(np.uint8)[:, None]
-                yield replace(batch, read_state=reads(state, batch.next_sweep - 1, 1, state)[:, 0])
+                yield replace(batch, read_state=reads(state, batch.next_sweep - 1, 1, None)[:, 0])
 
     def close(self) -> None:
         """See Driver.close."""

@@ -102,7 +102,7 @@ class Flaws:
         Its characteristic is a bow, 0 at both ends, and single levels scatter around it.
         """
         level = code.astype(np.float64)
-        if self.dac_bits is not None:
+        if self.dac_bits is not None and kind == 0:  # couplings
             levels = 2 ** (self.dac_bits - 1) - 1
             level = np.sign(level) * top if levels == 0 else np.rint(level / top * levels) / levels * top
         if self.dac_inl_lsb:
@@ -160,7 +160,7 @@ def fabricate(spec: AnySpec, how: Nonidealities) -> Flaws:
     gain = np.maximum(gain, 0.0)
     gain[dead], offset[dead], warmth[dead], drift[dead] = 0.0, 0.0, 0.0, 0.0
     stuck = np.zeros(n, dtype=np.int8)
-    stuck[stuck_at] = np.where(fabricated(how.chip, FAULT, stuck_at, none) > 0, 1, -1)
+    stuck[stuck_at] = np.where(fabricated(how.chip, FAULT, stuck_at, none + 1) > 0, 1, -1)
     pairs = np.zeros((0, 2), dtype=np.int64)
     couplers = spec.topology is not None and bool(how.crosstalk or how.coupling_error or how.asymmetry)
     if couplers and spec.topology is not None:

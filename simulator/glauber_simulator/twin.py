@@ -49,7 +49,8 @@ def flaws_of(twin: TwinSpec, draw: int | None = None) -> Flaws:
         crosstalk_here = believed(measured.crosstalk, 0.0, rng)
         if crosstalk_here is not None:
             span = spec.coefficients.weight_range or 1.0
-            by_pair = dict(zip(measured.pairs, (crosstalk_here / span).tolist(), strict=True))
+            parts = crosstalk_here * record.device_scale(spec) / span
+            by_pair = dict(zip(measured.pairs, parts.tolist(), strict=True))
             # all of the graph's, as the chip itself has: gains make a law depend on the order of updates, and the order
             # goes by the graph
             pairs = spec.topology.edges().astype(np.int64) if spec.topology is not None else pairs

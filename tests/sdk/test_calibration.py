@@ -596,12 +596,12 @@ def test_twins_that_cannot_be(record, chip, tmp_path):
         gl.open_device(f"sim://ideal?twin={path}&expired=yes")
 
 
-def test_a_jobs_own_fields_that_end_up_out_of_range_are_listed():
+def test_a_jobs_own_fields_that_end_up_out_of_range_are_refused():
     """16.1 is the largest field of the chip; a gain below 1 wants more."""
     with gl.open_device("sim://pbit-king-64?chip=3&gain_spread=0.2") as device:
         device.use_calibration(device.calibrate(["pbits"], shots=400))
         free = gl.IsingModel(np.zeros(64), np.zeros((0, 2), dtype=np.int32), np.zeros(0))
-        result = device.submit(free, gl.SamplingSchedule(n_samples=2), fields=np.full(64, 16.0)).result()
-        assert "out of range: h " in result.provenance.kernel["correction"]
+        with pytest.raises(ModelNotSupportedError, match=r"largest .field. of the job"):
+            device.submit(free, gl.SamplingSchedule(n_samples=2), fields=np.full(64, 16.0))
         inside = device.submit(free, gl.SamplingSchedule(n_samples=2), fields=np.full(64, 1.0)).result()
         assert "out of range" not in inside.provenance.kernel["correction"]

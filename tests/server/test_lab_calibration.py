@@ -79,7 +79,7 @@ def test_a_remote_client_learns_of_it(tmp_path, record, monkeypatch):
 )
 def test_a_wrong_one_is_a_start_up_error(tmp_path, record, calibration, error, says):
     (tmp_path / "devices.json").write_text("{}")
-    record.model_copy(update={"device": "pbit-rbm-512", "n_sites": 512}).save(tmp_path / "other.json")
+    record.model_copy(update={"device": "pbit-rbm-512"}).save(tmp_path / "other.json")
     path = write_config(tmp_path, config(calibration))
     with pytest.raises(error, match=says) as raised:
         Lab(read_config(path))

@@ -76,19 +76,24 @@ class Bench:
 
     def largest_field(self) -> float:
         """The largest |h| that can be programmed, in the model's units; infinite on a free scale."""
-        coefficients = self.device.spec.coefficients
+        coefficients, fold = self.device.spec.coefficients, self._fold()
         if coefficients.weight_range is None:
             return float("inf")
         bits = coefficients.weight_bits or 16
         step = coefficients.weight_range / max(1, 2 ** (bits - 1) - 1)
         if coefficients.field_range is not None:
-            return float(coefficients.field_range)
+            return float(coefficients.field_range) / fold
         top = max(1, 2 ** ((coefficients.field_bits or bits) - 1) - 1)
-        return float(step * top)
+        return float(step * top) / fold
 
     def largest_coupling(self) -> float:
         """The largest |J|, in the model's units; 1 on a free scale."""
-        return self.device.spec.coefficients.weight_range or 1.0
+        span = self.device.spec.coefficients.weight_range
+        return 1.0 if span is None else span / self._fold()
+
+    def _fold(self) -> float:
+        """What the device multiplies coefficients by."""
+        return self.beta if self.device.spec.capabilities.beta == "folded" else 1.0
 
     def held(self, model: IsingModel) -> IsingModel:
         """A model as the device rounds it."""

@@ -32,6 +32,7 @@ from glauber.spec import AnySpec
 SIGNIFICANT = 3.0
 """Crosstalk between p-bits that the model does not couple is corrected from so many standard uncertainties on."""
 MAX_REFINEMENT = 12
+SHRINKINGS = 8
 
 Floats = NDArray[np.float64]
 
@@ -128,6 +129,7 @@ def correct(
     *,
     fields: Floats | None = None,
     may_scale: bool = False,
+    one_beta: bool = True,
 ) -> Correction:
     """The program to load in place of the intended one.
 
@@ -140,7 +142,31 @@ def correct(
         beta: of the run, the last one where it changes.
         fields: the job's own, any shape that ends in n_sites; they decide about a free scale with the rest.
         may_scale: shrink all coefficients and raise beta where corrected ones are out of range.
+        one_beta: beta is the same for all sweeps and chains.
     """
+    made = _correct(model, intended, step, record, spec, beta, fields, one_beta=one_beta)
+    for _ in range(SHRINKINGS if may_scale and spec.capabilities.beta == "programmable" else 0):
+        over = made[1]
+        if over <= 1.0:
+            break
+        # what the device adds of itself grows in the model's units when coefficients shrink, so this is asked again
+        step = replace(step, step=step.step * over, scale=step.scale / over)
+        made = _correct(model, intended, step, record, spec, beta, fields, one_beta=one_beta)
+    return made[0]
+
+
+def _correct(
+    model: IsingModel,
+    intended: Program,
+    step: Step,
+    record: CalibrationRecord,
+    spec: AnySpec,
+    beta: float,
+    fields: Floats | None,
+    *,
+    one_beta: bool,
+) -> tuple[Correction, float]:
+    """The correction on a step, and by what factor it is out of range, 1 if it is not."""
     n, order = intended.n_sites, intended.order
     pbits, couplings = record.pbits, record.couplings
     gain, offset = np.ones(n), np.zeros(n)
@@ -160,9 +186,10 @@ def correct(
         in_order = np.argsort(measured)
         measured, place = measured[in_order], place[in_order]
         code = step.step * step.weight_multiple
-        u = couplings.crosstalk.u
+        units = record.device_scale(spec) / step.scale  # crosstalk in the units of this model at this scale
+        u = couplings.crosstalk.u * units
         x, c = believed(couplings.crosstalk, 0.0), believed(couplings.factor, 1.0)
-        x, c = np.zeros(len(pairs)) if x is None else x, np.ones(len(pairs)) if c is None else c
+        x, c = np.zeros(len(pairs)) if x is None else x * units, np.ones(len(pairs)) if c is None else c
         strong = np.abs(x[place]) > np.maximum(SIGNIFICANT * u[place], code / 2)
         there = np.isin(measured, first * n + second)
         found = measured[strong & ~there]
@@ -177,6 +204,10 @@ def correct(
     wanted = (asked / gain[first] - crosstalk) / factor
     wanted_fields = (model.fields - shift) / gain
     notes = []
+    if offset.any() and beta == 0:
+        notes.append("at beta 0 nothing that is programmed reaches a p-bit, so offsets stay")
+    elif offset.any() and not one_beta:
+        notes.append(f"offsets are right at beta {beta:g} only, the last one")
     loaded_values = wanted
     if not spec.capabilities.directed:
         loaded_values = _symmetric(first, second, wanted, n)
@@ -184,8 +215,6 @@ def correct(
             notes.append("the device has one coupling for both directions: their mean was taken")
     own = wanted_fields if fields is None else np.concatenate([wanted_fields, ((fields - shift) / gain).ravel()])
     refined = _refined(step, spec, loaded_values, own)
-    if may_scale and spec.capabilities.beta == "programmable":
-        refined = _shrunk(refined, loaded_values, own)
     weight = to_steps(
         loaded_values, refined.step, refined.weight_multiple, refined.weight_limit, sign_only=refined.sign_only
     )
@@ -203,10 +232,15 @@ def correct(
     sums = np.bincount(order.position[first], np.abs(weight), minlength=n).astype(np.int64)
     check_sums(sums, field[order.site].astype(np.int64))
     key = hashlib.blake2b(repr((intended.key, record.id, beta, refined)).encode(), digest_size=16).hexdigest()
+    edge_weight = intended.edge_weight
+    if not spec.capabilities.directed and len(edge_weight):  # drivers of such devices may read edges in place of rows
+        by_pair = dict(zip(zip(first.tolist(), second.tolist(), strict=True), weight.tolist(), strict=True))
+        edge_weight = np.array([by_pair[i, j] for i, j in model.edges.tolist()], dtype=np.int32)
     program = replace(
         intended,
         order=order,
         weight=weight,
+        edge_weight=edge_weight,
         field=field,
         weight_sum=sums,
         quantisation=replace(intended.quantisation, step=refined.step, scale=refined.scale),
@@ -214,7 +248,7 @@ def correct(
         field_limit=refined.field_limit,
         key=key,
     )
-    return Correction(program, report, gain, shift)
+    return Correction(program, report, gain, shift), _excess(refined, loaded_values, own)
 
 
 def _with_pairs(
@@ -261,8 +295,8 @@ def _refined(step: Step, spec: AnySpec, weights: Floats, fields: Floats) -> Step
     return replace(step, step=step.step / 2**finer)
 
 
-def _shrunk(step: Step, weights: Floats, fields: Floats) -> Step:
-    """A larger step, on which everything is in range; beta makes up for it."""
+def _excess(step: Step, weights: Floats, fields: Floats) -> float:
+    """The largest coefficient over the largest that can be programmed, 1 at least."""
     over = 1.0
     for values, multiple, limit in (
         (weights, step.weight_multiple, step.weight_limit),
@@ -270,7 +304,7 @@ def _shrunk(step: Step, weights: Floats, fields: Floats) -> Step:
     ):
         if limit is not None and values.size:
             over = max(over, float(np.abs(values).max()) / (limit * multiple * step.step))
-    return replace(step, step=step.step * over, scale=step.scale / over)
+    return over
 
 
 def _beyond(

@@ -119,12 +119,14 @@ def compare_records(older: CalibrationRecord, newer: CalibrationRecord) -> Calib
     hours = (datetime.fromisoformat(newer.created) - datetime.fromisoformat(older.created)).total_seconds() / 3600
     good, still = older.pbits.good, newer.pbits.good
     both = good & still
-    changes = (_change("gain", older.pbits, newer.pbits, both), _change("offset", older.pbits, newer.pbits, both))
+    changes: tuple[Change, ...] = ()
+    if both.any():
+        changes = (_change("gain", older.pbits, newer.pbits, both), _change("offset", older.pbits, newer.pbits, both))
     return CalibrationDiff(
         older=older.id,
         newer=newer.id,
         hours=hours,
-        changes=changes if both.any() else (),
+        changes=changes,
         broken=tuple(np.flatnonzero(good & ~still).tolist()),
         mended=tuple(np.flatnonzero(~good & still).tolist()),
     )

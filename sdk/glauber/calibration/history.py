@@ -73,7 +73,8 @@ class CalibrationHistory:
                 raise CalibrationError(
                     f"{self.folder} was written by a newer glauber (version {version}); update this one"
                 )
-            index.executescript(SCHEMA)
+            if version == 0:  # else reading would write
+                index.executescript(SCHEMA)
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
@@ -116,8 +117,7 @@ class CalibrationHistory:
 
     def _in_force(self, index: sqlite3.Connection, address: str) -> str | None:
         row = index.execute(
-            "SELECT id FROM log WHERE address = ? AND action IN ('use', 'rollback', 'drop') ORDER BY number DESC"
-            " LIMIT 1",
+            "SELECT id FROM log WHERE address = ? AND action IN ('use', 'rollback') ORDER BY number DESC LIMIT 1",
             (address,),
         ).fetchone()
         return None if row is None else row[0]
@@ -166,21 +166,16 @@ class CalibrationHistory:
         return None if record_id is None else self.get(record_id)
 
     def rollback(self, address: str, record_id: str | None = None) -> CalibrationRecord:
-        """Put an older calibration in force: the one of that id, else the one that was in force before the present one.
+        """Put an older calibration in force: the one of that id, else the last one made before the present one.
 
         Raises:
             CalibrationError: there is none.
         """
         with self._index() as index:
-            used = [
-                row[0]
-                for row in index.execute(
-                    "SELECT id FROM log WHERE address = ? AND action IN ('use', 'rollback') ORDER BY number", (address,)
-                )
-            ]
             present = self._in_force(index, address)
         if record_id is None:
-            order = list(dict.fromkeys(entry.id for entry in self.entries(address) if entry.id in used))
+            used = {name for _, action, name in self.log(address) if action in ("use", "rollback")}
+            order = [entry.id for entry in self.entries(address) if entry.id in used]
             at = order.index(present) if present in order else len(order)
             if at == 0:
                 raise CalibrationError(f"{address} has no calibration before {present or 'the present one'}")

@@ -10,7 +10,7 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,7 @@ class CalibrationRecord(_Frozen):
 
     format: Literal["glauber.calibration"] = "glauber.calibration"
     version: Literal[1] = 1
-    id: str = ""
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$")] = ""
     """From the time and the content; made when it is left empty."""
     device: str
     """Name in the description."""
@@ -186,6 +186,23 @@ class CalibrationRecord(_Frozen):
             data = {**data, "id": f"{stamp[:8]}-{stamp[8:]}-{digest}"}
         return data
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for text in (self.created, self.expires):
+            if text is not None and datetime.fromisoformat(text).tzinfo is None:
+                raise ValueError(f"{text} has no time zone")
+        if self.pbits is not None:
+            parts = (self.pbits.gain, self.pbits.offset, self.pbits.up_as_down, self.pbits.down_as_up)
+            lengths = {len(self.pbits.verdicts), *(len(part.values) for part in parts)}
+            if lengths != {self.n_sites}:
+                raise ValueError(f"{self.n_sites} p-bits, and numbers of {sorted(lengths)}")
+        couplings = self.couplings
+        if couplings is not None:
+            counts = {len(each.values) for each in (couplings.factor, couplings.crosstalk, couplings.bend)}
+            if counts != {len(couplings.pairs)}:
+                raise ValueError(f"{len(couplings.pairs)} couplings, and numbers of {sorted(counts)}")
+        return self
+
     @property
     def bad_sites(self) -> tuple[int, ...]:
         """p-bits that do not work."""
@@ -193,6 +210,14 @@ class CalibrationRecord(_Frozen):
             return ()
         broken = ("dead", "stuck up", "stuck down")
         return tuple(site for site, verdict in enumerate(self.pbits.verdicts) if verdict in broken)
+
+    def device_scale(self, spec: AnySpec) -> float:
+        """What a coefficient in the model's units was multiplied by on the device, in this calibration's jobs.
+
+        Crosstalk is the device's own, so on a device that takes beta by scaling it stands for another value in the
+        units of a model at another beta.
+        """
+        return self.beta if spec.capabilities.beta == "folded" else 1.0
 
     @property
     def faults(self) -> dict[int, str]:

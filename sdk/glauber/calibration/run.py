@@ -111,7 +111,7 @@ def run_protocols(
                 notes += compare_pbits(found["pbits"], again, time.monotonic() - first_at)
             elif protocols is not None:
                 raise CalibrationError('"drift" measures the p-bits again; ask for "pbits" as well')
-        except BudgetExceededError as error:
+        except (BudgetExceededError, CalibrationError) as error:
             if not found:
                 raise
             notes.append(f"stopped before {name} was done: {error}")

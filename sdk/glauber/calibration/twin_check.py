@@ -116,7 +116,7 @@ def check_twin(
     Args:
         device: the real one.
         open_twin: opens the twin, or with a number one of those within the uncertainties.
-        usable: p-bits to use, (n_sites,).
+        usable: p-bits to use, up to (n_sites,); those beyond are not used.
         beta: of all jobs.
         seed: of the models and jobs.
         n_models: how many.
@@ -128,6 +128,7 @@ def check_twin(
     topology = device.spec.topology
     if topology is None:
         raise CalibrationError(f"{device.spec.name} has no graph of its own, so there are no random models of it")
+    usable = np.append(usable, np.zeros(topology.n_sites - len(usable), dtype=bool))
     rng = np.random.default_rng(seed)
     degree = 0.5 * float(topology.degrees().mean())
     span = min(device.spec.coefficients.weight_range or 1.0, LARGEST_ARGUMENT / (beta * np.sqrt(max(1.0, degree))))
