@@ -256,6 +256,7 @@ def long_result() -> gl.SampleSet:
         return long_job(device, threads=1).result()
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_changes_nothing():
     with running(2) as cluster, gl.open_device(address_of(cluster)) as device:
         job = long_job(device)

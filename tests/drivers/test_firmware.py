@@ -91,6 +91,7 @@ def test_moments_and_last_alone(board):
             np.testing.assert_array_equal(batches[-1].moments.edges, wanted.moments.edges)
 
 
+@pytest.mark.slow
 def test_checkpoints_come_while_nothing_else_does(board):
     """A long warm-up: progress, and something to resume from, come all the same."""
     program = ising_program("torus")

@@ -267,6 +267,7 @@ def test_a_run_that_stands_still_is_given_up(monkeypatch):
         device.submit(MODEL, schedule(), seed=3).result(30)
 
 
+@pytest.mark.slow
 def test_a_caller_that_was_away_gets_the_rest():
     """The board waits with a full buffer, for longer than the link's patience, while nobody takes batches."""
     driver = SerialPbitDriver(lambda: ProcessTransport(lambda d: [str(host_program("any"))], "host"), "host")

@@ -124,6 +124,7 @@ def test_signs(glauber_device):
 """
 
 
+@pytest.mark.slow
 def test_a_session_is_recorded_and_replayed(pytester, tmp_path, monkeypatch):
     """The replay needs no board, and a changed test says where its traffic differs."""
     package = write_board_package(tmp_path / "package")

@@ -23,6 +23,7 @@ def follow(command, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_guide_works_as_it_stands(tmp_path):
     folder = write_board_package(tmp_path / "toy-board")
     install, devices, conformance, contract = guide_commands()

@@ -111,6 +111,7 @@ def reserve(bench, owner, starts, ends, device="ideal", who="admin"):
     return bench.post(f"/devices/{device}/reservations", who, json=body)
 
 
+@pytest.mark.slow
 def test_a_reserved_device_runs_its_owners_jobs_and_the_others_go_on_later(bench, monkeypatch):
     monkeypatch.setattr(lab_module, "WATCH_SECONDS", 0.1)
     other = bench.submit(STEADY, seed=9).json()["id"]

@@ -47,6 +47,7 @@ class Reader:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
+@pytest.mark.slow
 def test_the_page_works_as_it_stands(tmp_path):
     reader, server, said = Reader(tmp_path, free_port()), None, {}
     try:

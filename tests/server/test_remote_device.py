@@ -331,6 +331,7 @@ def test_a_rate_limit_slows_a_client_down_and_no_more(tmp_path, monkeypatch):
         device.close(timeout=1)
 
 
+@pytest.mark.slow
 def test_a_job_outlives_its_server(tmp_path, monkeypatch):
     """Killed in the middle, then stopped politely in the middle: the client sees one job, and the samples are right."""
     server = Process(tmp_path)

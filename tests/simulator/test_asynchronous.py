@@ -275,9 +275,7 @@ def test_the_oracle_knows_the_law_without_a_delay():
     assert all(x > y for x, y in itertools.pairwise(found))
 
 
-@pytest.mark.parametrize(
-    "delay", [pytest.param(1.0, marks=pytest.mark.slow), 1.5, pytest.param(2.25, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("delay", [pytest.param(delay, marks=pytest.mark.slow) for delay in (1.0, 1.5, 2.25)])
 def test_two_late_p_bits_have_the_exact_correlations(device, delay):
     """200,000 chains, z at ALPHA for each. Would notice, with 0.99, a delay 10 % off."""
     n_chains, a = 200_000, COUPLED
@@ -291,7 +289,8 @@ def test_two_late_p_bits_have_the_exact_correlations(device, delay):
     assert moved.max() > limit + norm.isf(1 - POWER)
 
 
-@pytest.mark.parametrize("delay", [0.05, pytest.param(0.4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.05, 0.4])
 def test_short_delays(device, delay):
     """<s1 s2> alone, whose closed form holds for any delay; would notice with 0.99 a delay of 0."""
     n_chains, a = 200_000, COUPLED

@@ -229,6 +229,7 @@ def test_the_joint_law_at_equilibrium_is_the_product(device):
         assert chi_square(ExactLaw(model, beta).counts(part.last), each[k]).p_value > ALPHA
 
 
+@pytest.mark.slow
 def test_exchange_rates_are_exact(device):
     """Accepted shares against sum P(s) P'(s') min(1, exp(dbeta dE)) under the product law, at alpha for each pair.
 
