@@ -74,7 +74,7 @@ class MeterSpec:
         limits: further limits, each with a line of its own in the budget.
         model: the user's own statement of the power while a job runs, in place of an instrument: then nothing is read.
         identity: which instrument it is, and no other has: a serial number or the like; empty if that is not known.
-            Reports of equal identity share the instrument's own errors.
+            Reports of equal identity share the instrument's own errors; those without one are taken as independent.
     """
 
     name: str

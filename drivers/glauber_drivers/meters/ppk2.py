@@ -211,12 +211,12 @@ class _Window:
         self._earliest, self._latest = time.monotonic(), math.inf
         try:
             self._begun()
+            self._drain = Drain(self._take, DRAIN_SECONDS, name)
+            self._begin = time.monotonic()
         except BaseException:  # Ctrl-C too: the kit would go on sending
             with suppress(GlauberError):
                 self._do(kit.stop_measuring)
             raise
-        self._drain = Drain(self._take, DRAIN_SECONDS, name)
-        self._begin = time.monotonic()
 
     def _begun(self) -> None:
         """Start, and wait for the first readings, which say that it did and when."""
