@@ -125,7 +125,10 @@ class VisaDriver:
             self._capacity = read_capacity(self._link)
             self.spec: AnySpec = read_spec(self._link, self._capacity)
             counter = has_counter(self._link)
-            self.meter: EnergyMeter | None = CounterMeter(self._read, self.spec.title) if counter else None
+            self.meter: EnergyMeter | None = None
+            if counter:
+                which = f"{self._link.query('*IDN?').strip()} at {resource}"
+                self.meter = CounterMeter(self._read, self.spec.title, which)
         except DeviceIOError as error:
             self._link.close()
             raise DeviceNotFoundError(f"no Ising machine at {resource}: {error}") from error

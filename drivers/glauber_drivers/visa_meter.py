@@ -28,12 +28,13 @@ class CounterMeter:
     Args:
         ask: for so many finite numbers by a query; from any thread.
         name: of the instrument.
+        identity: see MeterSpec.identity.
 
     Raises:
         ProtocolError: the instrument does not say how good its counter is.
     """
 
-    def __init__(self, ask: Callable[[str, int], list[float]], name: str) -> None:
+    def __init__(self, ask: Callable[[str, int], list[float]], name: str, identity: str) -> None:
         self._ask = ask
         resolution, limit, period = ask("MEAS:ENER:FACT?", 3)
         if min(resolution, limit, period) < 0:
@@ -49,6 +50,7 @@ class CounterMeter:
             relative_limit=limit,
             resolution=resolution,
             accuracy_source="what the instrument says of itself",
+            identity=identity,
         )
         self.idle: IdlePower | None = None
 

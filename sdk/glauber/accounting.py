@@ -168,21 +168,31 @@ def compare_energy(a: SampleSet | EnergyReport, b: SampleSet | EnergyReport) -> 
     """Compare the joules of two results.
 
     Raises:
-        InvalidModelError: one of them has no joules.
+        InvalidModelError: one of them is neither a SampleSet nor an EnergyReport.
     """
     first, second = EnergyAccount.of(a), EnergyAccount.of(b)
     warnings = tuple(_warnings(first, second))
     return EnergyComparison(first, second, tuple(_ratios(first, second)), warnings, _remedy(first, second, warnings))
 
 
-def _lines(account: EnergyAccount, side: str) -> dict[tuple[str, str], float]:
-    """Standard uncertainties of independent errors, J, by a name that two reports have in common if the error is."""
-    report = account.report
+def _lines(account: EnergyAccount, side: str) -> dict[tuple[object, ...], float]:
+    """Standard uncertainties of independent errors, J, by a key that two reports have in common if the error is.
+
+    Of a measurement: an instrument's own errors, where it is known to be the same one. Of a model: those of a figure,
+    which is the same if part, source and value (J for each count) are.
+    """
+    report, found = account.report, dict[tuple[object, ...], float]()
     if report.basis == "measured":
-        return {
-            (line.name, side if line.name in RUN_LINES else report.meter or ""): line.joules for line in report.budget
-        }
-    return {(name, part.source): part.standard_uncertainty for name, part in report.parts.items() if part.joules}
+        for line in report.budget:
+            own = line.name in RUN_LINES or not report.meter_identity
+            key = (line.name, "run", side) if own else (line.name, "meter", report.meter_identity)
+            found[key] = math.hypot(found.get(key, 0.0), line.joules)  # a buffer has several lines of trigger skew
+        return found
+    for name, part in report.parts.items():
+        if part.joules:
+            each = float(f"{part.joules / part.count:.9g}") if part.count else 0.0  # without what rounding left
+            found[name, part.source, each] = part.standard_uncertainty
+    return found
 
 
 def _relative(first: EnergyAccount, second: EnergyAccount) -> float:

@@ -84,16 +84,18 @@ class Buffer:
         steps, rises = np.diff(times), np.abs(np.diff(watts))
         peak = float(np.abs(watts).max())
         head, tail = max(0.0, self._first() - begin), max(0.0, end - float(self.times[-1]))
-        parts = [_rectangular("resolution", resolution * (end - begin) / 2, "all readings cut alike, rectangular")]
+        parts = [rectangular("resolution", resolution * (end - begin) / 2, "all readings cut alike, rectangular")]
         # of the step d that an edge cuts, a straight rise r puts r d / 8 J to the wrong side, a sudden one r d / 4
         cut = [float(rises[at] * steps[at]) / 4 for at in (0, -1)]
-        edges = math.hypot(peak * head + cut[0], peak * tail + cut[1])
-        source = f"{head:.2g} s before the first reading, {tail:.2g} s after the last, and the steps cut at both ends"
-        parts.append(_rectangular("window edges", edges, source))
+        parts += [
+            rectangular(
+                "window start", peak * head + cut[0], f"{head:.2g} s before the first reading, and the cut step"
+            ),
+            rectangular("window end", peak * tail + cut[1], f"{tail:.2g} s after the last reading, and the cut step"),
+        ]
         if not self.integrates:
-            gaps = math.sqrt(float(((_unsteady(watts) * steps / 2) ** 2).sum()))
             source = f"{len(times)} readings, largest gap {steps.max():.2g} s; half of each trapezoid's sudden rise"
-            parts.append(_rectangular("sampling gaps", gaps, source))
+            parts.append(gaps_line(_unsteady(watts) * steps / 2, source))
         if len(watts) > 2:
             bends = np.diff(watts, 2)
             sigma = math.sqrt(float((bends**2).mean()) / 6)  # a straight rise leaves none; noise leaves 6 variances
@@ -104,7 +106,7 @@ class Buffer:
             shifted = self._integral(total, np.linspace(-limit, limit, PLACES))
             skew = float(np.abs(shifted - self._integral(total, np.zeros(1))).max())
             source = f"the buffer lies within +-{limit:.2g} s of where it is taken to lie"
-            parts.append(_rectangular("trigger skew", skew, source))
+            parts.append(rectangular("trigger skew", skew, source))
         return parts
 
 
@@ -121,6 +123,17 @@ def _unsteady(watts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.minimum(rises, beside))
 
 
-def _rectangular(name: str, limit: float, source: str) -> UncertaintyPart:
+def rectangular(name: str, limit: float, source: str) -> UncertaintyPart:
+    """A line whose error lies within +-limit, J: u = limit / sqrt(3)."""
     joules = limit / math.sqrt(3)
     return UncertaintyPart(name, joules, joules, "rectangular", "B", source)
+
+
+def gaps_line(limits: NDArray[np.float64], source: str) -> UncertaintyPart:
+    """The line of the gaps between readings: independent errors, each within +-its limit, J (n,).
+
+    Their sum has u^2 = sum of limit^2 / 3 and is taken as normal, as sums of many are (GUM G.2.1); where one gap
+    exceeds all others it is nearer to rectangular, and 95 % are then covered by more than is needed.
+    """
+    joules = math.sqrt(float((limits**2).sum()) / 3)
+    return UncertaintyPart("sampling gaps", joules, joules, "normal", "B", source)

@@ -3,8 +3,8 @@
 Twice the standard uncertainty is right for a normal error only: an error that is rectangular within +-a has u = a /
 sqrt(3), and 95 % of it lie within 0.95 a = 1.65 u. So the errors' distributions are convolved, which is what the
 propagation of distributions of JCGM 101:2008 gives for a sum, without its random numbers. Errors known from few
-observations are t-distributed; together they count as one t-distribution with the effective degrees of freedom of
-Welch and Satterthwaite (GUM, JCGM 100:2008, G.4.1).
+observations are t-distributed, and each is convolved as such. The effective degrees of freedom of Welch and
+Satterthwaite (GUM, JCGM 100:2008, G.4.1), which approximate them by one t-distribution, are given for the record only.
 """
 
 from __future__ import annotations

@@ -20,10 +20,14 @@ BOLTZMANN_J_PER_K = 1.380649e-23  # exact since 2019 (SI brochure, 9th edition)
 ROOM_TEMPERATURE_K = 300.0
 
 RUN_LINES = frozenset(
-    {"resolution", "window edges", "trigger skew", "sampling gaps", "noise", "unsampled time", "idle baseline"}
-)
+    {
+        "resolution", "resolution, start", "resolution, end", "window start", "window end", "window edges",
+        "trigger skew", "sampling gaps", "noise", "unsampled time",
+    }
+)  # fmt: skip
 """Lines of a budget whose error is another one in each run; all others (gain, offset and their like) are the meter's
-own, the same in all of its runs."""
+own, the same in all of its runs. An idle baseline is measured once, and the runs that subtract it share its error.
+"window edges" is in reports that were stored before the two edges had lines of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,8 @@ class UncertaintyPart:
     """One line of a measurement's uncertainty budget (GUM, JCGM 100:2008, clause 5); lines are independent.
 
     Attributes:
-        name: gain, offset and their like, resolution, window edges, trigger skew, sampling gaps, noise, unsampled time,
-            idle baseline.
+        name: gain, offset and their like, resolution (of a counter: at start and end), window start and end, trigger
+            skew, sampling gaps, noise, unsampled time, idle baseline.
         joules: standard uncertainty that it adds to the joules of the whole window.
         net_joules: that it adds to the joules above idle. A gain error enlarges window and baseline alike, so it counts
             on their difference only; the baseline's own error counts here and not on the whole.
@@ -93,6 +97,7 @@ class EnergyReport:
         operations: what was counted; None in reports stored before it was kept.
         reflash_seconds: how long the job's rewrites of weights take at the device's `max_reflash_hz`, whether or not
             what ran it is so slow (a simulator is not); None where the device states no such rate.
+        meter_identity: see MeterSpec.identity; empty for modelled ones, and in reports stored before it was kept.
     """
 
     basis: Literal["modelled", "measured"]
@@ -105,6 +110,7 @@ class EnergyReport:
     not_measured: str = ""
     operations: Operations | None = None
     reflash_seconds: float | None = None
+    meter_identity: str = ""
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
@@ -244,6 +250,7 @@ class EnergyReport:
             "budget": [asdict(line) for line in self.budget],
             "operations": None if self.operations is None else asdict(self.operations),
             "reflash_seconds": self.reflash_seconds,
+            "meter_identity": self.meter_identity or None,
         }
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from glauber.buffered import Buffer
+from glauber.buffered import Buffer, gaps_line, rectangular
 from glauber.energy import EnergyPart, EnergyReport, UncertaintyPart, landauer, stated_energy
 from glauber.errors import GlauberError, MeteringError, ProtocolError
 from glauber.spec import Boundary, Quantity
@@ -73,6 +73,8 @@ class MeterSpec:
         accuracy_source: where the relative limit comes from.
         limits: further limits, each with a line of its own in the budget.
         model: the user's own statement of the power while a job runs, in place of an instrument: then nothing is read.
+        identity: which instrument it is, and no other has: a serial number or the like; empty if that is not known.
+            Reports of equal identity share the instrument's own errors; those without one are taken as independent.
     """
 
     name: str
@@ -87,6 +89,7 @@ class MeterSpec:
     accuracy_source: str
     limits: tuple[ErrorLimit, ...] = ()
     model: Quantity | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,7 +237,16 @@ def measured_energy(
             "net": EnergyPart(net, u_net, seconds, "s", "measured", f"{spec.name}, idle subtracted"),
             "idle": EnergyPart(idle_joules, u_idle, seconds, "s", "measured", f"{spec.name}, {idle.watts:.4g} W"),
         }
-    return EnergyReport("measured", parts, updates, samples, landauer(updates), spec.boundary, tuple(budget))
+    return EnergyReport(
+        "measured",
+        parts,
+        updates,
+        samples,
+        landauer(updates),
+        spec.boundary,
+        tuple(budget),
+        meter_identity=spec.identity,
+    )
 
 
 def _limit_line(limit: ErrorLimit, gross: _Gross, seconds: float, net: float | None) -> UncertaintyPart:
@@ -306,14 +318,21 @@ def _from_counter(spec: MeterSpec, trace: Trace) -> _Gross:
     head, tail = float(steps.times[0] - trace.times[0]), float(trace.times[-1] - steps.times[-1])
     # what the counter gained at the first update contains all of the head
     joules = inside + min(mean * head, float(steps.values[0] - trace.readings[0])) + mean * tail
-    half = peak * np.array([head + steps.blur[0], tail + steps.blur[-1]])
     scatter = float(powers.std(ddof=1)) if len(powers) > 1 else peak
     lines = [
-        _line("resolution", spec.resolution / math.sqrt(6), "two readings, each cut to a step"),
-        _line(
-            "window edges",
-            math.sqrt(float((half**2).sum()) / 3),
-            f"+-{peak:.3g} W for {head:.2g} s before the first update and {tail:.2g} s after the last, rectangular",
+        *(
+            rectangular(f"resolution, {end}", spec.resolution / 2, "a reading that is cut to a step, rectangular")
+            for end in ("start", "end")
+        ),
+        rectangular(
+            "window start",
+            peak * (head + float(steps.blur[0])),
+            f"+-{peak:.3g} W for {head:.2g} s before the first update, rectangular",
+        ),
+        rectangular(
+            "window end",
+            peak * (tail + float(steps.blur[-1])),
+            f"+-{peak:.3g} W for {tail:.2g} s after the last update, rectangular",
         ),
         *_unseen(spec, scatter * math.sqrt(float((lengths**2).sum()))),
     ]
@@ -333,18 +352,13 @@ def _from_power(spec: MeterSpec, trace: Trace) -> _Gross:
     half = np.where(steps > 2 * spec.period_seconds, peak, np.abs(np.diff(power))) * steps / 2
     late = spec.period_seconds + spec.averaging_seconds / 2
     independent = seconds / max(spec.period_seconds, spec.averaging_seconds)
+    edge = f"+-{peak:.3g} W for the {late:.2g} s that a reading is late, rectangular"
+    source = f"{len(power)} readings, largest gap {steps.max():.2g} s; half of each trapezoid's rise"
     lines = [
-        _line("resolution", spec.resolution * seconds / math.sqrt(12), "all readings cut alike, rectangular"),
-        _line(
-            "window edges",
-            peak * late * math.sqrt(2 / 3),
-            f"+-{peak:.3g} W for the {late:.2g} s that a reading is late, at each end, rectangular",
-        ),
-        _line(
-            "sampling gaps",
-            math.sqrt(float((half**2).sum()) / 3),
-            f"{len(power)} readings, largest gap {steps.max():.2g} s; half of each trapezoid's rise, rectangular",
-        ),
+        rectangular("resolution", spec.resolution * seconds / 2, "all readings cut alike, rectangular"),
+        rectangular("window start", peak * late, edge),
+        rectangular("window end", peak * late, edge),
+        gaps_line(half, source),
         *_unseen(spec, float(power.std(ddof=1)) * seconds / math.sqrt(independent)),
     ]
     joules = float(_areas(trace).sum())
@@ -371,10 +385,6 @@ def _areas(trace: Trace) -> NDArray[np.float64]:
     """Trapezoids between neighbouring readings of power, all rails together, J."""
     watts = np.atleast_2d(trace.readings).sum(axis=0)
     return np.asarray(np.diff(trace.times) * (watts[1:] + watts[:-1]) / 2)
-
-
-def _line(name: str, joules: float, source: str) -> UncertaintyPart:
-    return UncertaintyPart(name, joules, joules, "rectangular", "B", source)
 
 
 def _unseen(spec: MeterSpec, scatter_joules: float) -> list[UncertaintyPart]:

@@ -32,6 +32,8 @@ from glauber.spec import AnySpec
 
 GROUP = "glauber.drivers"
 METERS = "glauber.meters"
+IDLE_SECONDS = 3600.0
+"""The longest idle power that an address may ask for: nobody waits longer, and a typing error might."""
 
 
 @lru_cache(maxsize=2)
@@ -108,6 +110,7 @@ def open_meter(text: str) -> EnergyMeter:
         DeviceNotFoundError: no such scheme, name or parameter; close ones are suggested.
         DeviceIOError: the instrument refuses or fails.
         MissingExtraError: a package is missing.
+        MeteringError: the meter's readings stand still, or idle is too short for it.
     """
     try:
         address = parse_address(text)
@@ -124,9 +127,17 @@ def open_meter(text: str) -> EnergyMeter:
         seconds = None if rest is None else float(rest)
     except ValueError:
         seconds = math.nan
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise DeviceNotFoundError(f"{text}: idle={rest} is no time; give seconds, such as idle=5")
-    found: MeterClass = known[address.scheme].load()
+    if seconds is not None and not 0 < seconds <= IDLE_SECONDS:
+        raise DeviceNotFoundError(
+            f"{text}: idle={rest} is no time from 0 to {IDLE_SECONDS:g} s; give seconds, such as idle=5"
+        )
+    try:
+        found: MeterClass = known[address.scheme].load()
+    except ImportError as error:
+        raise DeviceNotFoundError(
+            f"the meter for {address.scheme}:// cannot be loaded: {error}; install what it needs, such as"
+            " pip install 'glauber[meters]'"
+        ) from error
     meter = found.from_address(replace(address, parameters=parameters))
     if seconds is None:
         return meter

@@ -187,12 +187,16 @@ def _own_uncertainty(report: EnergyReport) -> float:
 
 
 def _shared_errors(reports: Sequence[EnergyReport]) -> list[tuple[NDArray[np.float64], bool]]:
-    """What each error that a meter's runs share adds to their joules, and whether it is proportional to them."""
-    found: dict[tuple[str, str], NDArray[np.float64]] = {}
+    """What each error that a meter's runs share adds to their joules, and whether it is proportional to them.
+
+    Runs whose meter is not known to be the same one have errors of their own.
+    """
+    found: dict[tuple[str | int, str], NDArray[np.float64]] = {}
     for k, report in enumerate(reports):
         for line in report.budget:
             if line.name not in RUN_LINES:
-                found.setdefault((report.meter or "", line.name), np.zeros(len(reports)))[k] = line.joules
+                key = (report.meter_identity or k, line.name)
+                found.setdefault(key, np.zeros(len(reports)))[k] = line.joules
     joules = np.array([report.joules for report in reports])
     shares = [(w / joules)[w > 0] for w in found.values()]
     return [

@@ -27,7 +27,7 @@ from glauber.server.config import DeviceConfig
 from glauber.spec import Quantity
 from glauber.testing import KnownPower, Ppk2Emulator, Rail, RaplTree
 from glauber.trace_file import save_trace
-from glauber_drivers.meters import rapl
+from glauber_drivers.meters import instrument, ppk2, rapl
 from glauber_drivers.meters.model import ModelMeter
 from glauber_drivers.meters.ppk2 import Ppk2Meter
 from glauber_drivers.meters.rapl import RaplMeter
@@ -83,6 +83,29 @@ def test_the_joules_of_a_kit(kit):
         trace, report = measured(meter)
         assert abs(report.joules - float(kit.rail.power.joules(*trace.window))) > 2 * report.expanded_uncertainty()
     assert threads() == []
+
+
+@pytest.mark.parametrize("error", [DeviceIOError("gone"), KeyboardInterrupt()], ids=["fails", "Ctrl-C"])
+def test_a_start_that_breaks_stops_the_kit(kit, monkeypatch, error):
+    def broken(window):
+        raise error
+
+    with open_meter(kit.address) as meter:
+        with monkeypatch.context() as patched:
+            patched.setattr(ppk2._Window, "_take", broken)
+            with pytest.raises(type(error)):
+                meter.start()
+        assert silent(meter._kit)
+        assert measured(meter)[1].joules > 0
+
+
+def silent(kit):
+    """Whether a kit has stopped sending: 50 ms in which nothing comes, within a second."""
+    for _ in range(20):
+        time.sleep(0.05)
+        if not kit.get_data():
+            return True
+    return False
 
 
 @pytest.mark.slow
@@ -171,20 +194,65 @@ def test_without_its_package(monkeypatch):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two packages of 30 and 20 W, whose counters begin again after 3 J."""
-    with RaplTree(tmp_path, [KnownPower(30.0), KnownPower(20.0)], range_uj=3_000_000, start_uj=2_900_000) as found:
+    """Two packages of 30 and 20 W, whose counters begin again after 8 J."""
+    with RaplTree(tmp_path, [KnownPower(30.0), KnownPower(20.0)], range_uj=8_000_000, start_uj=7_900_000) as found:
         yield found
 
 
 def test_packages_are_summed_through_wraps_and_parts_not_counted_twice(tree):
     with open_meter(f"rapl://{tree.root}") as meter:
         assert meter.spec.name == "RAPL counters of package-0, package-1 (memory is not counted)"
-        trace, report = measured(meter, 0.3)  # 15 J in counters of 3 J
+        trace, report = measured(meter, 0.3)  # 15 J in two counters of 8 J
         true = tree.joules(trace.times[0], trace.times[-1])
         assert abs(report.joules - true) <= max(report.expanded_uncertainty(), 0.05 * true)
         assert report.joules > 12
         assert report.boundary == "chip"
     assert threads() == []
+
+
+def test_a_counter_that_is_set_back_in_a_window_is_no_wrap(tmp_path):
+    """20 W for a tenth of a second, and then 0: as a suspend or another load of the driver leaves it."""
+    with RaplTree(tmp_path, [KnownPower(20.0)], start_uj=5_000_000_000) as tree, RaplMeter(tmp_path) as meter:
+        window = meter.start()
+        time.sleep(0.1)
+        tree.close()
+        overwrite(tmp_path / "intel-rapl:0" / "energy_uj", "0")
+        with pytest.raises(ProtocolError, match="went backwards"):
+            window.stop()
+    assert threads() == []
+
+
+def test_what_a_counter_does_between_windows_is_nobodys(tmp_path):
+    with RaplTree(tmp_path, [KnownPower(20.0)]) as tree, RaplMeter(tmp_path) as meter:
+        tree.close()
+        overwrite(tmp_path / "intel-rapl:0" / "energy_uj", "0")  # back, and no window is open
+        window = meter.start()
+        overwrite(tmp_path / "intel-rapl:0" / "energy_uj", "700000")
+        assert window.stop().readings[[0, -1]].tolist() == [0.0, 0.7]
+
+
+def test_packages_of_several_dies(tmp_path):
+    with RaplTree(tmp_path, [KnownPower(20.0), KnownPower(5.0)]) as tree:
+        (tmp_path / "intel-rapl:0" / "name").write_text("package-0-die-0\n")
+        (tmp_path / "intel-rapl:1" / "name").write_text("package-0-die-1\n")
+        with RaplMeter(tree.root) as meter:
+            assert meter.spec.name.startswith("RAPL counters of package-0-die-0, package-0-die-1 (")
+
+
+def test_an_instrument_is_identified_beyond_its_name(tmp_path, kit, monkeypatch):
+    """Two meters of one computer agree; that of another computer has the same name and is another one."""
+    with RaplTree(tmp_path, [KnownPower(20.0)]):
+        specs = []
+        for number in ("a\n", "a\n", "b\n"):
+            (tmp_path / "machine-id").write_text(number)
+            monkeypatch.setattr(instrument, "MACHINE_ID", tmp_path / "machine-id")
+            with RaplMeter(tmp_path) as meter:
+                specs.append(meter.spec)
+    assert len({spec.name for spec in specs}) == 1
+    assert specs[0].identity == specs[1].identity != specs[2].identity
+    with open_meter(kit.address) as meter:
+        assert measured(meter)[1].meter_identity == meter.spec.identity
+        assert meter.spec.identity.startswith("PPK2 at ")
 
 
 def test_no_tree_and_no_package(tmp_path):
@@ -290,6 +358,7 @@ def test_a_recording_is_evaluated_again(tree, tmp_path):
         trace, report = measured(meter, 0.1)
         save_trace(tmp_path / "job.npz", meter.spec, trace)
     again = open_meter(f"replay://{tmp_path}/job.npz")
+    assert again.spec.identity == meter.spec.identity != ""
     assert again.spec.name.endswith("(memory is not counted), played again from job.npz")
     found = measured_energy(again.spec, again.start().stop())
     assert (found.joules, found.expanded_uncertainty()) == (report.joules, report.expanded_uncertainty())
@@ -352,6 +421,8 @@ def test_a_stated_power_by_address():
     assert (part.provenance, part.source) == ("assumed", "stated power, 3.2 W: bench")
     for address, says in (
         ("model://?watts=3", "uncertainty, source must be given"),
+        ("model://?watts=3&uncertainty=0&source=b", "says nothing"),
+        ("model://?watts=3&uncertainty=inf&source=b", "."),
         ("model://?watts=x&uncertainty=1&source=b", "must be numbers"),
         ("model://?watts=3&uncertainty=1&source=b&idle=1", "measures no idle power"),
     ):
@@ -369,6 +440,7 @@ def test_a_stated_power_by_address():
         ("volts://0", "there are model://, nvml://, ppk2://, rapl://, replay://, visa://"),
         ("rapl", "not a meter's address"),
         ("rapl://?idle=long", "give seconds"),
+        ("rapl://?idle=3601", "to 3600 s"),
         ("nvml://0?gpu=1", "no parameter gpu"),
     ],
 )
@@ -377,6 +449,12 @@ def test_addresses_of_meters_that_are_wrong(address, says):
         gl.open_device("sim://ideal", meter=address)
     assert says in str(caught.value)
     assert threads() == []
+
+
+def test_a_meter_whose_package_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "glauber_drivers.meters.rapl", None)
+    with pytest.raises(DeviceNotFoundError, match=r"cannot be loaded: .*pip install 'glauber\[meters\]'"):
+        open_meter("rapl://")
 
 
 def test_idle_power_by_address(tree):

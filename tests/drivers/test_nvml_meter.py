@@ -293,10 +293,11 @@ def test_a_driver_may_have_no_meter(lab):
 
 
 def test_u_follows_the_formula(lab):
-    """The lines of a steady window: gain 5 % / sqrt(3), resolution 1 mJ / sqrt(6)."""
+    """The lines of a steady window: gain 5 % / sqrt(3), resolution 1 mJ / sqrt(12) twice."""
     found = lab("one", {"PERIOD": 0.02}, seconds=0.3)
     lines = found["lines"]
     assert lines["gain"] == pytest.approx(found["joules"] * 0.05 / math.sqrt(3))
-    assert lines["resolution"] == pytest.approx(1e-3 / math.sqrt(6))
-    assert lines["window edges"] < 2 * 50 * 1.5 * 0.02
+    for end in ("start", "end"):
+        assert lines[f"resolution, {end}"] == pytest.approx(1e-3 / math.sqrt(12))
+        assert lines[f"window {end}"] < 2 * 50 * 1.5 * 0.02
     assert found["u"] == pytest.approx(math.sqrt(sum(each**2 for each in lines.values())))

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import glauber as gl
 import pytest
@@ -70,8 +71,17 @@ def test_joules_of_a_known_power(instrument):
         assert abs(report.joules - float(POWER.joules(*trace.window))) <= 1.5 * report.expanded_uncertainty()
         assert report.standard_uncertainty < 0.01 * report.joules
         assert meter.spec.period_seconds == pytest.approx(0.002, rel=0.05)
-        names = [line.name for line in report.budget]
-        assert {"gain", "offset", "voltage", "resolution", "window edges", "noise", "trigger skew"} <= set(names)
+        names = [line.name.removesuffix(", output 1") for line in report.budget]
+        assert {
+            "gain",
+            "offset",
+            "voltage",
+            "resolution",
+            "window start",
+            "window end",
+            "noise",
+            "trigger skew",
+        } <= set(names)
         skews = [line.source for line in report.budget if line.name == "trigger skew"]
         found = float(re.search(r"within \+-([0-9.e-]+) s", skews[0])[1])
         assert found > 0.00099  # half of the round trip, as it was measured
@@ -207,6 +217,45 @@ def test_the_link_drops_in_the_middle(instrument, impatient):
             window.stop()
     meter.close()
     assert threads() == []
+
+
+def _raise(error):
+    def broken(*_):
+        raise error
+
+    return broken
+
+
+@one_model
+@pytest.mark.parametrize("error", [DeviceIOError("gone"), KeyboardInterrupt()], ids=["fails", "Ctrl-C"])
+def test_a_start_that_breaks_stops_the_acquisition(instrument, monkeypatch, error):
+    with opened(instrument) as meter:
+        finished, finish = [], meter._profile.finish
+        with monkeypatch.context() as patched:
+            patched.setattr(meter._profile, "finish", lambda link: finished.append(finish(link)))
+            patched.setattr(scpi_meter, "time", SimpleNamespace(monotonic=time.monotonic, sleep=_raise(error)))
+            with pytest.raises(type(error)):
+                meter.start()
+        assert len(finished) == 1
+        assert measured(meter)[1].joules > 0
+
+
+@pytest.mark.parametrize("instrument", MODELS[2:], indirect=True)
+def test_an_acquisition_is_ended_even_if_its_drain_fails(instrument, monkeypatch):
+    with opened(instrument) as meter:
+        window = meter.start()
+        finished, finish = [], meter._profile.finish
+        monkeypatch.setattr(meter._profile, "finish", lambda link: finished.append(finish(link)))
+        end = window._drain.end
+
+        def ended():
+            end()
+            raise DeviceIOError("hangs")
+
+        monkeypatch.setattr(window._drain, "end", ended)
+        window.abandon(DeviceClosedError("closed"))
+        assert len(finished) == 1
+        assert meter.spec.identity.endswith(f" at {instrument.address.split('visa://')[1].split('?')[0]}")
 
 
 def test_nobody_listens_on_that_port():

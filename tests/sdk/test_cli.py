@@ -243,10 +243,12 @@ def test_run_prints_measured_joules_or_why_there_are_none(model_file, monkeypatc
     monkeypatch.setattr(SimulatorDriver, "meter", Meter(slice(None)), raising=False)
     text = invoke(*command).stdout
     assert "device energy: 199 J +- " in text
-    assert "(measured, wall; largest uncertainty: window edges)" in text
+    assert "(measured, wall; largest uncertainty: window start)" in text
     report = json.loads(invoke(*command, "--json").stdout)["energy_report"]
     assert (report["basis"], report["boundary"], report["not_measured"]) == ("measured", "wall", None)
-    assert [line["name"] for line in report["budget"]] == ["gain", "resolution", "window edges"]
+    assert [line["name"] for line in report["budget"]] == [
+        "gain", "resolution, start", "resolution, end", "window start", "window end",
+    ]  # fmt: skip
     monkeypatch.setattr(SimulatorDriver, "meter", Meter(slice(5)))
     assert "not measured: a window of 0.04 s cannot be measured by a bench meter" in invoke(*command).stdout
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import glauber as gl
 import numpy as np
@@ -18,14 +18,14 @@ MODEL = gl.IsingModel.from_edges([(0, 1, 0.5), (1, 2, -0.5)], {0: 0.3})
 SCHEDULE = gl.SamplingSchedule(n_samples=500, n_chains=2, n_warmup=10)
 
 
-def measured(joules, edges=0.1, gain=0.03, meter="meter A", boundary="wall", updates=1000):
+def measured(joules, edges=0.1, gain=0.03, meter="meter A", boundary="wall", updates=1000, identity="no. 1"):
     budget = (
         UncertaintyPart("gain", gain * joules, gain * joules, "rectangular", "B", "this test"),
         UncertaintyPart("window edges", edges, edges, "rectangular", "B", "this test"),
     )
     u = math.hypot(gain * joules, edges)
     parts = {"gross": EnergyPart(joules, u, 2.0, "s", "measured", meter)}
-    return EnergyReport("measured", parts, updates, 10, 0.0, boundary, budget)
+    return EnergyReport("measured", parts, updates, 10, 0.0, boundary, budget, meter_identity=identity)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,37 @@ def test_one_meters_gain_cancels_and_two_meters_do_not():
     same = gl.compare_energy(measured(50.0), measured(20.0)).ratios[0]
     assert same.ratio == 2.5
     assert same.standard_uncertainty == pytest.approx(2.5 * math.hypot(0.1 / 50, 0.1 / 20), rel=1e-12)
-    other = gl.compare_energy(measured(50.0), measured(20.0, meter="meter B")).ratios[0]
     expected = math.hypot(0.03, 0.03, 0.1 / 50, 0.1 / 20)
-    assert other.standard_uncertainty == pytest.approx(2.5 * expected, rel=1e-12)
+    others = [(measured(50.0), measured(20.0, identity="no. 2"))]  # two of one name
+    others.append((measured(50.0, identity=""), measured(20.0, identity="")))  # not known to be one
+    others.append((EnergyReport.from_fields(stored(measured(50.0))), measured(20.0)))
+    for pair in others:
+        other = gl.compare_energy(*pair).ratios[0]
+        assert other.standard_uncertainty == pytest.approx(2.5 * expected, rel=1e-12)
+
+
+def stored(report):
+    """A report's fields as they were stored before instruments had identities."""
+    return {name: value for name, value in asdict(report).items() if name != "meter_identity"}
+
+
+def test_several_lines_of_one_name_all_count():
+    """A buffer's trigger skew has up to three."""
+    skew = UncertaintyPart("trigger skew", 0.3, 0.3, "rectangular", "B", "this test")
+    report = replace(measured(50.0, edges=0.0), budget=(skew, replace(skew, joules=0.4)))
+    ratio = gl.compare_energy(report, measured(50.0, edges=0.0, gain=0.0)).ratios[0]
+    assert ratio.standard_uncertainty == pytest.approx(0.5 / 50)
+
+
+def test_figures_of_one_source_but_another_value_do_not_cancel():
+    """Two figures from one table, each with 10 %: their ratio has 14 %."""
+    reports = []
+    for each in (1e-12, 2e-12):
+        part = EnergyPart(1000 * each, 100 * each, 1000, "updates", "vendor", "table 3")
+        reports.append(EnergyReport("modelled", {"sample": part}, 1000, 10, 0.0))
+    ratio = gl.compare_energy(*reports).ratios[0]
+    assert ratio.standard_uncertainty == pytest.approx(0.5 * math.hypot(0.1, 0.1))
+    assert gl.compare_energy(reports[0], reports[0]).ratios[0].standard_uncertainty == 0.0
 
 
 def test_figures_that_both_use_cancel():

@@ -154,6 +154,54 @@ def test_budgets_of_buffers_cover_95_of_100(integrates):
     assert binom.ppf(0.0005, n, 0.95) <= inside <= binom.ppf(0.9995, n, 0.95)
 
 
+def covered(report, errors):
+    """In how many of the draws the 95 % half width holds the error."""
+    return int((np.abs(errors) <= report.expanded_uncertainty()).sum())
+
+
+DRAWS = 20_000
+LOW, HIGH = binom.ppf([0.0005, 0.9995], DRAWS, 0.95)
+
+
+def test_the_two_edges_of_a_window_are_covered_95_of_100():
+    """Each edge anywhere within its limit, by hand: 10 W for what lies before the first and after the last update."""
+    spec = replace(SPEC, reads="joules", period_seconds=0.1, limits=(), resolution=1e-9)
+    times = np.arange(0.0, 2.0, 0.01) + 0.003
+    trace = Trace(times, np.floor((times + 0.032) / 0.1))  # updates at 0.068, 0.168 .. 1.968 s, +-0.005 s
+    report, rng = measured_energy(spec, trace), np.random.default_rng(6)
+    limits = 10 * np.array([[0.068 - 0.003 + 0.005], [1.993 - 1.968 + 0.005]])
+    errors = (limits * rng.uniform(-1, 1, (2, DRAWS))).sum(axis=0)
+    assert LOW <= covered(report, errors) <= HIGH
+    one = 0.95 * math.sqrt(3) * math.hypot(*limits[:, 0]) / math.sqrt(3)  # both filed as a single rectangular error
+    assert (np.abs(errors) <= one).sum() < LOW
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_many_gaps_between_readings_are_covered_95_of_100(buffers):
+    """5 W and 1 W in turn, so each of 400 trapezoids is wrong by up to 2 W x 0.01 s, independently."""
+    times = 0.01 * np.arange(401)
+    watts = np.where(np.arange(401) % 2, 5.0, 1.0)
+    if buffers:
+        gaps = Buffer(times, watts[None], (times[0], times[-1]), integrates=False).lines((), 0.0)
+    else:
+        gaps = measured_energy(replace(SPEC, limits=()), Trace(times, watts)).budget
+    (line,) = (line for line in gaps if line.name == "sampling gaps")
+    width = half_width([ErrorTerm(line.joules, line.distribution)], 0.95)
+    rng = np.random.default_rng(7)
+    errors = np.array([rng.uniform(-0.02, 0.02, 400).sum() for _ in range(DRAWS)])
+    assert LOW <= (np.abs(errors) <= width).sum() <= HIGH
+    assert (np.abs(errors) <= 0.95 * math.sqrt(3) * line.joules).sum() < LOW  # as one rectangular error
+
+
+def test_the_edges_of_integrated_power_are_covered_95_of_100():
+    """A steady 3 W has no gaps; each end is late by up to a period and half an averaging time, anywhere within it."""
+    spec = replace(SPEC, limits=(), averaging_seconds=0.04)
+    times = 0.01 * np.arange(401)
+    report, rng = measured_energy(spec, Trace(times, np.full(401, 3.0))), np.random.default_rng(8)
+    errors = 3.0 * (0.01 + 0.02) * rng.uniform(-1, 1, (2, DRAWS)).sum(axis=0)
+    assert LOW <= covered(report, errors) <= HIGH
+
+
 def test_rails_have_errors_of_their_own():
     trace = buffered(KnownPower(3.0))
     two = replace(trace, readings=np.concatenate([trace.readings, 2 * trace.readings]))
@@ -170,8 +218,9 @@ def test_buffers_that_do_not_reach_are_wide_and_short_windows_refused():
     power, spec = KnownPower(5.0), replace(SPEC, limits=SPEC.limits[:1])
     whole = buffered(power)
     late = replace(whole, times=whole.times[15:], readings=whole.readings[:, 15:])  # 0.1 s of the window are not seen
-    (edges,) = (line for line in measured_energy(spec, late).budget if line.name == "window edges")
-    assert edges.joules == pytest.approx(5.0 * 0.1 / math.sqrt(3), rel=0.02)
+    edges = {line.name: line.joules for line in measured_energy(spec, late).budget}
+    assert edges["window end"] == 0.0
+    assert edges["window start"] == pytest.approx(5.0 * 0.1 / math.sqrt(3), rel=0.02)
     with pytest.raises(MeteringError, match=r"it holds 3 readings of at least 5"):
         measured_energy(SPEC, replace(whole, window=(100.0, 100.025)))
     with pytest.raises(MeteringError, match="no figure at all"):  # below what the offset alone may be
@@ -212,10 +261,11 @@ def test_noise_is_found_under_a_slow_load():
 
 def test_recordings_give_the_same_joules_again(tmp_path):
     trace, idle = buffered(KnownPower(5.0), skews=(0.01, 0.002)), IdlePower(1.0, 0.1, 5.0)
-    save_trace(tmp_path / "t.npz", SPEC, trace, idle=idle)
+    known = replace(SPEC, identity="no. 7")
+    save_trace(tmp_path / "t.npz", known, trace, idle=idle)
     spec, back, found = load_trace(tmp_path / "t.npz")
-    assert (spec, found, back.window, back.skews) == (SPEC, idle, trace.window, trace.skews)
-    assert measured_energy(spec, back, idle=found) == measured_energy(SPEC, trace, idle=idle)
+    assert (spec, found, back.window, back.skews) == (known, idle, trace.window, trace.skews)
+    assert measured_energy(spec, back, idle=found) == measured_energy(known, trace, idle=idle)
 
 
 def test_files_that_are_no_recordings(tmp_path):
@@ -232,6 +282,23 @@ def test_files_that_are_no_recordings(tmp_path):
         load_trace(path)
     with pytest.raises(OSError, match="nowhere"):
         load_trace(tmp_path / "nowhere.npz")
+
+
+def test_damaged_recordings_are_said_to_be_that(tmp_path):
+    """Three bytes of each of 300 files are changed at random; what can still be read must be a recording."""
+    path = tmp_path / "t.npz"
+    save_trace(path, replace(SPEC, identity="no. 7"), buffered(KnownPower(5.0)))
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(9), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for at in rng.integers(len(whole), size=3):
+            damaged[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            load_trace(path)
+        except FileFormatError:
+            refused += 1
+    assert refused > 200  # checksums find nearly all; some bytes mean nothing
 
 
 def test_a_line_of_an_older_file_has_no_degrees_of_freedom():

@@ -22,7 +22,7 @@ MIX = list(itertools.product((1e9, 2e10), (0, 400_000), (1e7, 3e8), (0.4, 3.0)))
 """(updates, nodes written, values read, seconds) of 16 runs."""
 
 
-def measured(counts, joules, u, gain=0.02, meter="a meter", boundary="board", offset=0.0, **more):
+def measured(counts, joules, u, gain=0.02, meter="a meter", boundary="board", offset=0.0, identity="", **more):
     updates, written, read, seconds = counts
     operations = Operations(int(updates), 0, int(written), int(read), 0, 1)
     budget = (
@@ -32,7 +32,18 @@ def measured(counts, joules, u, gain=0.02, meter="a meter", boundary="board", of
         UncertaintyPart("offset", offset * seconds, offset * seconds, "normal", "B", "this test"),
     )
     parts = {"gross": EnergyPart(joules, math.hypot(u, gain * joules), seconds, "s", "measured", meter)}
-    return EnergyReport("measured", parts, int(updates), 1, 0.0, boundary, budget, operations=operations, **more)
+    return EnergyReport(
+        "measured",
+        parts,
+        int(updates),
+        1,
+        0.0,
+        boundary,
+        budget,
+        operations=operations,
+        meter_identity=identity or meter,
+        **more,
+    )
 
 
 def runs(rng, gain=0.02, noise=0.5, true_noise=None, true_gain=None, meters=("a meter",), offset=0.0):
@@ -94,6 +105,29 @@ def test_without_errors_the_truth_comes_back():
     assert np.linalg.eigvalsh(fit.covariance).min() > 0
     json.dumps(fit.as_dict(), allow_nan=False)
     assert "chi-square" in str(fit)
+
+
+def test_a_gain_is_shared_by_runs_of_one_instrument_and_not_by_those_of_one_name():
+    """Sixteen instruments of one name: their gains average out, and those of one do not."""
+    fits = []
+    for identities in (["no. 1"] * 16, [f"no. {k}" for k in range(16)]):
+        exact = [
+            measured(
+                counts,
+                sum(c * x for c, x in zip(TRUE.values(), counts, strict=True)),
+                0.01,
+                gain=0.05,
+                identity=identity,
+            )
+            for counts, identity in zip(MIX, identities, strict=True)
+        ]
+        fits.append(gl.regress_energy(exact))
+    one, many = (fit.covariance for fit in fits)
+    of_one = math.sqrt(one[0, 0]) / TRUE["updates"]
+    assert of_one == pytest.approx(0.05, rel=0.01)
+    assert abs(fits[0].correlation[0, 3]) > 0.9
+    assert abs(fits[1].correlation[0, 3]) < 0.9
+    assert math.sqrt(many[0, 0]) / TRUE["updates"] != pytest.approx(0.05, rel=0.1)
 
 
 def test_an_offset_in_watts_is_an_error_of_the_idle_power_alone():

@@ -125,8 +125,8 @@ class KeysightN6705:
             )
         current = accuracy(CURRENTS, amps_range, f"a current of {amps_range:g} A")
         voltage = accuracy(VOLTAGES, volts_range, f"a voltage of {volts_range:g} V")
-        suffix = f", output {channel}" if len(self._channels) > 1 else ""
-        return rail_limits(volts, current, voltage, SOURCE, rail, suffix), amps_range / COUNTS * volts
+        # named by output, since another one has errors of its own
+        return rail_limits(volts, current, voltage, SOURCE, rail, f", output {channel}"), amps_range / COUNTS * volts
 
     def trigger(self, link: VisaLink) -> tuple[float, float]:
         """See Profile.trigger."""

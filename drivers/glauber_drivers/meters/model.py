@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -83,6 +84,10 @@ class ModelMeter:
             raise DeviceNotFoundError(
                 f"{address.text}: watts and uncertainty must be numbers, as in {EXAMPLE}"
             ) from error
+        if not 0 < uncertainty < math.inf:
+            raise DeviceNotFoundError(
+                f"{address.text}: an uncertainty of {uncertainty:g} W says nothing; give what it is, as in {EXAMPLE}"
+            )
         return cls(power)
 
     def start(self) -> _Timed:

@@ -230,6 +230,7 @@ class NvmlMeter(Instrument):
             generation: tuple[int, int] | None = tuple(self._nvml.nvmlDeviceGetCudaComputeCapability(self._handle))
         except self._nvml.NVMLError:
             generation = None  # then the worse is taken
+        uuid: str = self._call(f"asking for the UUID of {self._name}", self._nvml.nvmlDeviceGetUUID, self._handle)
         ga100 = generation == (8, 0)
         part_time = generation is None or ga100 or generation >= (9, 0)
         averaged = self._reads == "watts" and not ga100 and (generation is None or generation >= (8, 0))
@@ -245,4 +246,5 @@ class NvmlMeter(Instrument):
             relative_limit=relative_limit,
             resolution=MILLI,
             accuracy_source=accuracy_source,
+            identity=uuid,
         )

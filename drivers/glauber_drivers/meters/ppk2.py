@@ -36,7 +36,7 @@ from glauber.registry import only_parameters
 from numpy.typing import NDArray
 
 from glauber_drivers.meters.draining import Drain
-from glauber_drivers.meters.instrument import Instrument
+from glauber_drivers.meters.instrument import Instrument, this_host
 
 RATE_HZ = 100_000
 MEAN_OVER = 100
@@ -123,6 +123,7 @@ class Ppk2Meter(Instrument):
                 ErrorLimit("offset", f"{OFFSET_AMPS:g} A at {volts:g} V, {ASSUMED}", watts=OFFSET_AMPS * volts),
                 ErrorLimit("voltage", accuracy_source, relative=volts_limit),
             ),
+            identity=f"PPK2 at {port} of {this_host()}",
         )
 
     @classmethod
@@ -208,17 +209,26 @@ class _Window:
         kit.remainder = {"sequence": b"", "len": 0}
         kit.rolling_avg = kit.rolling_avg4 = kit.prev_range = None
         self._earliest, self._latest = time.monotonic(), math.inf
-        self._do(kit.start_measuring)
-        while self._count < 2 * MEAN_OVER:  # the first readings say that it began
+        try:
+            self._begun()
+            self._drain = Drain(self._take, DRAIN_SECONDS, name)
+            self._begin = time.monotonic()
+        except BaseException:  # Ctrl-C too: the kit would go on sending
+            with suppress(GlauberError):
+                self._do(kit.stop_measuring)
+            raise
+
+    def _begun(self) -> None:
+        """Start, and wait for the first readings, which say that it did and when."""
+        self._do(self._kit.start_measuring)
+        while self._count < 2 * MEAN_OVER:
             self._take()
             now = time.monotonic()
             if self._count:
                 self._latest = min(self._latest, now - (self._count - 1) / RATE_HZ)
             if now - self._earliest > WAIT_SECONDS:
-                raise DeviceIOError(f"{name} sent {self._count} readings in {WAIT_SECONDS:g} s; plug it in again")
+                raise DeviceIOError(f"{self._name} sent {self._count} readings in {WAIT_SECONDS:g} s; plug it in again")
             time.sleep(0.0005)
-        self._drain = Drain(self._take, DRAIN_SECONDS, name)
-        self._begin = time.monotonic()
 
     def _quiet(self) -> None:
         """What is still on its way from the window before is thrown away."""
@@ -273,6 +283,7 @@ class _Window:
             self._error = error
             with suppress(GlauberError):  # `error` says enough
                 self._drain.end()
+            with suppress(GlauberError):
                 self._do(self._kit.stop_measuring)
 
     def stop(self) -> Trace:

@@ -1,9 +1,10 @@
 """Joules of this computer's CPU packages: Intel's and AMD's RAPL counters, as Linux shows them under powercap.
 
-- Zones `intel-rapl:N` named package-N are summed. Their parts (core, uncore, dram) are not counted again, nor is
-  `psys`, which holds the packages, nor `intel-rapl-mmio`, which shows the same counters another way. Memory that is a
-  zone of its own is not in the figure, and the meter's name says so.
-- A counter begins again at `max_energy_range_uj`; it is read far more often than that.
+- Zones `intel-rapl:N` named package-N or package-N-die-M are summed. Their parts (core, uncore, dram) are not counted
+  again, nor is `psys`, which holds the packages, nor `intel-rapl-mmio`, which shows the same counters another way.
+  Memory that is a zone of its own is not in the figure, and the meter's name says so.
+- A counter begins again at `max_energy_range_uj`; it is read far more often than that. A step back that would be half
+  that range or more is no such wrap: the counter was set back, as by a suspend or a reload of its driver.
 - The counters move about every millisecond (Intel SDM volume 3B, 15.10); that is measured here. Intel and AMD state no
   accuracy: +-5 % is assumed, and who has compared it with a better meter says so.
 - Since Linux 5.10 only root may read them, as they tell secrets of other programs (CVE-2020-8694).
@@ -29,7 +30,7 @@ from glauber.errors import (
 from glauber.meter import MeterSpec
 from glauber.registry import only_parameters
 
-from glauber_drivers.meters.instrument import Instrument
+from glauber_drivers.meters.instrument import Instrument, this_host
 from glauber_drivers.meters.polling import Polled, update_period
 
 ROOT = "/sys/class/powercap"
@@ -37,7 +38,7 @@ RELATIVE_LIMIT, ASSUMED = 0.05, "assumed; neither Intel nor AMD states it"
 PERIOD_LIMIT_SECONDS = 1.0
 """How long to wait for a few updates of the counters when the meter is opened."""
 MICRO = 1e-6
-_PACKAGE = re.compile(r"package-\d+")
+_PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 
 
 class _Zone:
@@ -47,16 +48,29 @@ class _Zone:
         self._file = folder / "energy_uj"
         self.name = _text(folder / "name")
         self._range = _number(folder / "max_energy_range_uj")
+        self.restart()
+
+    def restart(self) -> None:
+        """Count anew from here: what happened since the last look is nobody's."""
         self._last, self._total = _number(self._file), 0
 
     def joules(self) -> float:
-        """Since it was opened."""
+        """Since the last restart.
+
+        Raises:
+            ProtocolError: the counter was set back, or is beyond its range.
+        """
         now = _number(self._file)
         step = now - self._last
         if step < 0:
             if not 0 <= now <= self._range or not self._last <= self._range:
                 raise ProtocolError(f"{self._file} went from {self._last} to {now}, beyond its range of {self._range}")
             step += self._range
+            if 2 * step >= self._range:
+                raise ProtocolError(
+                    f"{self._file} went backwards from {self._last} to {now} microjoules, which is no wrap at"
+                    f" {self._range}: the computer was suspended or the driver loaded again; measure again"
+                )
         self._last = now
         self._total += step
         return MICRO * self._total
@@ -132,6 +146,7 @@ class RaplMeter(Instrument):
             relative_limit=relative_limit,
             resolution=len(self._zones) * 61e-6,  # a common unit, 2^-14 J; some CPUs have finer ones
             accuracy_source=accuracy_source,
+            identity=f"RAPL {', '.join(zone.name for zone in self._zones)} under {root} of {this_host()}",
         )
 
     @classmethod
@@ -156,6 +171,8 @@ class RaplMeter(Instrument):
             for window in self._windows:  # zones are read by one thread at a time
                 if not window.ended:
                     raise MeteringError(f"a window of the {self._spec.name} is open; stop it first")
+            for zone in self._zones:
+                zone.restart()
             window = Polled(self._read, self._spec.period_seconds, self._spec.name, whole=False)
             self._windows = [window]
         return window

@@ -98,6 +98,7 @@ class ScpiMeter(Instrument):
             resolution=self._wiring.resolution,
             accuracy_source="see the limits",
             limits=self._wiring.limits,
+            identity=f"{answer.strip()} at {resource}",
         )
 
     @classmethod
@@ -180,12 +181,16 @@ class _Window:
         self._link, self._profile, self._wiring, self._period, self._check = link, profile, wiring, period, check
         self._trace: Trace | None = None
         self._error: GlauberError | None = None
-        self._earliest, self._latest = profile.trigger(link)
-        time.sleep((2 + wiring.first_share) * period)  # the buffer holds a reading before the window begins
         self._drain: Drain | None = None
-        if profile.drain_seconds is not None:
-            self._drain = Drain(lambda: profile.drain(link), profile.drain_seconds, wiring.name)
-        self._begin = time.monotonic()
+        try:
+            self._earliest, self._latest = profile.trigger(link)
+            time.sleep((2 + wiring.first_share) * period)  # the buffer holds a reading before the window begins
+            if profile.drain_seconds is not None:
+                self._drain = Drain(lambda: profile.drain(link), profile.drain_seconds, wiring.name)
+            self._begin = time.monotonic()
+        except BaseException:  # Ctrl-C too: it would go on acquiring
+            self._give_up()
+            raise
 
     @property
     def ended(self) -> bool:
@@ -196,10 +201,15 @@ class _Window:
         """End it; a `stop` that comes later raises this error."""
         if not self.ended:
             self._error = error
-            with suppress(GlauberError):  # `error` says enough
-                if self._drain is not None:
-                    self._drain.end()
-                self._profile.finish(self._link)  # it would go on acquiring
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End drain and acquisition, whatever fails; another error has said enough."""
+        with suppress(GlauberError):
+            if self._drain is not None:
+                self._drain.end()
+        with suppress(GlauberError):
+            self._profile.finish(self._link)
 
     def stop(self) -> Trace:
         """See Recording.stop."""
