@@ -76,7 +76,8 @@ def test_the_joules_of_a_kit(kit):
         for _ in range(2):
             trace, report = measured(meter)
             true = float(kit.rail.power.joules(*trace.window))
-            assert abs(report.joules - true) < 0.01 * true  # this kit has no gain error
+            # this kit has no gain error; how late the window begins is in the budget
+            assert abs(report.joules - true) < 0.01 * true + 3 * report.standard_uncertainty
             assert report.expanded_uncertainty() > 0.09 * true  # but who knows that
         assert "gaps" not in " ".join(line.name for line in report.budget)
         kit.rail.current_gain = 0.3
