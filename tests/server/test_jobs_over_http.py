@@ -311,7 +311,7 @@ def test_the_log_has_ids_and_no_token(bench, caplog):
     assert 202 in [record.status for record in requests]  # another test's last request may still be told
     assert answer.headers["X-Request-ID"]
     text = " ".join(str(vars(record)) for record in caplog.records)
-    assert bench.tokens["submit"].rpartition("_")[2] not in text
+    assert bench.tokens["submit"].split("_", 2)[2] not in text  # the secret may hold a _ itself
 
 
 def test_the_audit_log_says_who_did_what(bench):
