@@ -51,7 +51,7 @@ _HOME = {
     "wait": "job",
     "write_model": "formats",
 }
-_SUBMODULES = ("adapters", "errors", "testing")
+_SUBMODULES = ("adapters", "errors", "jax", "testing", "torch")
 
 if TYPE_CHECKING:
     from glauber.accounting import EnergyComparison, compare_energy
