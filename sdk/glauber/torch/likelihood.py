@@ -1,0 +1,124 @@
+"""Log-likelihoods with error bars: annealed importance sampling on a device, forwards and backwards."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glauber.checks import whole_number
+from glauber.errors import InvalidModelError
+from glauber.schedule import SamplingSchedule
+from glauber.torch.boltzmann import BoltzmannMachine, log_2cosh
+
+
+@dataclass(frozen=True)
+class LogPartition:
+    """log Z with an error bar.
+
+    Attributes:
+        value: the estimate.
+        standard_error: by the spread of the chains' weights; meaningful with `effective_chains` of ten or more.
+        effective_chains: (sum w)^2 / sum w^2 of the weights; near 1 the run is too short for its temperatures.
+        log_weights: of each chain, float64 (n_chains,); forwards the logs of estimates of Z, backwards minus those of
+            1 / Z.
+        backwards: whether chains went from the machine's law to the base: then `value` is stochastically an upper
+            bound, else a lower one (Burda, Grosse and Salakhutdinov 2015; Grosse, Ancha and Roy 2016).
+    """
+
+    value: float
+    standard_error: float
+    effective_chains: float
+    log_weights: Tensor
+    backwards: bool
+
+
+def annealed_importance(
+    machine: BoltzmannMachine,
+    *,
+    n_chains: int = 128,
+    n_temperatures: int = 500,
+    base: Tensor | None = None,
+    start: Tensor | None = None,
+) -> LogPartition:
+    """Log Z by annealed importance sampling (Neal 2001): a device job, one sweep, for each temperature.
+
+    From independent units with fields `base`, whose Z is known, to the machine: E_k = (1 - k) E_base + k E. With
+    `start` it goes the other way, from states of the machine's own law.
+
+    Hidden units that are not coupled to each other are summed out of the weights.
+
+    Args:
+        machine: the model; `machine.temperature` is not used, so the device must sample at what it is asked.
+        n_chains: chains, each of which is a weight.
+        n_temperatures: steps from base to machine.
+        base: fields of the base, (n_units,); None for the machine's own fields. Data means, atanh(mean) on the visible
+            units, are a good one.
+        start: states of the machine's law, (n_chains, n_units), such as from long chains; with them the run goes
+            backwards.
+
+    Raises:
+        InvalidModelError: fewer than 2 chains or a start of the wrong shape.
+    """
+    n_temperatures = whole_number("n_temperatures", n_temperatures, 1)
+    if start is not None and (start.dim() != 2 or start.shape[1] != machine.n_units):
+        raise InvalidModelError(f"start must have shape (n_chains, {machine.n_units}), not {tuple(start.shape)}")
+    n_chains = whole_number("n_chains", n_chains if start is None else len(start), 2)
+    with torch.no_grad():
+        fields = machine.fields.detach().clone() if base is None else base.to(machine.fields)
+        if fields.shape != machine.fields.shape:
+            raise InvalidModelError(f"base must have shape ({machine.n_units},), not {tuple(fields.shape)}")
+        log_z_base = float(log_2cosh(fields.double()).sum())
+        shares = np.linspace(0.0, 1.0, n_temperatures + 1)
+        if start is None:
+            states = 2 * machine.sampler.bits(2 * fields, n_chains) - 1
+        else:
+            states, shares = start.to(machine.fields), shares[::-1]
+        log_weights = torch.zeros(n_chains, dtype=torch.float64)
+        schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, beta=1.0)
+        for number, (before, after) in enumerate(itertools.pairwise(shares.tolist())):
+            log_weights += _log_ratio(machine, states, fields, before, after)
+            if number + 1 < n_temperatures:
+                model = machine.ising_model(after, fields)
+                result = machine.run(schedule, initial=states, model=model, observe="last")
+                states = machine.units(result.last)
+    # forwards the mean of exp(w) is Z / Z_base, backwards that of exp(w) is Z_base / Z
+    top = float(log_weights.max())
+    weights = torch.exp(log_weights - top)
+    mean = float(weights.mean())
+    log_mean = top + math.log(mean)
+    sign = 1 if start is None else -1
+    return LogPartition(
+        value=log_z_base + sign * log_mean,
+        standard_error=float(weights.std()) / mean / math.sqrt(n_chains),
+        effective_chains=float(weights.sum() ** 2 / (weights**2).sum()),
+        log_weights=log_z_base + sign * log_weights,
+        backwards=start is not None,
+    )
+
+
+def _log_ratio(machine: BoltzmannMachine, states: Tensor, base: Tensor, before: float, after: float) -> Tensor:
+    """Log of the unnormalised law at `after` over that at `before`, doubles (n_chains,)."""
+    if not machine.hidden_are_independent:
+        tempered = -machine.energy(states).double() - states.double() @ base.double()
+        return (after - before) * tempered
+    visible = states[:, : machine.n_visible]
+    return _log_marginal(machine, visible, base, after) - _log_marginal(machine, visible, base, before)
+
+
+def _log_marginal(machine: BoltzmannMachine, visible: Tensor, base: Tensor, share: float) -> Tensor:
+    """Log of the unnormalised law of visible states, hidden units summed out, at a share between base and machine."""
+    own, n = machine.fields, machine.n_visible
+    fields = share * own + (1 - share) * base
+    total = visible @ fields[:n]
+    pairs = machine.edges[machine.visible_pairs]
+    if len(pairs):
+        products = visible[:, pairs[:, 0]] * visible[:, pairs[:, 1]]
+        total = total + share * (products @ machine.couplings[machine.visible_pairs])
+    if machine.n_hidden:
+        total = total + log_2cosh(fields[n:] + share * (visible @ machine.weights())).sum(-1)
+    return total.double()

@@ -1,0 +1,379 @@
+"""The bridge from tensors to a device: independent bits, p-dits and Ising models, one job a call.
+
+Every call takes the next of the seeds that follow from the sampler's own, so the same calls after the same start give
+the same samples, on every deterministic device of the same size, and a sampler whose state was saved goes on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import glauber
+from glauber.checks import whole_number
+from glauber.compile import derive_seed
+from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber.model import IsingModel, Model, PottsModel
+from glauber.request import check_seed
+from glauber.samples import SampleSet
+from glauber.schedule import SamplingSchedule, Schedule
+
+NEGLIGIBLE_LOGIT = 16.0
+"""Logits are cut here where a device reaches no further: a probability moves by at most sigma(-16) = 1.1e-7 then."""
+EDGELESS = np.zeros((0, 2), dtype=np.int32)
+
+
+@dataclass
+class Usage:
+    """What a sampler has used so far.
+
+    Attributes:
+        jobs: device jobs.
+        samples: states kept, over all chains.
+        updates: p-bit updates.
+        seconds: of the jobs on this computer's clock.
+        joules: sum over the jobs, None as long as no job had a figure.
+        standard_uncertainty: of `joules`. The jobs share a meter, or published figures, and so their errors: those of
+            the jobs are added, which is the most that they can be together.
+        bases: which of "measured" and "modelled" the figures were.
+        provenances: the weakest provenance of each job's figures.
+        without_joules: jobs that had no figure, so that `joules` is too small by theirs.
+    """
+
+    jobs: int = 0
+    samples: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+    joules: float | None = None
+    standard_uncertainty: float = 0.0
+    bases: set[str] = field(default_factory=set)
+    provenances: set[str] = field(default_factory=set)
+    without_joules: int = 0
+
+    def add(self, result: SampleSet) -> None:
+        """Count a job's result."""
+        report = result.energy_report
+        self.jobs += 1
+        self.samples += result.n_chains * result.n_samples
+        self.updates += report.updates
+        self.seconds += result.timing["total"]
+        if report.joules is None:
+            self.without_joules += 1
+            return
+        self.joules = (self.joules or 0.0) + report.joules
+        self.standard_uncertainty += report.standard_uncertainty or 0.0
+        self.bases.add(report.basis)
+        if report.weakest_provenance is not None:
+            self.provenances.add(report.weakest_provenance)
+
+    def include(self, other: Usage) -> None:
+        """Add another one to this."""
+        self.jobs += other.jobs
+        self.samples += other.samples
+        self.updates += other.updates
+        self.seconds += other.seconds
+        if other.joules is not None:
+            self.joules = (self.joules or 0.0) + other.joules
+        self.standard_uncertainty += other.standard_uncertainty
+        self.bases |= other.bases
+        self.provenances |= other.provenances
+        self.without_joules += other.without_joules
+
+    def since(self, before: Usage) -> Usage:
+        """What was used after `before`, an earlier state of the same books."""
+        known = self.joules is not None and self.jobs - before.jobs > self.without_joules - before.without_joules
+        return Usage(
+            jobs=self.jobs - before.jobs,
+            samples=self.samples - before.samples,
+            updates=self.updates - before.updates,
+            seconds=self.seconds - before.seconds,
+            joules=(self.joules or 0.0) - (before.joules or 0.0) if known else None,
+            standard_uncertainty=self.standard_uncertainty - before.standard_uncertainty,
+            bases=set(self.bases),
+            provenances=set(self.provenances),
+            without_joules=self.without_joules - before.without_joules,
+        )
+
+    def __str__(self) -> str:
+        counts = f"{self.jobs} jobs, {self.samples} samples"
+        if self.joules is None:
+            return f"{counts}, joules not published for this device"
+        basis = " and ".join(sorted(self.bases))
+        origin = f", figures {' and '.join(sorted(self.provenances))}" if self.provenances else ""
+        missing = f"; {self.without_joules} jobs had none" if self.without_joules else ""
+        return f"{counts}, {self.joules:.3g} +- {self.standard_uncertainty:.1g} J ({basis}{origin}{missing})"
+
+
+class Sampler:
+    """Draws for tensors on a device.
+
+    Args:
+        device: an open device, which the caller closes.
+        seed: 0 .. 2^64 - 1; None takes the next of the device's.
+
+    Raises:
+        ModelNotSupportedError: the device samples at no stated temperature, so that no probability can be asked of it.
+
+    Attributes:
+        device: the device.
+        usage: jobs, samples and joules so far.
+        last: the last job's result, for its provenance, quantisation report and diagnostics.
+    """
+
+    def __init__(self, device: glauber.Device, seed: int | None = None) -> None:
+        able = device.spec.capabilities
+        if not able.sampler or able.beta == "none":
+            raise ModelNotSupportedError(
+                f"{device.spec.name} does not sample at a stated temperature, so it cannot draw with given"
+                " probabilities; take a p-bit device, or a simulator such as sim://ideal"
+            )
+        checked = check_seed(seed)
+        self.device = device
+        self.seed = device.derive_seed() if checked is None else checked
+        self.usage = Usage()
+        self.last: SampleSet | None = None
+        self._calls = 0
+        self._edgeless: dict[tuple[Any, ...], Model] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sampler:
+        return self  # a device is not copied: copies of a module draw on the same one, each draw from a new seed
+
+    def state_dict(self) -> dict[str, int]:
+        """What a run that goes on needs: the seed, and how many seeds were taken."""
+        return {"seed": self.seed, "calls": self._calls}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where another sampler was.
+
+        Raises:
+            InvalidModelError: it is not the state of a sampler.
+        """
+        try:
+            seed, calls = check_seed(state["seed"]), whole_number("calls", state["calls"], 0)
+        except (KeyError, TypeError) as error:
+            raise InvalidModelError(f"a sampler's state has a seed and a number of calls; missing: {error}") from error
+        if seed is None:
+            raise InvalidModelError("a sampler's state needs its seed")
+        self.seed, self._calls = seed, calls
+
+    def next_seed(self) -> int:
+        """The seed of the next job, which is then taken."""
+        seed = derive_seed(self.seed, self._calls)
+        self._calls += 1
+        return seed
+
+    def run(self, model: Model, schedule: Schedule, **arguments: Any) -> SampleSet:
+        """A job with the next seed, waited for and counted; arguments as for Device.submit."""
+        job = self.device.submit(model, schedule, seed=self.next_seed(), **arguments)
+        try:
+            result = job.result()
+        except BaseException:  # such as Ctrl-C: the device is free again for whoever goes on
+            job.cancel()
+            raise
+        self.usage.add(result)
+        self.last = result
+        return result
+
+    def bits(self, logits: Tensor, n_samples: int = 1) -> Tensor:
+        """Independent bits, 1 with probability sigma(logit), from one job.
+
+        A device with fewer p-bits than logits runs several chains with fields of their own; one whose chains share
+        their fields takes a job for each filling.
+
+        Args:
+            logits: any shape.
+            n_samples: draws of each.
+
+        Returns:
+            Zeros and ones of the dtype of `logits`, shape (n_samples, *logits.shape). No gradient flows.
+
+        Raises:
+            InvalidModelError: a logit is NaN or infinite.
+        """
+        n_samples = whole_number("n_samples", n_samples, 1)
+        fields = _numbers(logits, "logits").ravel() / 2
+        if fields.size == 0:
+            return logits.new_zeros((n_samples, *logits.shape))
+        fields = self._within_reach(fields)
+        sites = self._sites(len(fields))
+        rows = -(-len(fields) // len(sites))
+        loaded = np.zeros((rows, len(sites)))
+        loaded.ravel()[: len(fields)] = fields
+        wide = loaded
+        if int(sites[-1]) + 1 != len(sites):  # some p-bits are not to be used
+            wide = np.zeros((rows, int(sites[-1]) + 1))
+            wide[:, sites] = loaded
+        together = rows == 1 or self.device.spec.capabilities.chain_fields
+        model = self._edgeless_ising(wide.shape[1])
+        spins = [
+            self.run(
+                model,
+                SamplingSchedule(n_samples=n_samples, n_chains=len(part), beta=1.0),
+                fields=part,
+                on_overflow="scale",
+            ).spins
+            for part in ([wide] if together else np.split(wide, rows))
+        ]
+        drawn = spins[0] if len(spins) == 1 else np.concatenate(spins)  # (rows, n_samples, sites)
+        if wide is not loaded:
+            drawn = drawn[:, :, sites]
+        flat = drawn.transpose(1, 0, 2).reshape(n_samples, -1)[:, : len(fields)]
+        up = torch.from_numpy(np.ascontiguousarray(flat > 0)).reshape(n_samples, *logits.shape)
+        return up.to(device=logits.device, dtype=logits.dtype)
+
+    def categorical(self, scores: Tensor, n_samples: int = 1, allowed: Tensor | None = None) -> Tensor:
+        """Independent p-dits, state k with probability softmax(scores)_k, from one job.
+
+        A device without p-dits of so many states draws each as a path through a binary tree of bits, the same law in
+        ceil(log2 n_states) jobs.
+
+        Args:
+            scores: shape (..., n_states).
+            n_samples: draws of each.
+            allowed: which states may be taken, Boolean, broadcastable to `scores`; a state that is not never is.
+
+        Returns:
+            States, int64 of shape (n_samples, ...). No gradient flows.
+
+        Raises:
+            InvalidModelError: a score that is allowed is NaN or infinite, or a row allows no state.
+        """
+        n_samples = whole_number("n_samples", n_samples, 1)
+        if scores.dim() < 1 or scores.shape[-1] < 1:
+            raise InvalidModelError(f"scores need a last axis of states, not shape {tuple(scores.shape)}")
+        mask = None
+        if allowed is not None:
+            if allowed.dtype != torch.bool:
+                raise InvalidModelError(f"allowed must be Boolean, not {allowed.dtype}")
+            mask = np.ascontiguousarray(torch.broadcast_to(allowed, scores.shape).reshape(-1, scores.shape[-1]).cpu())
+            if not mask.any(axis=1).all():
+                raise InvalidModelError(
+                    f"row {int(mask.any(axis=1).argmin())} of the scores is allowed no state at all; leave it out"
+                )
+            scores = torch.where(torch.broadcast_to(allowed, scores.shape), scores, torch.zeros_like(scores))
+        values = _numbers(scores, "scores").reshape(-1, scores.shape[-1])
+        shape = (n_samples, *scores.shape[:-1])
+        if values.size == 0 or values.shape[1] == 1:
+            return torch.zeros(shape, dtype=torch.int64, device=scores.device)
+        if values.shape[1] <= self.device.spec.capabilities.potts_states and len(values) <= (self._n_sites or math.inf):
+            schedule = SamplingSchedule(n_samples=n_samples, n_chains=1, beta=1.0)
+            result = self.run(self._edgeless_potts(values.shape, mask), schedule, fields=values)
+            drawn = result.states[0].astype(np.int64)
+        else:
+            drawn = self._tree(values, mask, n_samples)
+        return torch.from_numpy(drawn).reshape(shape).to(scores.device)
+
+    def total_variation_bound(self) -> float:
+        """How far the law of one draw of the last job may be from the asked one, in total variation.
+
+        The proven distance of the integer machine's draw (docs/decisions/0012), and that of the rounding of the
+        fields to the device's step: with an error of at most d = `largest_error` each weight moves by a factor of at
+        most exp(beta d), each probability by exp(2 beta d), and so the law by (exp(2 beta d) - 1) / 2 at most. For
+        digital devices; what analogue ones do beside that, tests and calibration say. A p-dit that was drawn as a path
+        of bits may be as far as the sum over its jobs.
+
+        Raises:
+            InvalidModelError: nothing was drawn yet.
+        """
+        if self.last is None:
+            raise InvalidModelError("nothing was drawn yet; the bound is that of the last job")
+        report = self.last.provenance.quantisation
+        beta = self.last.provenance.beta
+        if beta is None:
+            raise InvalidModelError("the last job changed its temperature; the bound is that of a job at one")
+        return report.draw_error + math.expm1(2 * beta * report.largest_error) / 2
+
+    @property
+    def _n_sites(self) -> int | None:
+        """How many sites the device has; None for as many as asked."""
+        spec = self.device.spec
+        if spec.topology is not None:
+            return spec.topology.n_sites
+        return None if spec.units is None else int(spec.units.low or spec.units.best)
+
+    def _sites(self, wanted: int) -> NDArray[np.intp]:
+        """At most `wanted` sites that may be used, ascending."""
+        spare = self.device.masked
+        broken = () if self.device.calibration is None else self.device.calibration.faults
+        avoid = {*spare, *broken}
+        total = wanted + len(avoid) if self._n_sites is None else min(self._n_sites, wanted + len(avoid))
+        usable = np.array([site for site in range(total) if site not in avoid] if avoid else range(total))[:wanted]
+        if usable.size == 0:
+            raise ModelNotSupportedError(f"every p-bit of {self.device.address} is masked; there is none to draw with")
+        return usable
+
+    def _within_reach(self, fields: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fields that would need a larger beta than the device has, cut where that changes no probability by 2e-7."""
+        spec = self.device.spec
+        span = spec.coefficients.field_range or spec.coefficients.weight_range
+        if span is None or spec.capabilities.beta_range is None:
+            return fields
+        reach = span * spec.capabilities.beta_range[1]
+        return fields if reach < NEGLIGIBLE_LOGIT / 2 else np.clip(fields, -reach, reach)
+
+    def _edgeless_ising(self, n_sites: int) -> IsingModel:
+        key = (n_sites,)
+        if key not in self._edgeless:
+            self._remember(key, IsingModel(np.zeros(n_sites), EDGELESS, np.zeros(0)))
+        model = self._edgeless[key]
+        assert isinstance(model, IsingModel)
+        return model
+
+    def _edgeless_potts(self, shape: tuple[int, ...], mask: NDArray[np.bool_] | None) -> PottsModel:
+        """P-dits without couplings; kept, because their digest takes longer than drawing them."""
+        key = (*shape, None if mask is None else hash(mask.tobytes()))
+        known = self._edgeless.get(key)
+        if isinstance(known, PottsModel) and (mask is None or np.array_equal(known.allowed, mask)):  # type: ignore[arg-type, unused-ignore]
+            return known
+        model = PottsModel(np.zeros(shape), EDGELESS, np.zeros(0), allowed=mask)
+        self._remember(key, model)
+        return model
+
+    def _remember(self, key: tuple[Any, ...], model: Model) -> None:
+        if len(self._edgeless) >= 8:
+            self._edgeless.pop(next(iter(self._edgeless)))
+        self._edgeless[key] = model
+
+    def _tree(self, scores: NDArray[np.float64], mask: NDArray[np.bool_] | None, n_samples: int) -> NDArray[np.int64]:
+        """States drawn bit by bit, most significant first: shape (n_samples, n_rows).
+
+        At each node the bit is 1 with the share of its upper half in the weight of both.
+        """
+        rows, q = scores.shape
+        depth = (q - 1).bit_length()
+        log_weight = np.full((rows, 2**depth), -np.inf)
+        log_weight[:, :q] = scores if mask is None else np.where(mask, scores, -np.inf)
+        levels = [log_weight]
+        for _ in range(depth):
+            pairs = levels[-1].reshape(rows, -1, 2)
+            levels.append(np.logaddexp(pairs[:, :, 0], pairs[:, :, 1]))
+        node = np.zeros((n_samples, rows), dtype=np.int64)
+        row = np.arange(rows)
+        for level in reversed(levels[:-1]):
+            low, high = level[row, 2 * node], level[row, 2 * node + 1]
+            certain = np.isinf(low) | np.isinf(high)  # a half without weight is never drawn
+            with np.errstate(invalid="ignore"):
+                logits = np.where(certain, 0.0, high - low)
+            drawn = self.bits(torch.from_numpy(logits))[0].numpy() > 0.5
+            node = 2 * node + np.where(certain, np.isinf(low), drawn)
+        return node
+
+
+def as_sampler(device: glauber.Device | Sampler) -> Sampler:
+    """The sampler itself, or a new one on the device."""
+    return device if isinstance(device, Sampler) else Sampler(device)
+
+
+def _numbers(values: Tensor, name: str) -> NDArray[np.float64]:
+    """A tensor as doubles in host memory."""
+    array = np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
+    if not np.isfinite(array).all():
+        raise InvalidModelError(f"{name} hold NaN or infinity; look for a diverging loss, or mask them with `allowed`")
+    return array
