@@ -23,7 +23,7 @@ class Stateful(Protocol):
         """Everything that it needs to go on."""
         ...
 
-    def load_state_dict(self, state: Any) -> Any:
+    def load_state_dict(self, state: Any, /) -> Any:
         """The inverse."""
         ...
 

@@ -211,7 +211,7 @@ class Sampler:
             wide = np.zeros((rows, int(sites[-1]) + 1))
             wide[:, sites] = loaded
         together = rows == 1 or self.device.spec.capabilities.chain_fields
-        model = self._edgeless_ising(wide.shape[1])
+        model = self._edgeless_ising(wide.shape[1], self._scale(wide))
         spins = [
             self.run(
                 model,
@@ -264,7 +264,7 @@ class Sampler:
             return torch.zeros(shape, dtype=torch.int64, device=scores.device)
         if values.shape[1] <= self.device.spec.capabilities.potts_states and len(values) <= (self._n_sites or math.inf):
             schedule = SamplingSchedule(n_samples=n_samples, n_chains=1, beta=1.0)
-            result = self.run(self._edgeless_potts(values.shape, mask), schedule, fields=values)
+            result = self.run(self._edgeless_potts(values.shape, mask, self._scale(values)), schedule, fields=values)
             drawn = result.states[0].astype(np.int64)
         else:
             drawn = self._tree(values, mask, n_samples)
@@ -318,21 +318,35 @@ class Sampler:
         reach = span * spec.capabilities.beta_range[1]
         return fields if reach < NEGLIGIBLE_LOGIT / 2 else np.clip(fields, -reach, reach)
 
-    def _edgeless_ising(self, n_sites: int) -> IsingModel:
-        key = (n_sites,)
-        if key not in self._edgeless:
-            self._remember(key, IsingModel(np.zeros(n_sites), EDGELESS, np.zeros(0)))
-        model = self._edgeless[key]
-        assert isinstance(model, IsingModel)
+    def _scale(self, fields: NDArray[np.float64]) -> float:
+        """The power of two above all fields, where the device takes any scale; else 0.
+
+        A model without couplings that holds it has the same integer step from job to job, though the jobs' own fields,
+        which take its place, differ: so it is compiled once.
+        """
+        if self.device.spec.coefficients.weight_range is not None:
+            return 0.0
+        largest = float(np.abs(fields).max())
+        return math.ldexp(1.0, math.frexp(largest)[1]) if largest else 1.0
+
+    def _edgeless_ising(self, n_sites: int, scale: float) -> IsingModel:
+        known = self._edgeless.get((n_sites, scale))
+        if isinstance(known, IsingModel):
+            return known
+        fields = np.zeros(n_sites)
+        fields[0] = scale
+        model = IsingModel(fields, EDGELESS, np.zeros(0))
+        self._remember((n_sites, scale), model)
         return model
 
-    def _edgeless_potts(self, shape: tuple[int, ...], mask: NDArray[np.bool_] | None) -> PottsModel:
-        """P-dits without couplings; kept, because their digest takes longer than drawing them."""
-        key = (*shape, None if mask is None else hash(mask.tobytes()))
+    def _edgeless_potts(self, shape: tuple[int, ...], mask: NDArray[np.bool_] | None, scale: float) -> PottsModel:
+        key = (*shape, scale, None if mask is None else hash(mask.tobytes()))
         known = self._edgeless.get(key)
-        if isinstance(known, PottsModel) and (mask is None or np.array_equal(known.allowed, mask)):  # type: ignore[arg-type, unused-ignore]
+        if isinstance(known, PottsModel) and _same_mask(known.allowed, mask):
             return known
-        model = PottsModel(np.zeros(shape), EDGELESS, np.zeros(0), allowed=mask)
+        fields = np.zeros(shape)
+        fields[0, 0] = scale
+        model = PottsModel(fields, EDGELESS, np.zeros(0), allowed=mask)
         self._remember(key, model)
         return model
 
@@ -369,6 +383,10 @@ class Sampler:
 def as_sampler(device: glauber.Device | Sampler) -> Sampler:
     """The sampler itself, or a new one on the device."""
     return device if isinstance(device, Sampler) else Sampler(device)
+
+
+def _same_mask(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool:
+    return b is None if a is None else b is not None and np.array_equal(a, b)
 
 
 def _numbers(values: Tensor, name: str) -> NDArray[np.float64]:
