@@ -25,7 +25,7 @@ class LogPartition:
         standard_error: by the spread of the chains' weights; meaningful with `effective_chains` of ten or more.
         effective_chains: (sum w)^2 / sum w^2 of the weights; near 1 the run is too short for its temperatures.
         log_weights: of each chain, float64 (n_chains,); forwards the logs of estimates of Z, backwards minus those of
-            1 / Z.
+            estimates of 1 / Z.
         backwards: whether chains went from the machine's law to the base: then `value` is stochastically an upper
             bound, else a lower one (Burda, Grosse and Salakhutdinov 2015; Grosse, Ancha and Roy 2016).
     """
@@ -64,48 +64,80 @@ def annealed_importance(
     Raises:
         InvalidModelError: fewer than 2 chains or a start of the wrong shape.
     """
-    n_temperatures = whole_number("n_temperatures", n_temperatures, 1)
     if start is not None and (start.dim() != 2 or start.shape[1] != machine.n_units):
         raise InvalidModelError(f"start must have shape (n_chains, {machine.n_units}), not {tuple(start.shape)}")
     n_chains = whole_number("n_chains", n_chains if start is None else len(start), 2)
-    with torch.no_grad():
-        fields = machine.fields.detach().clone() if base is None else base.to(machine.fields)
-        if fields.shape != machine.fields.shape:
-            raise InvalidModelError(f"base must have shape ({machine.n_units},), not {tuple(fields.shape)}")
-        log_z_base = float(log_2cosh(fields.double()).sum())
-        shares = np.linspace(0.0, 1.0, n_temperatures + 1)
-        if start is None:
-            states = 2 * machine.sampler.bits(2 * fields, n_chains) - 1
-        else:
-            states, shares = start.to(machine.fields), shares[::-1]
-        log_weights = torch.zeros(n_chains, dtype=torch.float64)
-        schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, beta=1.0)
-        for number, (before, after) in enumerate(itertools.pairwise(shares.tolist())):
-            log_weights += _log_ratio(machine, states, fields, before, after)
-            if number + 1 < n_temperatures:
-                model = machine.ising_model(after, fields)
-                result = machine.run(schedule, initial=states, model=model, observe="last")
-                states = machine.units(result.last)
-    # forwards the mean of exp(w) is Z / Z_base, backwards that of exp(w) is Z_base / Z
-    top = float(log_weights.max())
-    weights = torch.exp(log_weights - top)
-    mean = float(weights.mean())
-    log_mean = top + math.log(mean)
+    if base is not None and base.shape != machine.fields.shape:
+        raise InvalidModelError(f"base must have shape ({machine.n_units},), not {tuple(base.shape)}")
+    log_weights = annealed_log_weights(
+        machine, n_chains=n_chains, n_temperatures=n_temperatures, base=base, start=start
+    )
+    # forwards the mean of exp(w) is Z, backwards that of exp(-w) is 1 / Z
     sign = 1 if start is None else -1
+    top = float((sign * log_weights).max())
+    weights = torch.exp(sign * log_weights - top)
+    mean = float(weights.mean())
     return LogPartition(
-        value=log_z_base + sign * log_mean,
+        value=sign * (top + math.log(mean)),
         standard_error=float(weights.std()) / mean / math.sqrt(n_chains),
         effective_chains=float(weights.sum() ** 2 / (weights**2).sum()),
-        log_weights=log_z_base + sign * log_weights,
+        log_weights=log_weights,
         backwards=start is not None,
     )
 
 
+@torch.no_grad()
+def annealed_log_weights(
+    machine: BoltzmannMachine,
+    *,
+    n_chains: int,
+    n_temperatures: int,
+    base: Tensor | None = None,
+    start: Tensor | None = None,
+    extra_fields: Tensor | None = None,
+) -> Tensor:
+    """The chains' log weights, each the log of an estimate of Z: what annealed_importance averages.
+
+    Args:
+        machine: see annealed_importance.
+        n_chains: see there.
+        n_temperatures: see there.
+        base: see there.
+        start: see there.
+        extra_fields: added to the fields of the visible units, a row for each chain, (n_chains, n_visible): then every
+            chain has a Z of its own, and single weights speak of it.
+
+    Returns:
+        Doubles, shape (n_chains,).
+    """
+    n_temperatures = whole_number("n_temperatures", n_temperatures, 1)
+    fields = machine.fields.detach().clone() if base is None else base.to(machine.fields)
+    extra = fields.new_zeros(1, machine.n_units)
+    if extra_fields is not None:
+        extra = fields.new_zeros(n_chains, machine.n_units)
+        extra[:, : machine.n_visible] = extra_fields
+    log_z_base = log_2cosh((fields + extra).double()).sum(1)
+    shares = np.linspace(0.0, 1.0, n_temperatures + 1)
+    if start is None:
+        asked = (fields + extra).expand(n_chains, -1)
+        states = 2 * machine.sampler.bits(2 * asked)[0] - 1
+    else:
+        states, shares = start.to(machine.fields), shares[::-1]
+    log_weights = torch.zeros(n_chains, dtype=torch.float64)
+    schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, beta=1.0)
+    for number, (before, after) in enumerate(itertools.pairwise(shares.tolist())):
+        log_weights += _log_ratio(machine, states, fields, before, after)
+        if number + 1 < n_temperatures:
+            model = machine.ising_model(after, fields)
+            result = machine.run(schedule, initial=states, model=model, extra_fields=extra_fields, observe="last")
+            states = machine.units(result.last)
+    return log_z_base + log_weights if start is None else log_z_base - log_weights
+
+
 def _log_ratio(machine: BoltzmannMachine, states: Tensor, base: Tensor, before: float, after: float) -> Tensor:
     """Log of the unnormalised law at `after` over that at `before`, doubles (n_chains,)."""
-    if not machine.hidden_are_independent:
-        tempered = -machine.energy(states).double() - states.double() @ base.double()
-        return (after - before) * tempered
+    if not machine.hidden_are_independent:  # what is extra is in both
+        return (after - before) * (-machine.energy(states).double() - states.double() @ base.double())
     visible = states[:, : machine.n_visible]
     return _log_marginal(machine, visible, base, after) - _log_marginal(machine, visible, base, before)
 

@@ -42,7 +42,7 @@ def contrastive_divergence(machine: BoltzmannMachine, data: Tensor, n_sweeps: in
         data: visible states -1 and +1, shape (n, n_visible).
         n_sweeps: k.
     """
-    _check_data(machine, data)
+    check_data(machine, data)
     with torch.no_grad():
         if machine.hidden_are_independent:
             field = machine.fields[machine.n_visible :] + data @ machine.weights()
@@ -98,7 +98,7 @@ class PersistentChains:
 
     def loss(self, data: Tensor) -> Tensor:
         """The objective for a batch of visible states (n, n_visible); moves the chains."""
-        _check_data(self.machine, data)
+        check_data(self.machine, data)
         with torch.no_grad():
             states = self.advance()
         return _contrast(self.machine, data, states, max(self.n_sweeps, 10))
@@ -127,7 +127,7 @@ def maximum_likelihood(
         n_samples: samples of each, a sweep apart.
         n_warmup: sweeps before them.
     """
-    _check_data(machine, data)
+    check_data(machine, data)
     beta = 1.0 if machine.temperature is None else machine.temperature.asked(1.0)
     schedule = SamplingSchedule(n_samples=n_samples, n_chains=n_chains, n_warmup=n_warmup, beta=beta)
     with torch.no_grad():
@@ -228,7 +228,8 @@ def noise_contrastive(
     return functional.softplus(-of_data).mean() + len(noise) / len(data) * functional.softplus(of_noise).mean()
 
 
-def _check_data(machine: BoltzmannMachine, data: Tensor) -> None:
+def check_data(machine: BoltzmannMachine, data: Tensor) -> None:
+    """Refuse what is no batch of visible states."""
     if data.dim() != 2 or data.shape[1] != machine.n_visible or len(data) == 0:
         raise InvalidModelError(
             f"data must have shape (n, {machine.n_visible}), one column a visible unit, not {tuple(data.shape)}"
