@@ -126,7 +126,7 @@ def curve(points: Sequence[tuple[float, float]], x: str, y: str) -> dict[str, An
         "data": {"values": values},
         "mark": {"type": "line", "point": len(points) < 100},
         "encoding": {
-            "x": {"field": x, "type": "quantitative", "scale": {"zero": False}},
+            "x": {"field": x, "type": "quantitative", "scale": {"zero": False, "nice": False}},
             "y": {"field": y, "type": "quantitative", "scale": {"domain": [-1, 1]}},
             "order": {"field": "k"},
         },

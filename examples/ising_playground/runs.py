@@ -22,6 +22,13 @@ from numpy.typing import NDArray
 FRAMES = 20  # at most so many points of the magnetisation from one job
 MAX_UPDATES = 2e9  # of one job: seconds on one core, and a page that answers
 PATIENCE_S = 120.0
+FIGURES = {
+    "measured": "by figures that were measured on such a device",
+    "derived": "by figures derived from published ones",
+    "model": "by figures of a model of the device",
+    "vendor": "by figures that its maker claims",
+    "assumed": "some of the figures are assumed",
+}  # for the weakest that a sum rests on
 REPLAY = Path(__file__).with_name("replay.py")
 
 
@@ -174,7 +181,7 @@ def joules_in_words(reports: list[EnergyReport]) -> str:
     if last.basis == "measured":
         basis = f"measured by {last.meter}; includes: {last.boundary}"
     else:
-        basis = f"modelled, not measured; the weakest of the figures used is {last.weakest_provenance}"
+        basis = f"modelled, not measured; {FIGURES[last.weakest_provenance or 'assumed']}"
     missing = f" Left out, since nobody published it: {', '.join(last.missing)}." if last.missing else ""
     unsure = ""
     if last.without_uncertainty:
