@@ -1,8 +1,8 @@
 """Is it mixed, and at which temperature does it sample? Arrays in, numbers with intervals out.
 
-Rank-normalised R-hat and effective sample size are Vehtari et al. 2021, by arviz-stats. The inverse temperature is the
-maximum of the pseudolikelihood (Besag 1975), its interval from the spread of the score over samples, corrected for
-their autocorrelation.
+Rank-normalised R-hat, effective sample size and the Monte Carlo standard error of means (MCSE) are those of Vehtari et
+al. 2021, by arviz-stats. The inverse temperature is the maximum of the pseudolikelihood (Besag 1975), its interval from
+the spread of the score over samples, corrected for their autocorrelation.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ class Mixing:
         rhat: rank-normalised split R-hat; None with fewer than 4 draws or a constant series.
         ess: bulk effective sample size over all chains; None likewise.
         tau_int: integrated autocorrelation time in sweeps, 1 for independent samples a sweep apart.
+        mean: over all chains and samples.
+        mcse: Monte Carlo standard error of that mean, its autocorrelation included; None as for the others.
     """
 
     rhat: float | None
     ess: float | None
     tau_int: float | None
+    mean: float
+    mcse: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Diagnostics:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         mixing = {
-            name: {key: getattr(getattr(self, name), key) for key in ("rhat", "ess", "tau_int")}
+            name: {key: getattr(getattr(self, name), key) for key in Mixing.__slots__}
             for name in ("energy", "magnetisation")
         }
         beta = None if self.beta is None else {key: getattr(self.beta, key) for key in self.beta.__slots__}
@@ -133,6 +137,10 @@ class Diagnostics:
         lines = [
             f"{self.n_chains} chains of {self.n_samples} samples: R-hat {text(self.rhat, '.4f')},"
             f" ESS {text(self.ess, '.0f')}, tau_int {text(self.tau_int, '.3g')} sweeps",
+            "; ".join(
+                f"{name} {mixing.mean:.6g} +- {text(mixing.mcse, '.2g')}"
+                for name, mixing in (("energy", self.energy), ("magnetisation", self.magnetisation))
+            ),
             f"beta: {self.beta if self.beta is not None else 'not estimated'}",
         ]
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
@@ -141,21 +149,29 @@ class Diagnostics:
 def mixing_of(series: NDArray[np.float64], sweeps_per_sample: int) -> Mixing:
     """Mixing of one observable, shape (n_chains, n_samples)."""
     chains, draws = series.shape
+    mean = float(series.mean())
     if draws < MIN_DRAWS or np.ptp(series) == 0:
-        return Mixing(None, None, None)
+        return Mixing(None, None, None, mean, None)
     array_stats: Any = import_module("arviz_stats.base").array_stats  # imported late: it brings scipy
 
     # Constant chains at different values: R-hat is infinite and no sample is effective, where the formulas divide by 0
     if chains > 1 and (np.ptp(series, axis=1) == 0).all():
-        return Mixing(math.inf, float(chains), math.inf)
+        return Mixing(math.inf, float(chains), math.inf, mean, float(series[:, 0].std(ddof=1)) / math.sqrt(chains))
     # one chain has only its own halves to disagree with
     halves = series if chains > 1 or draws < 2 * MIN_DRAWS else series[:, : draws // 2 * 2].reshape(2, -1)
     with np.errstate(all="ignore"):  # constant halves divide by zero; what is not finite is not reported
         rhat = float(array_stats.rhat(halves, chain_axis=0, draw_axis=1))
         ess = float(array_stats.ess(series, chain_axis=0, draw_axis=1, method="bulk"))
+        mcse = float(array_stats.mcse(series, chain_axis=0, draw_axis=1, method="mean"))
     good = math.isfinite(ess) and ess > 0
     tau_int = max(1.0, chains * draws / ess) * sweeps_per_sample if good else None
-    return Mixing(rhat if math.isfinite(rhat) else None, ess if good else None, tau_int)
+    return Mixing(
+        rhat=rhat if math.isfinite(rhat) else None,
+        ess=ess if good else None,
+        tau_int=tau_int,
+        mean=mean,
+        mcse=mcse if math.isfinite(mcse) else None,
+    )
 
 
 def mean_states(model: Model, states: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

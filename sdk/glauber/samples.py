@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from glauber.checks import whole_number
 from glauber.compile import AnyProgram, Program, QuantisationReport, unpack_spins
+from glauber.convergence import Convergence, convergence_of
 from glauber.diagnostics import Diagnostics, diagnose, effective_samples, local_fields, mean_states
 from glauber.efficiency import Efficiency, efficiency_of
 from glauber.energy import EnergyReport
@@ -20,6 +22,7 @@ from glauber.errors import FileFormatError, InvalidModelError, missing_extra
 from glauber.findings import Exchanges, Population
 from glauber.formats import model_from_arrays, model_to_arrays, pack_archive, unpack_archive, write_bytes
 from glauber.health import MARGIN, EntropyHealth, entropy_health
+from glauber.importance import Importance
 from glauber.model import IsingModel, Model
 
 if TYPE_CHECKING:
@@ -345,6 +348,40 @@ class SampleSet:
             beta_asked=self.provenance.beta,
             level=level,
         )
+
+    def convergence(self, *, alpha: float = 0.01) -> Convergence:
+        """Have the chains arrived? Geweke, Heidelberger-Welch, thermalisation of energy and magnetisation.
+
+        See glauber.convergence. An anneal keeps one state a chain, so nothing can be said about it.
+
+        Args:
+            alpha: of a false alarm by any of its tests.
+
+        Raises:
+            InvalidModelError: fewer than 100 samples a chain; the samples were not kept; or chains at different
+                temperatures have no common law.
+        """
+        self._check_one_law()
+        observables = {"energy": self.energies, "magnetisation": mean_states(self.model, self.states)}
+        return convergence_of(observables, self.provenance.sweeps_per_sample, alpha)
+
+    def reweight(self, beta: float) -> Importance:
+        """The samples as draws from the user's model at another beta; see glauber.importance.
+
+        `.mean(samples.energies)` is then the mean energy there, `.log_ratio` is ln Z(beta) minus ln Z of what was
+        sampled, and `.reliable` says whether the two betas are near enough. What the device rounded is undone too, as
+        far as the program is known; flaws of a chip are not.
+
+        Raises:
+            InvalidModelError: the samples were not drawn at one beta; or not kept; or the device rounded the model and
+                the program is not known any more.
+        """
+        if self.provenance.beta is None or self.provenance.embedding is not None:
+            raise InvalidModelError("only samples at one beta, in the model's own places, can be reweighted")
+        if not (isinstance(beta, int | float) and math.isfinite(beta) and beta >= 0):
+            raise InvalidModelError(f"beta must be a finite number from 0 up, not {beta!r}")
+        sampled = self.energies if self.provenance.quantisation.exact else self.programmed_energies
+        return Importance(self.provenance.beta * sampled - beta * self.energies)
 
     def health(self, *, margin: float = MARGIN) -> EntropyHealth:
         """Are the p-bits still random? The health tests of SP 800-90B on those whose law is known; see glauber.health.

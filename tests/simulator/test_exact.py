@@ -23,6 +23,7 @@ import pytest
 from bodies import compiled
 from glauber.compile import AnyProgram, PottsProgram, Program, make_run
 from glauber.testing import ExactLaw
+from glauber.testing.transition import sweep_matrix
 from glauber_simulator import arithmetic
 from laws import POWER, assert_draws, invisible, ising_model, named_faults, order_of, power_against, swept
 from numpy.typing import NDArray
@@ -319,25 +320,6 @@ def test_potts_annealing_ends_in_the_exact_transient_law(device, kind):
 # The kernel itself: transition matrices from the reference's integers
 
 
-def kernel(law: ExactLaw, sites: list[int], conditional: Any) -> NDArray[np.float64]:
-    """The transition matrix of updating `sites` one after another; conditional(site, states) has shape (len, q)."""
-    states = law.states
-    low = states.min()
-    step = 2 if low < 0 else 1
-    base = int((states.max() - low) // step) + 1
-    powers = base ** np.arange(states.shape[1] - 1, -1, -1)
-    codes = (states - low) // step @ powers
-    matrix = np.eye(len(states))
-    for site in sites:
-        one = np.zeros_like(matrix)
-        probabilities = conditional(site, states)
-        for k in range(base):
-            target = codes + (k - (states[:, site] - low) // step) * powers[site]
-            one[np.arange(len(states)), target] = probabilities[:, k]
-        matrix = matrix @ one
-    return matrix
-
-
 def ising_conditional(program: Program, beta: float) -> Any:
     """P(s_i = -1, +1 | the others) as the reference decides it: T / 2^32."""
     run = make_run(program, gl.SamplingSchedule(beta=beta), seed=0)
@@ -354,7 +336,7 @@ def ising_conditional(program: Program, beta: float) -> Any:
 
 def ising_kernel(program: Program, beta: float) -> NDArray[np.float64]:
     law = ExactLaw(program.as_model(), beta)
-    return kernel(law, program.order.site.tolist(), ising_conditional(program, beta))
+    return sweep_matrix(law, program.order.site.tolist(), ising_conditional(program, beta))
 
 
 def potts_conditional(program: PottsProgram, beta: float) -> Any:
@@ -397,14 +379,14 @@ def assert_kernel(program: AnyProgram, beta: float, conditional: Any, error: flo
     """
     law = ExactLaw(program.as_model(), beta)
     p, order = law.probabilities, program.order
-    whole = kernel(law, order.site.tolist(), conditional)
+    whole = sweep_matrix(law, order.site.tolist(), conditional)
     q = program.n_states
     unit = q * p.max() * error
     assert np.abs(whole.sum(axis=1) - 1).max() < 1e-13
     assert np.abs(p @ whole - p).max() < program.n_sites * unit + 1e-13
     assert program.n_sites * unit < 1e-7, "the tolerance itself must stay small"
     for begin, end in itertools.pairwise(order.colour_start.tolist()):
-        flow = p[:, None] * kernel(law, order.site[begin:end].tolist(), conditional)
+        flow = p[:, None] * sweep_matrix(law, order.site[begin:end].tolist(), conditional)
         assert np.abs(flow - flow.T).max() < (end - begin) * unit + 1e-13
     # ergodic: every state can follow every state, since no probability is 0; and one eigenvalue 1 only
     assert whole.min() > 0

@@ -1,6 +1,7 @@
 """For tests, ours and other people's.
 
 exact laws to compare with      ExactLaw, chi_square
+what a schedule does to laws    transition_matrix, check_detailed_balance, spectral_gap, kernel_chi_square
 what every device must do       DriverContract, run_contract
 is this device right            accept
 instances with known answers    tile_planted_2d, tile_planted_3d, wishart, frustrated_loops
@@ -36,11 +37,19 @@ _HOME = {
     "Recorder": "traffic",
     "Replay": "traffic",
     "accept": "acceptance",
+    "autocorrelation_time": "transition",
+    "balance_chi_square": "transition",
+    "check_detailed_balance": "transition",
     "chi_square": "exact",
+    "colour_matrices": "transition",
     "frustrated_loops": "planted",
+    "kernel_chi_square": "transition",
     "run_contract": "contract",
+    "spectral_gap": "transition",
     "tile_planted_2d": "planted",
     "tile_planted_3d": "planted",
+    "transition_counts": "transition",
+    "transition_matrix": "transition",
     "wishart": "planted",
 }
 
@@ -56,6 +65,16 @@ if TYPE_CHECKING:
     from glauber.testing.ppk2_emulator import Ppk2Emulator
     from glauber.testing.rapl_tree import RaplTree
     from glauber.testing.traffic import Recorder, Replay
+    from glauber.testing.transition import (
+        autocorrelation_time,
+        balance_chi_square,
+        check_detailed_balance,
+        colour_matrices,
+        kernel_chi_square,
+        spectral_gap,
+        transition_counts,
+        transition_matrix,
+    )
 
 __all__ = [
     "AcceptanceReport",
@@ -76,11 +95,19 @@ __all__ = [
     "Recorder",
     "Replay",
     "accept",
+    "autocorrelation_time",
+    "balance_chi_square",
+    "check_detailed_balance",
     "chi_square",
+    "colour_matrices",
     "frustrated_loops",
+    "kernel_chi_square",
     "run_contract",
+    "spectral_gap",
     "tile_planted_2d",
     "tile_planted_3d",
+    "transition_counts",
+    "transition_matrix",
     "wishart",
 ]
 

@@ -1,0 +1,1 @@
+"""A page to play with an Ising model on any device; see README.md."""
