@@ -391,7 +391,6 @@ def _same_mask(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool
 
 def _numbers(values: Tensor, name: str) -> NDArray[np.float64]:
     """A tensor as doubles in host memory."""
-    array = np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
-    if not np.isfinite(array).all():
+    if not bool(torch.isfinite(values.detach()).all()):
         raise InvalidModelError(f"{name} hold NaN or infinity; look for a diverging loss, or mask them with `allowed`")
-    return array
+    return np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
