@@ -87,12 +87,14 @@ def test_potts_pairs():
 
 @pytest.mark.parametrize("size", [(5, 7, 1), (4, 1, 3), pytest.param((40, 3, 1), marks=pytest.mark.slow)], ids=str)
 def test_tempered_runs(size):
-    for turn, name in enumerate(("torus", "dense")):
+    made = 0
+    for turn, name in enumerate(("torus", "dense", "no edges")):
         run = test_tempering.tempered_run(name, *size, np.random.default_rng([turn, *size]))
         wanted = run_whole("reference", ising_program(name), run)
         assert wanted.exchanges is not None
-        assert 0 < wanted.exchanges[:, 1].sum() < wanted.exchanges[:, 0].sum()
+        made += wanted.exchanges[:, 1].sum()
         assert_same(drawn(ising_program(name), run), wanted, (name, size))
+    assert made > 0
 
 
 @pytest.mark.parametrize("chains", [3, 40])
