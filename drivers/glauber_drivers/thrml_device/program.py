@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from glauber.compile import AnyProgram, PottsProgram
 from numpy.typing import NDArray
-from thrml import Block, BlockGibbsSpec, CategoricalNode, SpinNode
-from thrml.block_sampling import sample_blocks
+from thrml import Block, BlockGibbsSpec, CategoricalNode, SpinNode, sample_blocks
 from thrml.factor import FactorSamplingProgram
 from thrml.models.discrete_ebm import (
     CategoricalEBMFactor,
