@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "DimodSampler": "dimod_sampler",
-    "ThrmlModel": "thrml",
-    "ThrmlProgram": "thrml",
-    "from_thrml": "thrml",
-    "schedule_from_thrml": "thrml",
-    "schedule_to_thrml": "thrml",
-    "to_thrml": "thrml",
+    "ThrmlModel": "thrml_models",
+    "ThrmlProgram": "thrml_models",
+    "from_thrml": "thrml_models",
+    "schedule_from_thrml": "thrml_models",
+    "schedule_to_thrml": "thrml_models",
+    "to_thrml": "thrml_models",
 }
 
 if TYPE_CHECKING:
     from glauber.adapters.dimod_sampler import DimodSampler
-    from glauber.adapters.thrml import (
+    from glauber.adapters.thrml_models import (
         ThrmlModel,
         ThrmlProgram,
         from_thrml,

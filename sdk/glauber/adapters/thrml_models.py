@@ -21,7 +21,7 @@ from glauber.schedule import SamplingSchedule
 try:
     import thrml
 except ImportError as error:
-    raise missing_extra("thrml", "thrml", "glauber.adapters.thrml") from error
+    raise missing_extra("thrml", "thrml", "the adapter of THRML") from error
 
 import jax.numpy as jnp
 from thrml.factor import FactorSamplingProgram
