@@ -93,8 +93,8 @@ class PersistentChains:
             betas=self.betas, n_ladders=self.n_chains, n_samples=1, sweeps_per_sample=self.n_sweeps
         )
         result = machine.run(schedule, initial=self.states, observe="last")
-        self.states = machine.units(result.last)
-        return self.states[-self.n_chains :]
+        states = self.states = machine.units(result.last)
+        return states[-self.n_chains :]
 
     def loss(self, data: Tensor) -> Tensor:
         """The objective for a batch of visible states (n, n_visible); moves the chains."""
