@@ -105,6 +105,9 @@ def test_a_state_dict_holds_the_place_in_the_seeds(device):
     other = gl.torch.PbitLinear(3, 40, device)
     other.load_state_dict(saved)
     assert torch.equal(other(x), expected)
+    layer.bits.share = 0.25
+    other.load_state_dict(layer.state_dict())
+    assert other.bits.share == 0.25
     assert "sim://ideal" in repr(other)
 
 

@@ -26,6 +26,7 @@ from glauber.torch.boltzmann import (
 )
 from glauber.torch.checkpoint import load_checkpoint, save_checkpoint
 from glauber.torch.deterministic import deterministic, is_deterministic
+from glauber.torch.diffusion import DenoisingChain
 from glauber.torch.estimators import ESTIMATORS, Estimator, expected_cost
 from glauber.torch.layers import BinaryLayer, Dropout, Noise, PbitLinear
 from glauber.torch.likelihood import LogPartition, annealed_importance
@@ -39,9 +40,10 @@ from glauber.torch.objectives import (
     sliced_score_matching,
 )
 from glauber.torch.probe import EstimatorError, GradientReport, gradient_probe
-from glauber.torch.sampler import Sampler, Usage
+from glauber.torch.sampler import Sampler
 from glauber.torch.temperature import DeviceTemperature
 from glauber.torch.training import AdaptiveShare, EnergyTracker, PbitSchedule
+from glauber.torch.usage import Usage
 
 __all__ = [
     "ESTIMATORS",
@@ -49,6 +51,7 @@ __all__ = [
     "Attended",
     "BinaryLayer",
     "BoltzmannMachine",
+    "DenoisingChain",
     "DeviceTemperature",
     "Dropout",
     "EnergyTracker",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,11 @@ class DrawingModule(nn.Module):
         super().__init__()
         self.sampler = as_sampler(device)
 
-    def get_extra_state(self) -> dict[str, int]:
+    def get_extra_state(self) -> dict[str, Any]:
         """See Sampler.state_dict; for torch."""
         return self.sampler.state_dict()
 
-    def set_extra_state(self, state: Mapping[str, int]) -> None:
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """See Sampler.load_state_dict; for torch."""
         self.sampler.load_state_dict(state)
 
@@ -81,6 +82,15 @@ class BinaryLayer(DrawingModule):
     ) -> Tensor:
         """E[cost(bits)] with a gradient by another estimator; see glauber.torch.expected_cost. All units draw."""
         return expected_cost(logits, cost, sampler=self.sampler, estimator=estimator, n_samples=n_samples)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The sampler's state, and the share; for torch."""
+        return {**super().get_extra_state(), "share": self.share}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse; for torch."""
+        super().set_extra_state(state)
+        self.share = float(state["share"])
 
     def extra_repr(self) -> str:
         """For printing a model."""
