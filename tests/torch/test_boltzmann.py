@@ -246,8 +246,8 @@ def test_what_was_learned_of_the_temperature_is_in_the_state_dict(device):
 
 
 def test_log_z_sums_over_the_smaller_side_in_little_memory(device):
-    """2^2 states of the hidden units, not 2^20 of the visible ones; of a machine of 18 visible units, a chunk of its
-    sums at a time is kept for the gradient, which is exact."""
+    """2^2 states of the hidden units, not 2^20 of the visible ones; of a machine of 16 visible units no sums are
+    kept for the gradient, which is exact."""
     torch.manual_seed(2)
     wide = gl.torch.RestrictedBoltzmannMachine(40, 2, device)
     fields = wide.fields.detach().double()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import signal
+import time
 
 import glauber as gl
 import numpy as np
 import pytest
-from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber.errors import DeviceClosedError, InvalidModelError, ModelNotSupportedError
 from scipy.stats import chi2
 
 torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
@@ -209,8 +211,7 @@ def test_large_logits_on_a_device_that_folds_beta_and_on_one_with_a_short_range(
 
 @pytest.mark.parametrize("address", ["sim://pbit-king-64", "sim://pbit-rbm-512", "sim://kv260", "sim://hitachi-asic"])
 def test_devices_of_a_fixed_step_draw_within_the_stated_bound(address):
-    """The exact law of the fields that were programmed is as near as stated; where beta is free, nearer than a
-    ten-thousandth of the largest logit's range allows with fields in their own units."""
+    """The exact law of the programmed fields is as near as stated; where beta is free, they fill the range."""
     logits = torch.linspace(-1.5, 1.4, 40, dtype=torch.float64)
     with gl.open_device(address, seed=1) as device:
         sampler = gl.torch.Sampler(device)
@@ -230,3 +231,32 @@ def test_no_bound_is_stated_for_a_job_with_couplings(device):
     machine.sample(2)
     with pytest.raises(InvalidModelError, match="had couplings"):
         machine.sampler.total_variation_bound()
+
+
+def test_an_interrupt_stops_the_job_and_frees_the_device(device):
+    """Ctrl-C in a job of minutes: it is cancelled, not counted, and the next one runs at once."""
+    machine = gl.torch.BoltzmannMachine(60, 0, device)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            machine.sample(500, n_sweeps=3_000_000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert machine.sampler.usage.jobs == 0
+    started = time.monotonic()
+    machine.sample(2)
+    assert time.monotonic() - started < 20
+    assert machine.sampler.usage.jobs == 1
+
+
+def test_a_closed_device_says_so(device):
+    sampler = gl.torch.Sampler(device)
+    device.close()
+    with pytest.raises(DeviceClosedError, match="closed"):
+        sampler.bits(torch.zeros(3))

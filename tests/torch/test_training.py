@@ -139,6 +139,15 @@ def test_books_go_on_where_a_run_was_interrupted(tmp_path):
     assert "modelled" in str(second.total())
 
 
+def test_no_effective_samples_are_stated_of_chains_with_different_laws(device):
+    machine = gl.torch.BoltzmannMachine(3, 1, device)
+    tracker = gl.torch.EnergyTracker(machine.sampler)
+    machine.sample(2, n_samples=20)
+    assert tracker._ess() > 4
+    machine.sample(2, n_samples=20, clamp=torch.tensor([[1.0, 1, 1], [-1, -1, 1]]))
+    assert tracker._ess() is None
+
+
 def test_a_state_that_could_not_be_read_back_is_not_saved(tmp_path, device):
     file = tmp_path / "run.pt"
     layer = gl.torch.BinaryLayer(device)

@@ -39,6 +39,10 @@ def log_2cosh(x: Tensor) -> Tensor:
 class BoltzmannMachine(DrawingModule):
     """E(s) = - sum_i h_i s_i - sum_edges J_ij s_i s_j over spins -1 and +1, P(s) ~ exp(-E(s)); visible units first.
 
+    Parameters beyond a device's range are divided, and beta multiplied, by one factor; all are rounded to its step.
+    What is drawn is the rounded machine, which `sampler.last.provenance.quantisation` describes; energies and
+    likelihoods here are those of the parameters themselves.
+
     Args:
         n_visible: visible units, numbers 0 .. n_visible - 1.
         n_hidden: hidden units, the numbers after them.
