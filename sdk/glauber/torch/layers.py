@@ -232,8 +232,8 @@ class Noise(DrawingModule):
             return torch.zeros_like(x)
         if self.root is not None and x.shape[-1:] != self.root.shape[:1]:
             raise InvalidModelError(f"the covariance is of {len(self.root)} numbers, the last axis has {x.shape[-1]}")
-        up = self.sampler.bits(torch.zeros_like(x, requires_grad=False), self.n_bits).sum(0)
-        normal = (2 * up - self.n_bits) / math.sqrt(self.n_bits)
+        up = self.sampler.bits(torch.zeros_like(x, requires_grad=False), self.n_bits).sum(0, dtype=torch.float64)
+        normal = ((2 * up - self.n_bits) / math.sqrt(self.n_bits)).to(x.dtype)
         return normal if self.root is None else normal @ self.root.T.to(normal.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
