@@ -144,3 +144,31 @@ def test_bad_requests_are_refused(device):
         layer(torch.zeros(1, 3, 8), padding=torch.ones(1, 3, dtype=torch.bool))
     with pytest.raises(InvalidModelError, match="NaN"):
         layer(torch.full((1, 3, 8), math.nan))
+
+
+def test_a_mask_is_checked_before_anything_is_made_of_it(device):
+    sampler = gl.torch.Sampler(device)
+    x = torch.zeros(3, 4, requires_grad=True)
+    cases = [
+        (torch.ones(3, 3), "Boolean"),
+        (torch.ones(5, 3, dtype=torch.bool), "does not broadcast"),
+        (torch.zeros(3, 3, dtype=torch.bool), "no state at all"),
+    ]
+    for allowed, message in cases:
+        with pytest.raises(InvalidModelError, match=message):
+            gl.torch.attention_weights(x, x, sampler=sampler, allowed=allowed)
+        with gl.torch.deterministic(), pytest.raises(InvalidModelError, match=message):
+            gl.torch.attention_weights(x, x, sampler=sampler, allowed=allowed)
+    with pytest.raises(InvalidModelError, match="one d above 0"):
+        gl.torch.attention_weights(torch.zeros(3, 0), torch.zeros(3, 0), sampler=sampler)
+    with pytest.raises(InvalidModelError, match="one d above 0"):
+        gl.torch.attention_weights(torch.zeros(3, 2), torch.zeros(3, 4), sampler=sampler)
+    assert sampler.usage.jobs == 0
+
+
+def test_the_stated_error_does_not_feel_what_all_values_share():
+    weights = torch.tensor([[0.25, 0.75]])
+    value = torch.tensor([[0.0], [1.0]])
+    expected = math.sqrt(0.25 * 0.75 / 31)
+    for offset in (0.0, 1e4):
+        assert float(gl.torch.standard_error(weights, value + offset, 32)) == pytest.approx(expected, rel=1e-3)

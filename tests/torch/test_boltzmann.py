@@ -9,7 +9,7 @@ import glauber as gl
 import numpy as np
 import pytest
 from glauber.diagnostics import beta_by_pseudolikelihood
-from glauber.errors import InvalidModelError
+from glauber.errors import InvalidModelError, ModelNotSupportedError
 from scipy.stats import chi2
 
 torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
@@ -155,6 +155,13 @@ def test_the_devices_temperature_is_learned_and_allowed_for():
         (lambda d: gl.torch.BoltzmannMachine(4, 2, d).hidden_means(torch.ones(1, 4)), "coupled to each other"),
         (lambda d: gl.torch.BoltzmannMachine(40, 0, d).log_partition(), "annealed_importance"),
         (lambda d: gl.torch.BoltzmannMachine(2, 20, d).free_energy(torch.ones(2)), "too many"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).free_energy(torch.ones(2, 4)), "last axis of 3"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).energy(torch.ones(2, 3)), "last axis of 4"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, clamp=torch.ones(2, 4)), "clamp must have"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, clamp=torch.full((2, 3), 0.5)), "clamp must hold"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, initial=torch.ones(2, 3)), "initial must have"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, initial=torch.full((2, 4), 0.5)), "initial must hold"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, extra_fields=torch.ones(2, 4)), "extra_fields must"),
         (lambda d: gl.torch.DeviceTemperature(2.0), "memory"),
         (lambda d: gl.torch.annealed_importance(gl.torch.BoltzmannMachine(2, 0, d), start=torch.ones(3, 5)), "start"),
         (lambda d: gl.torch.annealed_importance(gl.torch.BoltzmannMachine(2, 0, d), base=torch.ones(3)), "base"),
@@ -163,3 +170,101 @@ def test_the_devices_temperature_is_learned_and_allowed_for():
 def test_bad_requests_are_refused(device, make, message):
     with pytest.raises(InvalidModelError, match=message):
         make(device)
+
+
+def test_annealed_weights_are_unbiased_at_few_temperatures(device):
+    """Mean of exp(w) / Z, both ways, is 1 within five standard errors; the starts backwards are exact draws."""
+    torch.manual_seed(0)
+    machine = gl.torch.RestrictedBoltzmannMachine(4, 3, device)
+    machine.fields.data = 0.5 * torch.randn(7)
+    machine.couplings.data = torch.randn(12)
+    exact = float(machine.log_partition().detach())
+    states = every_state(7)
+    law = torch.softmax(-machine.energy(states).detach().double(), 0)
+    start = states[torch.multinomial(law, 20_000, replacement=True)]
+    for how in ({"n_chains": 20_000}, {"start": start}):
+        found = gl.torch.annealed_importance(machine, n_temperatures=4, **how)
+        sign = -1 if found.backwards else 1
+        ratio = torch.exp(sign * (found.log_weights - exact))
+        assert abs(float(ratio.mean()) - 1) < 5 * float(ratio.std()) / math.sqrt(20_000)
+        assert float(ratio.std()) / math.sqrt(20_000) < 0.01
+
+
+def test_the_stated_error_of_log_z_is_that_of_repetitions(device):
+    """Squared deviations over squared stated errors of 60 runs: their mean is 1 within five errors of a variance."""
+    torch.manual_seed(0)
+    machine = gl.torch.RestrictedBoltzmannMachine(4, 3, device)
+    machine.couplings.data = 0.8 * torch.randn(12)
+    exact = float(machine.log_partition().detach())
+    runs = [gl.torch.annealed_importance(machine, n_chains=300, n_temperatures=8) for _ in range(60)]
+    z = torch.tensor([(run.value - exact) / run.standard_error for run in runs])
+    assert abs(float((z**2).mean()) - 1) < 5 * math.sqrt(2 / 60)
+    assert abs(float(z.mean())) < 5 / math.sqrt(60)
+
+
+def test_an_embedded_machine_gives_no_log_z_and_no_temperature():
+    with gl.open_device("sim://pbit-king-64?seed=3") as chip:
+        machine = gl.torch.RestrictedBoltzmannMachine(4, 3, chip)
+        with pytest.raises(ModelNotSupportedError, match="embedded"):
+            gl.torch.annealed_importance(machine, n_temperatures=3)
+        machine.temperature = gl.torch.DeviceTemperature()
+        machine.couplings.data = torch.ones(12)
+        machine.sample(50)
+        assert machine.temperature.standard_error == math.inf
+
+
+def test_the_temperatures_stated_error_is_that_of_repetitions(device):
+    """Of a memory that fades, too: 60 repetitions' variance over the stated one within five errors of a variance."""
+    torch.manual_seed(1)
+    machine = gl.torch.BoltzmannMachine(6, 0, device)
+    machine.couplings.data = 0.3 * torch.randn(15)
+    found = []
+    for _ in range(60):
+        learned = gl.torch.DeviceTemperature(memory=0.7)
+        for _ in range(10):
+            machine.sample(100, n_sweeps=20)
+            learned.observe(machine.sampler.last)
+        found.append((learned.factor, learned.standard_error))
+    factors, errors = np.array(found).T
+    # 1 with a standard error of sqrt(2 / 59); the variance stated as 1 / sum of weights would be 1.7 times too large
+    assert abs(factors.var(ddof=1) / (errors**2).mean() - 1) < 2.2 * math.sqrt(2 / 59)
+    assert abs(factors.mean() - 1) < 5 * factors.std() / math.sqrt(60)
+
+
+def test_what_was_learned_of_the_temperature_is_in_the_state_dict(device):
+    machine, other = gl.torch.BoltzmannMachine(4, 0, device), gl.torch.BoltzmannMachine(4, 0, device)
+    machine.couplings.data = torch.full((6,), 0.3)
+    machine.temperature = gl.torch.DeviceTemperature()
+    machine.sample(200)
+    other.load_state_dict(machine.state_dict())  # which learns none
+    other.temperature = gl.torch.DeviceTemperature()
+    other.load_state_dict(machine.state_dict())
+    assert (other.temperature.factor, other.temperature.standard_error) == (
+        machine.temperature.factor,
+        machine.temperature.standard_error,
+    )
+
+
+def test_log_z_sums_over_the_smaller_side_in_little_memory(device):
+    """2^2 states of the hidden units, not 2^20 of the visible ones; of a machine of 16 visible units no sums are
+    kept for the gradient, which is exact."""
+    torch.manual_seed(2)
+    wide = gl.torch.RestrictedBoltzmannMachine(40, 2, device)
+    fields = wide.fields.detach().double()
+    wide.couplings.data.zero_()
+    assert float(wide.log_partition().detach()) == pytest.approx(float(torch.log(2 * torch.cosh(fields)).sum()))
+    machine = gl.torch.BoltzmannMachine(16, 0, device)
+    machine.fields.data = 0.3 * torch.randn(16)
+    machine.couplings.data.zero_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        log_z = machine.log_partition()
+    before_gradient = sum(kept)
+    (gradient,) = torch.autograd.grad(log_z, machine.fields)
+    assert torch.allclose(gradient, torch.tanh(machine.fields), atol=1e-4)
+    assert before_gradient < 2**16 * 16 * 2  # the states themselves, not 120 products of each
+
+
+def test_no_rows_have_no_free_energies(device):
+    for machine in machines(device).values():
+        assert machine.free_energy(torch.ones(0, machine.n_visible)).shape == (0,)

@@ -119,3 +119,18 @@ def test_what_the_probe_refuses(device):
         gradient_probe(layer, torch.zeros(5, 4), linear, n_repeats=10)
     with pytest.raises(InvalidModelError, match="zero everywhere"):
         gradient_probe(layer, torch.zeros(1, 4), lambda bits: 0 * bits.sum(-1), n_repeats=10)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 300.0), (torch.float16, 20.0), (torch.float64, 1000.0)])
+def test_certain_bits_and_short_dtypes(device, dtype, size):
+    """Where sigma is 0 or 1 in the dtype the bit is certain and has no gradient; the others keep theirs."""
+    logits = torch.tensor([size, -size, 0.0], dtype=dtype, requires_grad=True)
+    for estimator in ESTIMATORS:
+        value = gl.torch.expected_cost(
+            logits, quadratic, sampler=gl.torch.Sampler(device, seed=1), estimator=estimator, n_samples=400
+        )
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert value.dtype == gradient.dtype == dtype
+        assert gradient[:2].abs().max() < 1e-3
+        if estimator != "straight-through":
+            assert abs(float(gradient[2]) - 0.25 * ((2 - 1.3) ** 2 - (1 - 1.3) ** 2)) < 0.05

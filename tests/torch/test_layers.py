@@ -81,6 +81,13 @@ def test_noise_has_the_stated_moments(device):
         assert torch.equal(layer(x), x)
 
 
+def test_short_dtypes_round_the_noise_and_not_its_sums(device):
+    for dtype in (torch.float16, torch.bfloat16):
+        short, long = (gl.torch.Noise(gl.torch.Sampler(device, seed=4), n_bits=1001) for _ in range(2))
+        expected = long.like(torch.zeros(300, dtype=torch.float64))
+        assert torch.equal(short.like(torch.zeros(300, dtype=dtype)), expected.to(dtype))
+
+
 def test_structured_noise_has_its_covariance(device):
     covariance = torch.tensor([[1.0, 0.8, 0.0], [0.8, 1.0, -0.3], [0.0, -0.3, 2.0]])
     z = gl.torch.Noise(device, covariance=covariance).like(torch.zeros(30_000, 3))
@@ -105,6 +112,9 @@ def test_a_state_dict_holds_the_place_in_the_seeds(device):
     other = gl.torch.PbitLinear(3, 40, device)
     other.load_state_dict(saved)
     assert torch.equal(other(x), expected)
+    layer.bits.share = 0.25
+    other.load_state_dict(layer.state_dict())
+    assert other.bits.share == 0.25
     assert "sim://ideal" in repr(other)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import glauber as gl
 import pytest
 from glauber.errors import InvalidModelError
@@ -137,6 +140,12 @@ def test_chains_go_on_from_a_saved_state(device):
         (lambda m: gl.torch.PersistentChains(m, 2, betas=[0.5, 2.0]), "end at 1"),
         (lambda m: gl.torch.PersistentChains(m, 2, betas=[0.7, 0.5, 1.0]), "ascend"),
         (lambda m: gl.torch.PersistentChains(m, 0), "n_chains"),
+        (lambda m: gl.torch.PersistentChains(m, 4).load_state_dict({"states": torch.ones(7, 5)}), "states saved"),
+        (
+            lambda m: gl.torch.noise_contrastive(m.energy, m.energy, torch.ones(0, 5), torch.ones(1, 5)),
+            "data and noise",
+        ),
+        (lambda m: gl.torch.info_nce(torch.ones(1, 2), torch.ones(1, 2), temperature=float("nan")), "temperature"),
         (lambda m: gl.torch.info_nce(torch.ones(1, 2), torch.ones(1, 2), temperature=0), "temperature"),
         (
             lambda m: gl.torch.denoising_score_matching(m.energy, torch.ones(1, 5), 0, gl.torch.Noise(m.sampler)),
@@ -147,3 +156,31 @@ def test_chains_go_on_from_a_saved_state(device):
 def test_bad_requests_are_refused(device, call, message):
     with pytest.raises(InvalidModelError, match=message):
         call(teacher(device))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.float16, torch.bfloat16])
+def test_data_and_machines_of_any_dtype(device, dtype):
+    data = (2 * torch.randint(0, 2, (6, 5)) - 1).to(dtype)
+    machine = gl.torch.RestrictedBoltzmannMachine(5, 2, device)
+    machines = [machine, copy.deepcopy(machine).to(dtype)] if dtype.is_floating_point else [machine]
+    for one in machines:
+        chains = gl.torch.PersistentChains(one, 3)
+        for loss in (
+            gl.torch.contrastive_divergence(one, data),
+            gl.torch.maximum_likelihood(one, data, n_chains=2, n_samples=2, n_warmup=1),
+            chains.loss(data),
+            chains.loss(data),
+        ):
+            loss.backward()
+            assert loss.dtype == one.fields.dtype
+        assert math.isfinite(gl.torch.annealed_importance(one, n_temperatures=2, n_chains=4).value)
+
+
+def test_chains_loaded_do_not_share_memory_with_what_was_saved(device):
+    chains = gl.torch.PersistentChains(teacher(device), 4)
+    chains.advance()
+    saved = chains.state_dict()
+    other = gl.torch.PersistentChains(chains.machine, 4)
+    other.load_state_dict(saved)
+    assert torch.equal(other.states, saved["states"])
+    assert other.states.data_ptr() != saved["states"].data_ptr()

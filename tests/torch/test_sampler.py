@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import signal
+import time
 
 import glauber as gl
 import numpy as np
 import pytest
-from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber.errors import DeviceClosedError, InvalidModelError, ModelNotSupportedError
 from scipy.stats import chi2
 
 torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
@@ -128,6 +131,9 @@ def test_books(device):
         (lambda s: s.categorical(torch.zeros(2, 3), 1, torch.zeros(2, 3, dtype=torch.bool)), "no state at all"),
         (lambda s: s.categorical(torch.zeros(2, 3), 1, torch.ones(2, 3)), "Boolean"),
         (lambda s: s.categorical(torch.tensor(0.0)), "last axis"),
+        (lambda s: s.categorical(torch.zeros(3, 4), 1, torch.ones(5, 4, dtype=torch.bool)), "does not broadcast"),
+        (lambda s: pickle.dumps(s), "state_dict"),
+        (lambda s: copy.copy(s), "state_dict"),  # would draw what the first one draws
         (lambda s: s.total_variation_bound(), "nothing was drawn"),
         (lambda s: s.load_state_dict({"seed": 1}), "missing"),
         (lambda s: s.load_state_dict({"seed": None, "calls": 0}), "seed"),
@@ -156,3 +162,101 @@ def test_the_proven_bound_holds_for_exact_laws(device):
     held = torch.from_numpy(sampler.last.held_fields[0])
     distance = (torch.softmax(held, -1) - torch.softmax(scores, -1)).abs().sum(-1) / 2
     assert 0 < float(distance.max()) <= sampler.total_variation_bound()
+
+
+def test_huge_logits_and_scores_do_not_coarsen_the_others(device):
+    """All share one integer step: beside 1e8, 0.5 would be 0. Differences of scores are what counts."""
+    sampler = gl.torch.Sampler(device)
+    logits = torch.tensor([1e8, 0.5, -0.7, -1e8], dtype=torch.float64)
+    drawn = sampler.bits(logits, 4000)
+    assert drawn[:, 0].all()
+    assert not drawn[:, 3].any()
+    assert p_of_bits(drawn[:, 1:3], torch.sigmoid(logits[1:3])) > ALPHA
+    assert sampler.total_variation_bound() < 1e-6
+    scores = torch.tensor([0.0, 1.0, 2.0, -1e8], dtype=torch.float64)
+    drawn = sampler.categorical((scores + 1e8).expand(20, 4), 1000)
+    counts = torch.nn.functional.one_hot(drawn, 4).sum((0, 1))[:3].double()
+    expected = 20_000 * torch.softmax(scores, 0)[:3]
+    assert chi2.sf(float(((counts - expected) ** 2 / expected).sum()), 2) > ALPHA
+    assert sampler.total_variation_bound() < 1e-6
+
+
+@pytest.mark.parametrize("address", ["sim://ideal", "firmware://host"])
+def test_the_first_p_bit_may_be_masked_on_devices_of_any_scale(address):
+    with gl.open_device(address, seed=3) as device:
+        device.mask([0, 2], "in a test")
+        sampler = gl.torch.Sampler(device)
+        logits = torch.linspace(-2, 2, 9)
+        assert p_of_bits(sampler.bits(logits, 500), torch.sigmoid(logits)) > ALPHA
+        assert (sampler.last.fields[:, [0, 2]] == 0).all()
+        scores = torch.tensor([0.5, -1.0, 0.0]).expand(6, 3)
+        allowed = torch.tensor([True, True, False]).expand(6, 3)
+        drawn = sampler.categorical(scores, 500, allowed)
+        assert drawn.shape == (500, 6)
+        expected = 3000 * torch.sigmoid(torch.tensor(1.5))
+        assert abs(float((drawn == 0).sum()) - expected) < 5 * (expected * (1 - expected / 3000)) ** 0.5
+        assert (drawn < 2).all()
+        if device.spec.capabilities.potts_states:
+            assert (sampler.last.fields[0][[0, 2]] == 0).all()
+
+
+def test_large_logits_on_a_device_that_folds_beta_and_on_one_with_a_short_range():
+    """kv260 holds fields up to 8, which are logits up to 16; the ASIC up to 7, with any beta."""
+    for address in ("sim://kv260", "sim://hitachi-asic"):
+        with gl.open_device(address, seed=1) as device:
+            drawn = gl.torch.Sampler(device).bits(torch.tensor([-30.0, 30.0]), 200)
+        assert drawn[:, 0].sum() == 0
+        assert drawn[:, 1].sum() == 200
+
+
+@pytest.mark.parametrize("address", ["sim://pbit-king-64", "sim://pbit-rbm-512", "sim://kv260", "sim://hitachi-asic"])
+def test_devices_of_a_fixed_step_draw_within_the_stated_bound(address):
+    """The exact law of the programmed fields is as near as stated; where beta is free, they fill the range."""
+    logits = torch.linspace(-1.5, 1.4, 40, dtype=torch.float64)
+    with gl.open_device(address, seed=1) as device:
+        sampler = gl.torch.Sampler(device)
+        sampler.bits(logits)
+        held = torch.from_numpy(sampler.last.held_fields.ravel()[:40])
+        law = torch.sigmoid(2 * sampler.last.provenance.beta * held)
+        bound = sampler.total_variation_bound()
+        assert 0 < float((law - torch.sigmoid(logits)).abs().max()) <= bound < 1
+        coefficients = device.spec.coefficients
+        if device.spec.capabilities.beta == "programmable" and coefficients.field_bits == 12:
+            assert bound < 1e-3  # with beta = 1 it would be 4e-3
+        assert bound < (0.2 if coefficients.weight_bits == 4 else 0.01)
+
+
+def test_no_bound_is_stated_for_a_job_with_couplings(device):
+    machine = gl.torch.BoltzmannMachine(3, 0, device)
+    machine.sample(2)
+    with pytest.raises(InvalidModelError, match="had couplings"):
+        machine.sampler.total_variation_bound()
+
+
+def test_an_interrupt_stops_the_job_and_frees_the_device(device):
+    """Ctrl-C in a job of minutes: it is cancelled, not counted, and the next one runs at once."""
+    machine = gl.torch.BoltzmannMachine(60, 0, device)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            machine.sample(500, n_sweeps=3_000_000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert machine.sampler.usage.jobs == 0
+    started = time.monotonic()
+    machine.sample(2)
+    assert time.monotonic() - started < 20
+    assert machine.sampler.usage.jobs == 1
+
+
+def test_a_closed_device_says_so(device):
+    sampler = gl.torch.Sampler(device)
+    device.close()
+    with pytest.raises(DeviceClosedError, match="closed"):
+        sampler.bits(torch.zeros(3))

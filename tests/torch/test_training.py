@@ -61,9 +61,32 @@ def test_the_adaptive_share_follows_the_measured_signal(device):
     steps(0.1)
     assert share.signal_to_noise == pytest.approx(0.01, abs=0.01)
     assert net[1].share == pytest.approx(0.2)
-    other = gl.torch.AdaptiveShare(net)
-    other.load_state_dict(share.state_dict())
-    assert other.share == share.share
+    for _ in range(3):
+        share.update()
+    saved = share.state_dict()
+    other = gl.torch.AdaptiveShare(net, target=0.1, window=20, low=0.2, rate=0.1)
+    other.load_state_dict(saved)
+    assert (other.share, other.signal_to_noise) == (share.share, share.signal_to_noise)
+    for _ in range(17):  # both end the window that was begun, neither with the other's sums
+        net[0].weight.grad = 0.3 + torch.randn(40, 50, generator=generator)
+        share.update()
+        other.update()
+    assert other.signal_to_noise == share.signal_to_noise
+    assert (other.state_dict()["seen"], saved["seen"]) == (0, 3)
+
+
+def test_the_adaptive_share_takes_gradients_that_come_and_go_and_half_precision(device):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), gl.torch.BinaryLayer(device)).half()
+    share = gl.torch.AdaptiveShare(net, window=2)
+    net[0].weight.grad = torch.full((4, 3), 600.0, dtype=torch.float16)  # its square is no half-precision number
+    share.update()
+    net[0].bias.grad = torch.ones(4, dtype=torch.float16)
+    share.update()
+    # mean (600, 1/2), spread 1/2 in each of the four: 12 x 360000 + 4/4 less half the trace, 4/2, over the trace
+    assert share.signal_to_noise == pytest.approx((12 * 360_000 + 1 - 1) / 2)
+    net[0].bias.grad[0] = torch.nan
+    with pytest.raises(InvalidModelError, match="NaN or infinite"):
+        share.update()
 
 
 def test_joules_are_tracked_step_by_step(tmp_path):
@@ -88,6 +111,59 @@ def test_joules_are_tracked_step_by_step(tmp_path):
     assert len(events.Scalars("device/joules")) == 3
     assert events.Scalars("device/joules_total")[-1].value == pytest.approx(tracker.total().joules, rel=1e-5)
     assert events.Scalars("device/ess")[-1].value > 4
+
+
+def test_books_go_on_where_a_run_was_interrupted(tmp_path):
+    file = tmp_path / "run.pt"
+
+    def part(n_steps, resume):
+        with gl.open_device("sim://pbit-king-64?seed=5") as chip:
+            shared = gl.torch.Sampler(chip)
+            net = torch.nn.Sequential(gl.torch.BinaryLayer(shared), gl.torch.BinaryLayer(shared))
+            tracker = gl.torch.EnergyTracker(shared, net[0].sampler)
+            if resume:
+                net(torch.zeros(5))  # not of the run
+                gl.torch.load_checkpoint(file, net=net, tracker=tracker)
+            for _ in range(n_steps):
+                net(torch.zeros(4, 5))
+                tracker.step()
+            gl.torch.save_checkpoint(file, 1, net=net, tracker=tracker)
+            return tracker
+
+    first = part(3, resume=False)
+    second = part(2, resume=True)
+    assert (first.n_steps, second.n_steps, len(second.steps)) == (3, 5, 2)
+    assert (first.total().jobs, second.total().jobs) == (6, 10)
+    assert second.steps[0].jobs == 2
+    assert second.total().joules == pytest.approx(first.total().joules + sum(used.joules for used in second.steps))
+    assert "modelled" in str(second.total())
+
+
+def test_no_effective_samples_are_stated_of_chains_with_different_laws(device):
+    machine = gl.torch.BoltzmannMachine(3, 1, device)
+    tracker = gl.torch.EnergyTracker(machine.sampler)
+    machine.sample(2, n_samples=20)
+    assert tracker._ess() > 4
+    machine.sample(2, n_samples=20, clamp=torch.tensor([[1.0, 1, 1], [-1, -1, 1]]))
+    assert tracker._ess() is None
+
+
+def test_a_state_that_could_not_be_read_back_is_not_saved(tmp_path, device):
+    file = tmp_path / "run.pt"
+    layer = gl.torch.BinaryLayer(device)
+    gl.torch.save_checkpoint(file, 3, layer=layer)
+
+    class Arrays:
+        def state_dict(self):
+            return {"mean": np.ones(3)}
+
+        def load_state_dict(self, state):
+            pass
+
+    with pytest.raises(InvalidModelError, match="numpy"):
+        gl.torch.save_checkpoint(file, 4, layer=Arrays())
+    assert gl.torch.load_checkpoint(file, layer=layer) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
 
 
 LOOP = textwrap.dedent(
@@ -167,6 +243,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, device):
     gl.torch.save_checkpoint(good, 1, layer=layer)
     with pytest.raises(FileNotFoundError):
         gl.torch.load_checkpoint(tmp_path / "none.pt", layer=layer)
+    bad.write_bytes(b"")
+    with pytest.raises(FileFormatError, match="damaged"):
+        gl.torch.load_checkpoint(bad, layer=layer)
+    with pytest.raises(IsADirectoryError):
+        gl.torch.load_checkpoint(tmp_path, layer=layer)
     bad.write_bytes(good.read_bytes()[:-200])
     with pytest.raises(FileFormatError, match="damaged"):
         gl.torch.load_checkpoint(bad, layer=layer)

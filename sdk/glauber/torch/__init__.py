@@ -40,9 +40,10 @@ from glauber.torch.objectives import (
     sliced_score_matching,
 )
 from glauber.torch.probe import EstimatorError, GradientReport, gradient_probe
-from glauber.torch.sampler import Sampler, Usage
+from glauber.torch.sampler import Sampler
 from glauber.torch.temperature import DeviceTemperature
 from glauber.torch.training import AdaptiveShare, EnergyTracker, PbitSchedule
+from glauber.torch.usage import Usage
 
 __all__ = [
     "ESTIMATORS",

@@ -13,7 +13,7 @@ from glauber.checks import whole_number
 from glauber.errors import InvalidModelError
 from glauber.torch.deterministic import is_deterministic
 from glauber.torch.layers import DrawingModule
-from glauber.torch.sampler import Sampler
+from glauber.torch.sampler import Sampler, checked_mask
 
 
 class Attended(NamedTuple):
@@ -58,9 +58,16 @@ def attention_weights(
         Multiples of 1 / n_samples, shape (..., n_queries, n_keys); each row adds up to 1.
 
     Raises:
-        InvalidModelError: scores that are NaN, or a query that is allowed no key.
+        InvalidModelError: scores that are NaN, queries of no numbers, or a query that is allowed no key.
     """
+    if query.dim() < 2 or key.dim() < 2 or query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
+        raise InvalidModelError(
+            f"queries (..., n_queries, d) and keys (..., n_keys, d) need one d above 0, not shapes {tuple(query.shape)}"
+            f" and {tuple(key.shape)}"
+        )
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if beta is None else beta)
+    if allowed is not None:
+        allowed = checked_mask(allowed, scores.shape)
     soft = None
     if is_deterministic() or (torch.is_grad_enabled() and scores.requires_grad):
         soft = torch.softmax(scores if allowed is None else scores.masked_fill(~allowed, -math.inf), dim=-1)
@@ -79,6 +86,7 @@ def standard_error(weights: Tensor, value: Tensor, n_samples: int) -> Tensor:
     with torch.no_grad():
         if n_samples < 2:
             return torch.full_like(weights @ value, math.nan)
+        value = value - value.mean(-2, keepdim=True)  # else what is common to all keys cancels with all its rounding
         spread = weights @ value**2 - (weights @ value) ** 2
         return (spread.clamp(min=0) / (n_samples - 1)).sqrt()
 

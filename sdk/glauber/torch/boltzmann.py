@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import glauber
 from glauber.checks import whole_number
@@ -38,6 +39,10 @@ def log_2cosh(x: Tensor) -> Tensor:
 class BoltzmannMachine(DrawingModule):
     """E(s) = - sum_i h_i s_i - sum_edges J_ij s_i s_j over spins -1 and +1, P(s) ~ exp(-E(s)); visible units first.
 
+    Parameters beyond a device's range are divided, and beta multiplied, by one factor; all are rounded to its step.
+    What is drawn is the rounded machine, which `sampler.last.provenance.quantisation` describes; energies and
+    likelihoods here are those of the parameters themselves.
+
     Args:
         n_visible: visible units, numbers 0 .. n_visible - 1.
         n_hidden: hidden units, the numbers after them.
@@ -53,7 +58,8 @@ class BoltzmannMachine(DrawingModule):
         fields: h, a parameter of shape (n_units,).
         couplings: J, a parameter of shape (n_edges,).
         edges: int64 (n_edges, 2).
-        temperature: see DeviceTemperature; None takes the device's temperature for what was asked.
+        temperature: see DeviceTemperature; None takes the device's temperature for what was asked. What it has learned
+            is in the machine's state_dict.
     """
 
     edges: Tensor
@@ -88,10 +94,22 @@ class BoltzmannMachine(DrawingModule):
         self._between = torch.from_numpy(np.flatnonzero(hidden[:, 1] & ~hidden[:, 0]))
         self.visible_pairs = torch.from_numpy(np.flatnonzero(~hidden.any(axis=1)))
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """The sampler's state, and what is known of the device's temperature; for torch."""
+        known = None if self.temperature is None else self.temperature.state_dict()
+        return {**super().get_extra_state(), "temperature": known}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse; for torch. A temperature that this machine does not learn is left out."""
+        super().set_extra_state(state)
+        if self.temperature is not None and state["temperature"] is not None:
+            self.temperature.load_state_dict(state["temperature"])
+
     # Energies
 
     def energy(self, states: Tensor) -> Tensor:
         """E of states (..., n_units), shape (...)."""
+        self._check_width("states", states, self.n_units)
         products = states[..., self.edges[:, 0]] * states[..., self.edges[:, 1]]
         return -(states @ self.fields) - products @ self.couplings
 
@@ -105,8 +123,10 @@ class BoltzmannMachine(DrawingModule):
         """F(v) = - log sum_h exp(-E(v, h)) of visible states (..., n_visible), exact and differentiable, shape (...).
 
         Raises:
-            InvalidModelError: hidden units are coupled to each other, and there are too many to sum over.
+            InvalidModelError: another number of visible units, or too many hidden ones that are coupled to each other
+                to sum over.
         """
+        self._check_width("visible", visible, self.n_visible)
         if not self.hidden_are_independent:
             return self._enumerated_free_energy(visible)
         total = visible @ self.fields[: self.n_visible]
@@ -133,17 +153,26 @@ class BoltzmannMachine(DrawingModule):
         Raises:
             InvalidModelError: there are too many; use glauber.torch.annealed_importance.
         """
-        if self.hidden_are_independent and self.n_visible <= MAX_ENUMERATED:
-            parts = [torch.logsumexp(-self.free_energy(chunk), 0) for chunk in self._states(self.n_visible)]
-        elif self.visible_are_independent and self.n_hidden <= MAX_ENUMERATED:
-            parts = [torch.logsumexp(self._log_weight_of_hidden(chunk), 0) for chunk in self._states(self.n_hidden)]
-        elif self.n_units <= MAX_ENUMERATED:
-            parts = [torch.logsumexp(-self.energy(chunk), 0) for chunk in self._states(self.n_units)]
-        else:
+        ways: list[tuple[int, Callable[[Tensor], Tensor]]] = [(self.n_units, lambda states: -self.energy(states))]
+        if self.hidden_are_independent:
+            ways.append((self.n_visible, lambda visible: -self.free_energy(visible)))
+        if self.visible_are_independent:
+            ways.append((self.n_hidden, self._log_weight_of_hidden))
+        n_summed, log_weight = min(ways, key=lambda way: way[0])
+        if n_summed > MAX_ENUMERATED:
             raise InvalidModelError(
                 f"log Z of {self.n_visible} visible and {self.n_hidden} hidden units is out of reach of a sum over"
                 f" 2^{MAX_ENUMERATED} states; estimate it with glauber.torch.annealed_importance"
             )
+
+        def part(chunk: Tensor) -> Tensor:
+            return torch.logsumexp(log_weight(chunk), 0)
+
+        chunks = self._states(n_summed)
+        if torch.is_grad_enabled():  # a chunk's sums are made again for the gradient: all of them would fill the memory
+            parts = [checkpoint(part, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+        else:
+            parts = [part(chunk) for chunk in chunks]
         return torch.logsumexp(torch.stack(parts), 0)
 
     def log_likelihood(self, visible: Tensor, log_partition: Tensor | float | None = None) -> Tensor:
@@ -162,6 +191,8 @@ class BoltzmannMachine(DrawingModule):
             )
         hidden = next(iter(self._states(self.n_hidden)))
         flat = visible.reshape(-1, self.n_visible)
+        if len(flat) == 0:
+            return flat.sum(-1).reshape(visible.shape[:-1])
         rows = [-torch.logsumexp(-self.energy(torch.cat([v.expand(len(hidden), -1), hidden], 1)), 0) for v in flat]
         return torch.stack(rows).reshape(visible.shape[:-1])
 
@@ -202,22 +233,37 @@ class BoltzmannMachine(DrawingModule):
             extra_fields: added to the fields of the visible units, (n_chains, n_visible), such as a condition.
             model: in place of `ising_model()`.
             arguments: further ones of Device.submit.
+
+        Raises:
+            InvalidModelError: a clamp, states or fields of another shape, or that are no spins.
         """
         model = self.ising_model() if model is None else model
+        shown = self.sites[: self.n_visible]
         if clamp is not None:
-            held = np.zeros((*clamp.shape[:-1], model.n_sites), dtype=np.int8)
-            held[..., self.sites[: self.n_visible]] = clamp.detach().cpu().numpy()
+            values = self._host("clamp", clamp, self.n_visible)
+            held = np.zeros((*values.shape[:-1], model.n_sites))
+            held[..., shown] = values
             arguments["clamp"] = held
         if initial is not None:
-            start = np.ones((len(initial), model.n_sites), dtype=np.int8)
-            start[:, self.sites] = initial.detach().cpu().numpy()
+            values = self._host("initial", initial, self.n_units)
+            start = np.ones((*values.shape[:-1], model.n_sites))
+            start[..., self.sites] = values
             arguments["initial"] = start
         if extra_fields is not None:
-            fields = np.tile(model.fields, (len(extra_fields), 1))
-            fields[:, self.sites[: self.n_visible]] += extra_fields.detach().cpu().double().numpy()
+            values = self._host("extra_fields", extra_fields, self.n_visible)
+            fields = np.tile(model.fields, (*values.shape[:-1], 1))
+            fields[..., shown] += values
             arguments["fields"] = fields
         embeds = self.sampler.device.spec.topology is not None
         return self.sampler.run(model, schedule, on_overflow="scale", embed=embeds, **arguments)
+
+    def _check_width(self, name: str, values: Tensor, width: int) -> None:
+        if values.shape[-1:] != (width,):
+            raise InvalidModelError(f"{name} must have a last axis of {width} units, not shape {tuple(values.shape)}")
+
+    def _host(self, name: str, values: Tensor, width: int) -> NDArray[np.float64]:
+        self._check_width(name, values, width)
+        return np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
 
     def units(self, states: NDArray[Any]) -> Tensor:
         """States by device site, (..., n_sites), as a tensor of the machine's units, (..., n_units)."""

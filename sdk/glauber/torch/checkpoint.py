@@ -32,8 +32,9 @@ def save_checkpoint(path: str | Path, step: int, **parts: Stateful) -> None:
     """Write a checkpoint: whole or not at all, also when the process or the machine dies meanwhile.
 
     Holds the parts' states and the states of the random number generators of torch (CPU and GPUs), NumPy and Python.
-    Modules of glauber.torch bring their samplers along; a sampler that only a function uses is a part of its own, and
-    so are PersistentChains. With those, a run that is resumed goes on bit for bit on a deterministic device.
+    Modules of glauber.torch bring along their samplers, the share of units that draw, and what a machine has learned of
+    its device's temperature. A sampler that only a function uses is a part of its own, and so are PersistentChains, an
+    AdaptiveShare and an EnergyTracker. With those, a run that is resumed goes on bit for bit on a deterministic device.
 
     Args:
         path: the file; replaced.
@@ -41,7 +42,8 @@ def save_checkpoint(path: str | Path, step: int, **parts: Stateful) -> None:
         parts: by name.
 
     Raises:
-        InvalidModelError: a part has no state_dict.
+        InvalidModelError: a part has no state_dict, or one of objects that cannot be read without running code from
+            the file, such as arrays of NumPy; the file before stays.
         OSError: the file cannot be written; the one before stays.
     """
     for name, part in parts.items():
@@ -66,6 +68,11 @@ def save_checkpoint(path: str | Path, step: int, **parts: Stateful) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if unreadable := torch.serialization.get_unsafe_globals_in_checkpoint(temporary):
+            raise InvalidModelError(
+                f"the parts' states hold {', '.join(sorted(unreadable))}, which a checkpoint is never read back with;"
+                " turn arrays into tensors and other objects into plain numbers, texts, lists and dicts in state_dict()"
+            )
         os.replace(temporary, target)
         directory = os.open(target.parent, os.O_RDONLY)
         try:
@@ -82,15 +89,15 @@ def load_checkpoint(path: str | Path, **parts: Stateful) -> int:
     The file is read without pickle's code execution.
 
     Raises:
-        FileFormatError: it is no checkpoint, damaged, or of other parts.
-        FileNotFoundError: there is none.
+        FileFormatError: it is no checkpoint, damaged, or of other parts. Parts before one that does not fit are loaded.
+        OSError: it cannot be read; FileNotFoundError, if there is none.
     """
-    try:
-        content = torch.load(Path(path), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise FileFormatError(f"{path} is no checkpoint, or damaged: {str(error).splitlines()[0]}") from error
+    with Path(path).open("rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise FileFormatError(f"{path} is no checkpoint, or damaged: {first}") from error
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise FileFormatError(f"{path} is a torch file, but no checkpoint of glauber.torch.save_checkpoint")
     if content.get("version") != VERSION:

@@ -32,7 +32,7 @@ class DenoisingChain(nn.Module):
         kept: correlation of the noisiest state with the data, rho_1 ... rho_T; small enough that it is noise.
 
     Raises:
-        InvalidModelError: kept outside 0 to 1, or machines of different data.
+        InvalidModelError: kept outside 0 to 1, or what `machine` makes are no machines of one number of visible units.
 
     Attributes:
         machines: of steps 1 .. T; the first one's output is data.
@@ -45,10 +45,14 @@ class DenoisingChain(nn.Module):
         n_steps = whole_number("n_steps", n_steps, 1)
         if not 0 < kept < 1:
             raise InvalidModelError(f"kept must lie between 0 and 1, not {kept!r}")
-        self.machines = nn.ModuleList(machine() for _ in range(n_steps))
-        self.n_visible = self._machine(1).n_visible
-        if any(made.n_visible != self.n_visible for made in self._all()):
-            raise InvalidModelError("all machines of a chain must have the same number of visible units")
+        made = [machine() for _ in range(n_steps)]
+        for one in made:
+            if not isinstance(one, BoltzmannMachine):
+                raise InvalidModelError(f"machine must make a BoltzmannMachine, not a {type(one).__name__}")
+            if one.n_visible != made[0].n_visible:
+                raise InvalidModelError("all machines of a chain must have the same number of visible units")
+        self.machines = nn.ModuleList(made)
+        self.n_visible = made[0].n_visible
         each = kept ** (1 / n_steps)
         self.pull = [math.atanh(each)] * n_steps
         self.correlation = [each**t for t in range(n_steps + 1)]
@@ -63,9 +67,6 @@ class DenoisingChain(nn.Module):
         assert isinstance(machine, BoltzmannMachine)
         return machine
 
-    def _all(self) -> list[BoltzmannMachine]:
-        return [self._machine(t) for t in range(1, len(self.machines) + 1)]
-
     def _flip(self, states: Tensor, correlation: float) -> Tensor:
         """Spins that agree with `states` with probability (1 + correlation) / 2, drawn by the device."""
         if correlation == 1:
@@ -76,10 +77,10 @@ class DenoisingChain(nn.Module):
         """The loss of one step for data (n, n_visible): gradient of -log p(x_(t-1) | x_t) at noised data.
 
         The model's states begin at x_t, as they do when the chain generates, and take n_sweeps. Biased as far as those
-        do not reach equilibrium. Two or three device jobs.
+        do not reach equilibrium. Two to four device jobs.
         """
-        machine = self._machine(step)
-        check_data(machine, data)
+        machine = self._machine(whole_number("step", step, 1, self.n_steps))
+        data = check_data(machine, data)
         with torch.no_grad():
             cleaner = self._flip(data, self.correlation[step - 1])
             noisier = self._flip(cleaner, math.tanh(self.pull[step - 1]))
@@ -111,6 +112,7 @@ class DenoisingChain(nn.Module):
         Returns:
             Spins (n, n_visible); with `whole_path` those of all steps, noise first, (n_steps + 1, n, n_visible).
         """
+        n = whole_number("n", n, 1)
         blank = self._machine(1).fields.new_zeros(n, self.n_visible)
         path = [2 * self._machine(1).sampler.bits(blank)[0] - 1]
         for step in range(self.n_steps, 0, -1):
@@ -135,11 +137,11 @@ class DenoisingChain(nn.Module):
             n_temperatures: of each annealed run.
             n_repeats: annealed runs for each normalisation.
         """
-        check_data(self._machine(1), data)
+        data = check_data(self._machine(1), data)
         n_paths = whole_number("n_paths", n_paths, 1)
         n_repeats = whole_number("n_repeats", n_repeats, 1)
         cleaner = data.repeat(n_paths, 1)
-        total = torch.zeros(len(cleaner), dtype=torch.float64)
+        total = torch.zeros(len(cleaner), dtype=torch.float64, device=data.device)
         for step in range(1, self.n_steps + 1):
             machine, pull = self._machine(step), self.pull[step - 1]
             noisier = self._flip(cleaner, math.tanh(pull))

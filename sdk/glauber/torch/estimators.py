@@ -6,6 +6,7 @@ of E[f] with respect to whatever else f depends on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -120,8 +121,9 @@ def _arm(logits: Tensor, cost: Callable[[Tensor], Tensor], sampler: Sampler, n_s
     # Antithetic b1 = [1 - u < p], b2 = [u < p] differ with probability 2 min(p, 1 - p), either way with the same;
     # else both are the likelier value. So a pair is two independent bits, which any device can draw.
     with torch.no_grad():
-        both = torch.sigmoid(-logits.abs())  # min(p, 1 - p)
-        differ_logit = (torch.log(2 * both) - torch.log1p(-2 * both)).clamp(max=MAX_PAIR_LOGIT)
+        size = logits.abs()  # 2 min(p, 1 - p) is 2 sigma(-size), and what is left of 1 is tanh(size / 2)
+        differ_logit = math.log(2) + functional.logsigmoid(-size) - torch.log(torch.tanh(size / 2))
+        differ_logit = differ_logit.clamp(max=MAX_PAIR_LOGIT)
         drawn = sampler.bits(torch.stack([differ_logit, torch.zeros_like(logits)]), n_samples)
         differ, coin = drawn[:, 0], drawn[:, 1]
         likelier = (logits > 0).to(logits.dtype)

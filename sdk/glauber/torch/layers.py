@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,11 @@ class DrawingModule(nn.Module):
         super().__init__()
         self.sampler = as_sampler(device)
 
-    def get_extra_state(self) -> dict[str, int]:
+    def get_extra_state(self) -> dict[str, Any]:
         """See Sampler.state_dict; for torch."""
         return self.sampler.state_dict()
 
-    def set_extra_state(self, state: Mapping[str, int]) -> None:
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """See Sampler.load_state_dict; for torch."""
         self.sampler.load_state_dict(state)
 
@@ -81,6 +82,15 @@ class BinaryLayer(DrawingModule):
     ) -> Tensor:
         """E[cost(bits)] with a gradient by another estimator; see glauber.torch.expected_cost. All units draw."""
         return expected_cost(logits, cost, sampler=self.sampler, estimator=estimator, n_samples=n_samples)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The sampler's state, and the share; for torch."""
+        return {**super().get_extra_state(), "share": self.share}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse; for torch."""
+        super().set_extra_state(state)
+        self.share = float(state["share"])
 
     def extra_repr(self) -> str:
         """For printing a model."""
@@ -222,8 +232,8 @@ class Noise(DrawingModule):
             return torch.zeros_like(x)
         if self.root is not None and x.shape[-1:] != self.root.shape[:1]:
             raise InvalidModelError(f"the covariance is of {len(self.root)} numbers, the last axis has {x.shape[-1]}")
-        up = self.sampler.bits(torch.zeros_like(x, requires_grad=False), self.n_bits).sum(0)
-        normal = (2 * up - self.n_bits) / math.sqrt(self.n_bits)
+        up = self.sampler.bits(torch.zeros_like(x, requires_grad=False), self.n_bits).sum(0, dtype=torch.float64)
+        normal = ((2 * up - self.n_bits) / math.sqrt(self.n_bits)).to(x.dtype)
         return normal if self.root is None else normal @ self.root.T.to(normal.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from glauber.checks import whole_number
-from glauber.errors import InvalidModelError
+from glauber.errors import InvalidModelError, ModelNotSupportedError
 from glauber.schedule import SamplingSchedule
 from glauber.torch.boltzmann import BoltzmannMachine, log_2cosh
 
@@ -27,7 +27,8 @@ class LogPartition:
         log_weights: of each chain, float64 (n_chains,); forwards the logs of estimates of Z, backwards minus those of
             estimates of 1 / Z.
         backwards: whether chains went from the machine's law to the base: then `value` is stochastically an upper
-            bound, else a lower one (Burda, Grosse and Salakhutdinov 2015; Grosse, Ancha and Roy 2016).
+            bound, else a lower one (Burda, Grosse and Salakhutdinov 2015; Grosse, Ancha and Roy 2016), as far as the
+            device samples exactly what it is asked, and backwards as far as the starts were of the machine's law.
     """
 
     value: float
@@ -45,15 +46,18 @@ def annealed_importance(
     base: Tensor | None = None,
     start: Tensor | None = None,
 ) -> LogPartition:
-    """Log Z by annealed importance sampling (Neal 2001): a device job, one sweep, for each temperature.
+    """Log Z by annealed importance sampling (Neal 2001): one sweep on the device for each temperature.
 
     From independent units with fields `base`, whose Z is known, to the machine: E_k = (1 - k) E_base + k E. With
     `start` it goes the other way, from states of the machine's own law.
 
-    Hidden units that are not coupled to each other are summed out of the weights.
+    Hidden units that are not coupled to each other are summed out of the weights, and drawn anew before each sweep, in
+    a job of their own: those that the sweep before has left are of the last temperature's law given the visible ones,
+    not of the next one's.
 
     Args:
-        machine: the model; `machine.temperature` is not used, so the device must sample at what it is asked.
+        machine: the model; `machine.temperature` is not used, so the device must sample at what it is asked. What a
+            device rounds the coefficients by is in the result and not in the error.
         n_chains: chains, each of which is a weight.
         n_temperatures: steps from base to machine.
         base: fields of the base, (n_units,); None for the machine's own fields. Data means, atanh(mean) on the visible
@@ -63,6 +67,7 @@ def annealed_importance(
 
     Raises:
         InvalidModelError: fewer than 2 chains or a start of the wrong shape.
+        ModelNotSupportedError: the machine lies embedded on the device, whose broken groups of p-bits have another law.
     """
     if start is not None and (start.dim() != 2 or start.shape[1] != machine.n_units):
         raise InvalidModelError(f"start must have shape (n_chains, {machine.n_units}), not {tuple(start.shape)}")
@@ -123,13 +128,21 @@ def annealed_log_weights(
         states = 2 * machine.sampler.bits(2 * asked)[0] - 1
     else:
         states, shares = start.to(machine.fields), shares[::-1]
-    log_weights = torch.zeros(n_chains, dtype=torch.float64)
+    log_weights = log_z_base.new_zeros(n_chains)
     schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, beta=1.0)
     for number, (before, after) in enumerate(itertools.pairwise(shares.tolist())):
         log_weights += _log_ratio(machine, states, fields, before, after)
         if number + 1 < n_temperatures:
+            if machine.n_hidden and machine.hidden_are_independent:
+                states = _with_new_hidden(machine, states[:, : machine.n_visible], fields, after)
             model = machine.ising_model(after, fields)
             result = machine.run(schedule, initial=states, model=model, extra_fields=extra_fields, observe="last")
+            if result.provenance.embedding is not None:
+                raise ModelNotSupportedError(
+                    "the machine lies embedded on the device, whose law is not the machine's where a group of p-bits"
+                    " breaks, so that weights say nothing of log Z; take a device that holds it as it is, such as"
+                    " sim://ideal, or a machine on the device's own graph"
+                )
             states = machine.units(result.last)
     return log_z_base + log_weights if start is None else log_z_base - log_weights
 
@@ -142,15 +155,25 @@ def _log_ratio(machine: BoltzmannMachine, states: Tensor, base: Tensor, before: 
     return _log_marginal(machine, visible, base, after) - _log_marginal(machine, visible, base, before)
 
 
+def _with_new_hidden(machine: BoltzmannMachine, visible: Tensor, base: Tensor, share: float) -> Tensor:
+    """States of all units, the hidden ones drawn given the visible ones at a share between base and machine."""
+    n = machine.n_visible
+    field = share * (machine.fields[n:] + visible @ machine.weights()) + (1 - share) * base[n:]
+    return torch.cat([visible, 2 * machine.sampler.bits(2 * field)[0] - 1], 1)
+
+
 def _log_marginal(machine: BoltzmannMachine, visible: Tensor, base: Tensor, share: float) -> Tensor:
-    """Log of the unnormalised law of visible states, hidden units summed out, at a share between base and machine."""
-    own, n = machine.fields, machine.n_visible
-    fields = share * own + (1 - share) * base
+    """Log of the unnormalised law of visible states, hidden units summed out, at a share between base and machine.
+
+    In doubles: a weight is a sum of small differences of these.
+    """
+    visible, n = visible.double(), machine.n_visible
+    fields = share * machine.fields.double() + (1 - share) * base.double()
     total = visible @ fields[:n]
     pairs = machine.edges[machine.visible_pairs]
     if len(pairs):
         products = visible[:, pairs[:, 0]] * visible[:, pairs[:, 1]]
-        total = total + share * (products @ machine.couplings[machine.visible_pairs])
+        total = total + share * (products @ machine.couplings[machine.visible_pairs].double())
     if machine.n_hidden:
-        total = total + log_2cosh(fields[n:] + share * (visible @ machine.weights())).sum(-1)
-    return total.double()
+        total = total + log_2cosh(fields[n:] + share * (visible @ machine.weights().double())).sum(-1)
+    return total

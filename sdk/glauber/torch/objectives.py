@@ -7,6 +7,7 @@ glauber.torch.likelihood.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def contrastive_divergence(machine: BoltzmannMachine, data: Tensor, n_sweeps: in
         data: visible states -1 and +1, shape (n, n_visible).
         n_sweeps: k.
     """
-    check_data(machine, data)
+    data = check_data(machine, data)
     with torch.no_grad():
         if machine.hidden_are_independent:
             field = machine.fields[machine.n_visible :] + data @ machine.weights()
@@ -98,7 +99,7 @@ class PersistentChains:
 
     def loss(self, data: Tensor) -> Tensor:
         """The objective for a batch of visible states (n, n_visible); moves the chains."""
-        check_data(self.machine, data)
+        data = check_data(self.machine, data)
         with torch.no_grad():
             states = self.advance()
         return _contrast(self.machine, data, states, max(self.n_sweeps, 10))
@@ -108,8 +109,20 @@ class PersistentChains:
         return {"states": self.states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of state_dict."""
-        self.states = state["states"]
+        """The inverse of state_dict.
+
+        Raises:
+            InvalidModelError: the state is that of other chains.
+        """
+        states = state["states"]
+        rows = self.n_chains * (1 if self.betas is None else len(self.betas))
+        if states is not None:
+            if states.shape != (rows, self.machine.n_units):
+                raise InvalidModelError(
+                    f"the states saved have shape {tuple(states.shape)}, these chains {(rows, self.machine.n_units)}"
+                )
+            states = states.to(self.machine.fields, copy=True)
+        self.states = states
 
 
 def maximum_likelihood(
@@ -127,7 +140,7 @@ def maximum_likelihood(
         n_samples: samples of each, a sweep apart.
         n_warmup: sweeps before them.
     """
-    check_data(machine, data)
+    data = check_data(machine, data)
     beta = 1.0 if machine.temperature is None else machine.temperature.asked(1.0)
     schedule = SamplingSchedule(n_samples=n_samples, n_chains=n_chains, n_warmup=n_warmup, beta=beta)
     with torch.no_grad():
@@ -160,7 +173,7 @@ def denoising_score_matching(energy: Callable[[Tensor], Tensor], data: Tensor, s
         scale: standard deviation of the noise.
         noise: where z comes from.
     """
-    if scale <= 0:
+    if not 0 < scale < math.inf:
         raise InvalidModelError(f"scale must be above 0, not {scale!r}")
     z = noise.like(data)
     noisy = (data + scale * z).requires_grad_()
@@ -198,7 +211,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor | None = None, t
         negatives: others, (m, d), such as states that a device drew; None takes the other rows' partners.
         temperature: of the softmax.
     """
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise InvalidModelError(f"temperature must be above 0, not {temperature!r}")
     q, p = functional.normalize(query, dim=-1), functional.normalize(positive, dim=-1)
     if negatives is None:
@@ -222,17 +235,20 @@ def noise_contrastive(
         data: shape (n, d).
         noise: draws of the noise, shape (m, d).
     """
-    odds = torch.as_tensor(len(noise) / len(data)).log()
+    if len(noise) == 0 or len(data) == 0:
+        raise InvalidModelError(f"there must be data and noise, not {len(data)} and {len(noise)} rows")
+    odds = math.log(len(noise) / len(data))
     of_data = log_model(data) - log_noise(data) - odds
     of_noise = log_model(noise) - log_noise(noise) - odds
     return functional.softplus(-of_data).mean() + len(noise) / len(data) * functional.softplus(of_noise).mean()
 
 
-def check_data(machine: BoltzmannMachine, data: Tensor) -> None:
-    """Refuse what is no batch of visible states."""
+def check_data(machine: BoltzmannMachine, data: Tensor) -> Tensor:
+    """Visible states in the machine's dtype and place; what is no batch of them is refused."""
     if data.dim() != 2 or data.shape[1] != machine.n_visible or len(data) == 0:
         raise InvalidModelError(
             f"data must have shape (n, {machine.n_visible}), one column a visible unit, not {tuple(data.shape)}"
         )
     if not bool((data.abs() == 1).all()):
         raise InvalidModelError("data must be spins, -1 and +1; bits b become 2 b - 1")
+    return data.to(machine.fields)

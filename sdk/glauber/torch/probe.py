@@ -147,8 +147,8 @@ def _exact_gradient(logits: Tensor, cost: Callable[[Tensor], Tensor]) -> NDArray
     n_bits = logits.shape[-1]
     if n_bits > MAX_PROBED_BITS:
         raise InvalidModelError(f"{n_bits} units have 2^{n_bits} states; probe a layer of at most {MAX_PROBED_BITS}")
-    codes = torch.arange(2**n_bits)
-    states = (codes[:, None] >> torch.arange(n_bits) & 1).to(logits.dtype)
+    codes = torch.arange(2**n_bits, device=logits.device)
+    states = (codes[:, None] >> torch.arange(n_bits, device=logits.device) & 1).to(logits.dtype)
     states = states.reshape(len(states), *[1] * (logits.dim() - 1), n_bits).expand(-1, *logits.shape)
     asked = logits.clone().requires_grad_()
     expected = (torch.exp(log_probability(asked, states)) * cost(states).detach()).sum(0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,91 +24,14 @@ from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import check_seed
 from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule, Schedule
+from glauber.torch.usage import Usage
 
-NEGLIGIBLE_LOGIT = 16.0
-"""Logits are cut here where a device reaches no further: a probability moves by at most sigma(-16) = 1.1e-7 then."""
+CERTAIN_LOGIT = 32.0
+"""Logits and differences of scores are cut here, so that huge ones do not coarsen the integer step of the others, which
+all share: a probability moves by at most exp(-32) = 1.3e-14."""
+NEGLIGIBLE_LOGIT = 15.0
+"""Logits are cut from here on where a device reaches no further: a probability moves by at most sigma(-15) = 3.1e-7."""
 EDGELESS = np.zeros((0, 2), dtype=np.int32)
-
-
-@dataclass
-class Usage:
-    """What a sampler has used so far.
-
-    Attributes:
-        jobs: device jobs.
-        samples: states kept, over all chains.
-        updates: p-bit updates.
-        seconds: of the jobs on this computer's clock.
-        joules: sum over the jobs, None as long as no job had a figure.
-        standard_uncertainty: of `joules`. The jobs share a meter, or published figures, and so their errors: those of
-            the jobs are added, which is the most that they can be together.
-        bases: which of "measured" and "modelled" the figures were.
-        provenances: the weakest provenance of each job's figures.
-        without_joules: jobs that had no figure, so that `joules` is too small by theirs.
-    """
-
-    jobs: int = 0
-    samples: int = 0
-    updates: int = 0
-    seconds: float = 0.0
-    joules: float | None = None
-    standard_uncertainty: float = 0.0
-    bases: set[str] = field(default_factory=set)
-    provenances: set[str] = field(default_factory=set)
-    without_joules: int = 0
-
-    def add(self, result: SampleSet) -> None:
-        """Count a job's result."""
-        report = result.energy_report
-        self.jobs += 1
-        self.samples += result.n_chains * result.n_samples
-        self.updates += report.updates
-        self.seconds += result.timing["total"]
-        if report.joules is None:
-            self.without_joules += 1
-            return
-        self.joules = (self.joules or 0.0) + report.joules
-        self.standard_uncertainty += report.standard_uncertainty or 0.0
-        self.bases.add(report.basis)
-        if report.weakest_provenance is not None:
-            self.provenances.add(report.weakest_provenance)
-
-    def include(self, other: Usage) -> None:
-        """Add another one to this."""
-        self.jobs += other.jobs
-        self.samples += other.samples
-        self.updates += other.updates
-        self.seconds += other.seconds
-        if other.joules is not None:
-            self.joules = (self.joules or 0.0) + other.joules
-        self.standard_uncertainty += other.standard_uncertainty
-        self.bases |= other.bases
-        self.provenances |= other.provenances
-        self.without_joules += other.without_joules
-
-    def since(self, before: Usage) -> Usage:
-        """What was used after `before`, an earlier state of the same books."""
-        known = self.joules is not None and self.jobs - before.jobs > self.without_joules - before.without_joules
-        return Usage(
-            jobs=self.jobs - before.jobs,
-            samples=self.samples - before.samples,
-            updates=self.updates - before.updates,
-            seconds=self.seconds - before.seconds,
-            joules=(self.joules or 0.0) - (before.joules or 0.0) if known else None,
-            standard_uncertainty=self.standard_uncertainty - before.standard_uncertainty,
-            bases=set(self.bases),
-            provenances=set(self.provenances),
-            without_joules=self.without_joules - before.without_joules,
-        )
-
-    def __str__(self) -> str:
-        counts = f"{self.jobs} jobs, {self.samples} samples"
-        if self.joules is None:
-            return f"{counts}, joules not published for this device"
-        basis = " and ".join(sorted(self.bases))
-        origin = f", figures {' and '.join(sorted(self.provenances))}" if self.provenances else ""
-        missing = f"; {self.without_joules} jobs had none" if self.without_joules else ""
-        return f"{counts}, {self.joules:.3g} +- {self.standard_uncertainty:.1g} J ({basis}{origin}{missing})"
 
 
 class Sampler:
@@ -145,6 +67,12 @@ class Sampler:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sampler:
         return self  # a device is not copied: copies of a module draw on the same one, each draw from a new seed
+
+    def __reduce__(self) -> str:
+        raise InvalidModelError(
+            "a sampler holds an open device, which goes into no file; save the state_dict of the module or the sampler"
+            " (glauber.torch.save_checkpoint) and load it into a new one"
+        )
 
     def state_dict(self) -> dict[str, int]:
         """What a run that goes on needs: the seed, and how many seeds were taken."""
@@ -186,7 +114,8 @@ class Sampler:
         """Independent bits, 1 with probability sigma(logit), from one job.
 
         A device with fewer p-bits than logits runs several chains with fields of their own; one whose chains share
-        their fields takes a job for each filling.
+        their fields takes a job for each filling. A device rounds the logits to its own step; how far that takes the
+        law, total_variation_bound says.
 
         Args:
             logits: any shape.
@@ -202,7 +131,7 @@ class Sampler:
         fields = _numbers(logits, "logits").ravel() / 2
         if fields.size == 0:
             return logits.new_zeros((n_samples, *logits.shape))
-        fields = self._within_reach(fields)
+        fields = self._within_reach(fields.clip(-CERTAIN_LOGIT / 2, CERTAIN_LOGIT / 2))
         sites = self._sites(len(fields))
         rows = -(-len(fields) // len(sites))
         loaded = np.zeros((rows, len(sites)))
@@ -212,12 +141,14 @@ class Sampler:
             wide = np.zeros((rows, int(sites[-1]) + 1))
             wide[:, sites] = loaded
         together = rows == 1 or self.device.spec.capabilities.chain_fields
-        model = self._edgeless_ising(wide.shape[1], self._scale(wide))
+        beta = self._beta(wide)
+        wide = wide / beta
+        model = self._edgeless_ising(wide.shape[1], int(sites[0]), self._scale(wide))
         parts = [
             _unpacked(
                 self.run(
                     model,
-                    SamplingSchedule(n_samples=n_samples, n_chains=len(part), beta=1.0),
+                    SamplingSchedule(n_samples=n_samples, n_chains=len(part), beta=beta),
                     fields=part,
                     on_overflow="scale",
                 )
@@ -225,7 +156,7 @@ class Sampler:
             for part in ([wide] if together else np.split(wide, rows))
         ]
         drawn = parts[0] if len(parts) == 1 else torch.cat(parts)  # (rows, n_samples, sites)
-        if wide is not loaded:
+        if wide.shape != loaded.shape:
             drawn = drawn[:, :, torch.from_numpy(sites).to(drawn.device)]
         flat = drawn.transpose(0, 1).reshape(n_samples, -1)[:, : len(fields)]
         return flat.reshape(n_samples, *logits.shape).to(device=logits.device, dtype=logits.dtype)
@@ -252,22 +183,18 @@ class Sampler:
             raise InvalidModelError(f"scores need a last axis of states, not shape {tuple(scores.shape)}")
         mask = None
         if allowed is not None:
-            if allowed.dtype != torch.bool:
-                raise InvalidModelError(f"allowed must be Boolean, not {allowed.dtype}")
-            mask = np.ascontiguousarray(torch.broadcast_to(allowed, scores.shape).reshape(-1, scores.shape[-1]).cpu())
-            if not mask.any(axis=1).all():
-                raise InvalidModelError(
-                    f"row {int(mask.any(axis=1).argmin())} of the scores is allowed no state at all; leave it out"
-                )
-            scores = torch.where(torch.broadcast_to(allowed, scores.shape), scores, torch.zeros_like(scores))
+            allowed = checked_mask(allowed, scores.shape)
+            mask = np.ascontiguousarray(allowed.reshape(-1, scores.shape[-1]).cpu())
+            scores = scores.masked_fill(~allowed, 0)
         values = _numbers(scores, "scores").reshape(-1, scores.shape[-1])
         shape = (n_samples, *scores.shape[:-1])
         if values.size == 0 or values.shape[1] == 1:
             return torch.zeros(shape, dtype=torch.int64, device=scores.device)
-        if values.shape[1] <= self.device.spec.capabilities.potts_states and len(values) <= (self._n_sites or math.inf):
-            schedule = SamplingSchedule(n_samples=n_samples, n_chains=1, beta=1.0)
-            result = self.run(self._edgeless_potts(values.shape, mask, self._scale(values)), schedule, fields=values)
-            drawn = from_dlpack(result.to_dlpack())[0].to(torch.int64)
+        top = values.max(axis=1, keepdims=True) if mask is None else np.where(mask, values, -np.inf).max(1)[:, None]
+        values = (values - top).clip(-CERTAIN_LOGIT, 0)  # the law is that of differences, and so is the step
+        sites = self._sites(len(values))
+        if values.shape[1] <= self.device.spec.capabilities.potts_states and len(values) == len(sites):
+            drawn = self._dits(values, mask, sites, n_samples)
         else:
             drawn = torch.from_numpy(self._tree(values, mask, n_samples))
         return drawn.reshape(shape).to(scores.device)
@@ -282,15 +209,17 @@ class Sampler:
         of bits may be as far as the sum over its jobs.
 
         Raises:
-            InvalidModelError: nothing was drawn yet.
+            InvalidModelError: nothing was drawn yet, or the last job was that of a model with couplings.
         """
         if self.last is None:
             raise InvalidModelError("nothing was drawn yet; the bound is that of the last job")
+        if self.last.model.edges.size:
+            raise InvalidModelError("the last job had couplings; the bound is that of independent draws alone")
         report = self.last.provenance.quantisation
         beta = self.last.provenance.beta
         if beta is None:
             raise InvalidModelError("the last job changed its temperature; the bound is that of a job at one")
-        return report.draw_error + math.expm1(2 * beta * report.largest_error) / 2
+        return min(1.0, report.draw_error + math.expm1(2 * beta * report.largest_error) / 2)
 
     @property
     def _n_sites(self) -> int | None:
@@ -312,13 +241,36 @@ class Sampler:
         return usable
 
     def _within_reach(self, fields: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Fields that would need a larger beta than the device has, cut where that changes no probability by 2e-7."""
-        spec = self.device.spec
-        span = spec.coefficients.field_range or spec.coefficients.weight_range
-        if span is None or spec.capabilities.beta_range is None:
-            return fields
-        reach = span * spec.capabilities.beta_range[1]
+        """Fields that are larger than the device's range and beta make them, cut where that changes no probability."""
+        reach = self._largest_field * self._largest_beta
         return fields if reach < NEGLIGIBLE_LOGIT / 2 else np.clip(fields, -reach, reach)
+
+    @property
+    def _largest_field(self) -> float:
+        able = self.device.spec.coefficients
+        if able.field_range is not None or able.weight_range is None:
+            return able.field_range or math.inf
+        if able.weight_bits is None or able.weight_bits < 2 or able.field_bits is None:
+            return able.weight_range
+        return able.weight_range * (2 ** (able.field_bits - 1) - 1) / (2 ** (able.weight_bits - 1) - 1)
+
+    @property
+    def _largest_beta(self) -> float:
+        able = self.device.spec.capabilities
+        if able.beta == "folded":
+            return 1.0
+        return math.inf if able.beta_range is None else able.beta_range[1]
+
+    def _beta(self, fields: NDArray[np.float64]) -> float:
+        """The power of two with which fields / beta fill the device's range, whose step is fixed: the finest there is.
+
+        1 for a device that takes any scale or folds beta into its coefficients.
+        """
+        largest, limit = float(np.abs(fields).max()), self._largest_field
+        if math.isinf(limit) or largest == 0 or self.device.spec.capabilities.beta == "folded":
+            return 1.0
+        low = 0.0 if self.device.spec.capabilities.beta_range is None else self.device.spec.capabilities.beta_range[0]
+        return min(max(math.ldexp(1.0, math.frexp(largest / limit)[1]), low), self._largest_beta)
 
     def _scale(self, fields: NDArray[np.float64]) -> float:
         """The power of two above all fields, where the device takes any scale; else 0.
@@ -326,20 +278,39 @@ class Sampler:
         A model without couplings that holds it has the same integer step from job to job, though the jobs' own fields,
         which take its place, differ: so it is compiled once.
         """
-        if self.device.spec.coefficients.weight_range is not None:
+        if not math.isinf(self._largest_field):
             return 0.0
         largest = float(np.abs(fields).max())
         return math.ldexp(1.0, math.frexp(largest)[1]) if largest else 1.0
 
-    def _edgeless_ising(self, n_sites: int, scale: float) -> IsingModel:
-        known = self._edgeless.get((n_sites, scale))
+    def _edgeless_ising(self, n_sites: int, first: int, scale: float) -> IsingModel:
+        """`scale` on the first site that may be used: one that is masked must have no field."""
+        key = (n_sites, first, scale)
+        known = self._edgeless.get(key)
         if isinstance(known, IsingModel):
             return known
         fields = np.zeros(n_sites)
-        fields[0] = scale
+        fields[first] = scale
         model = IsingModel(fields, EDGELESS, np.zeros(0))
-        self._remember((n_sites, scale), model)
+        self._remember(key, model)
         return model
+
+    def _dits(
+        self, values: NDArray[np.float64], mask: NDArray[np.bool_] | None, sites: NDArray[np.intp], n_samples: int
+    ) -> Tensor:
+        """A p-dit for each row of values, on the sites given: int64 (n_samples, n_rows)."""
+        n_sites = int(sites[-1]) + 1
+        wide, permitted = values, mask
+        if n_sites != len(sites):
+            wide = np.zeros((n_sites, values.shape[1]))
+            wide[sites] = values
+            if mask is not None:
+                permitted = np.ones(wide.shape, dtype=bool)
+                permitted[sites] = mask
+        schedule = SamplingSchedule(n_samples=n_samples, n_chains=1, beta=1.0)
+        result = self.run(self._edgeless_potts(wide.shape, permitted, self._scale(wide)), schedule, fields=wide)
+        drawn = from_dlpack(result.to_dlpack())[0].to(torch.int64)
+        return drawn if n_sites == len(sites) else drawn[:, torch.from_numpy(sites).to(drawn.device)]
 
     def _edgeless_potts(self, shape: tuple[int, ...], mask: NDArray[np.bool_] | None, scale: float) -> PottsModel:
         key = (*shape, scale, None if mask is None else hash(mask.tobytes()))
@@ -395,6 +366,28 @@ def _unpacked(result: SampleSet) -> Tensor:
     packed = from_dlpack(result.to_dlpack())
     bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
     return bits.flatten(-2)[..., : result.model.n_sites]
+
+
+def checked_mask(allowed: Tensor, shape: torch.Size) -> Tensor:
+    """A mask of scores of a shape, at that shape.
+
+    Raises:
+        InvalidModelError: it is not Boolean, of another shape, or allows a row no state.
+    """
+    if allowed.dtype != torch.bool:
+        raise InvalidModelError(f"allowed must be Boolean, not {allowed.dtype}")
+    try:
+        wide = torch.broadcast_to(allowed, shape)
+    except RuntimeError as error:
+        raise InvalidModelError(
+            f"allowed has shape {tuple(allowed.shape)}, which does not broadcast to that of the scores, {tuple(shape)}"
+        ) from error
+    some = wide.any(-1).ravel()
+    if not bool(some.all()):
+        raise InvalidModelError(
+            f"row {int((~some).nonzero()[0])} of the scores is allowed no state at all; leave it out"
+        )
+    return wide
 
 
 def _same_mask(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool:

@@ -20,7 +20,8 @@ class DeviceTemperature:
     for beta / factor. Set `machine.temperature = DeviceTemperature()` for hardware-in-the-loop training.
 
     Pseudolikelihood needs states near equilibrium of the model that was run: with one sweep a job from data
-    (contrastive divergence) the estimate leans to the data; use persistent chains.
+    (contrastive divergence) the estimate leans to the data; use persistent chains. Of an embedded machine, whose groups
+    of p-bits break, no temperature can be read off.
 
     Args:
         memory: weight of the past after each job; 0.99 is about the last hundred jobs.
@@ -36,6 +37,7 @@ class DeviceTemperature:
         self.memory = memory
         self._weight = 0.0
         self._sum = 0.0
+        self._squares = 0.0
 
     @property
     def factor(self) -> float:
@@ -45,19 +47,23 @@ class DeviceTemperature:
     @property
     def standard_error(self) -> float:
         """Of `factor`, of independent jobs; too small where persistent chains hardly move between jobs."""
-        return 1 / math.sqrt(self._weight) if self._weight > 0 else math.inf
+        return math.sqrt(self._squares) / self._weight if self._weight > 0 else math.inf
 
     def asked(self, beta: float) -> float:
         """What to ask of the device to have `beta`."""
         return beta / self.factor
 
     def observe(self, result: SampleSet) -> None:
-        """Take a job's samples into account; one without samples at a single beta, or without couplings, says nothing.
+        """Take a job's samples into account.
+
+        One without samples at a single beta, without couplings, or of an embedded machine says nothing.
 
         All chains and samples count as draws of one law.
         """
         beta, model = result.provenance.beta, result.model
         if result.packed is None or beta is None or beta == 0 or not model.edges.size:
+            return
+        if result.provenance.embedding is not None:
             return
         states = result.states
         chains, draws = states.shape[:2]
@@ -70,13 +76,15 @@ class DeviceTemperature:
         if found is None:
             return
         weight = (beta / found.standard_error) ** 2
+        # a weight w m^age has the variance 1 / w, so the mean's variance is sum w m^(2 age) / (sum w m^age)^2
+        self._squares = self.memory**2 * self._squares + weight
         self._weight = self.memory * self._weight + weight
         self._sum = self.memory * self._sum + weight * found.value / beta
 
     def state_dict(self) -> dict[str, float]:
         """For checkpoints."""
-        return {"weight": self._weight, "sum": self._sum}
+        return {"weight": self._weight, "sum": self._sum, "squares": self._squares}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """The inverse of state_dict."""
-        self._weight, self._sum = float(state["weight"]), float(state["sum"])
+        self._weight, self._sum, self._squares = (float(state[name]) for name in ("weight", "sum", "squares"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from glauber.checks import whole_number
 from glauber.errors import InvalidModelError
 from glauber.torch.layers import BinaryLayer
-from glauber.torch.sampler import Sampler, Usage
+from glauber.torch.sampler import Sampler
+from glauber.torch.usage import Usage
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -133,18 +134,27 @@ class AdaptiveShare:
 
     def update(self) -> float:
         """Take this step's gradients into account; returns the share for the next step."""
-        gradients = [p.grad.detach() for p in self.module.parameters() if p.grad is not None]
-        if not gradients:
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        if all(p.grad is None for p in parameters):
             raise InvalidModelError("no parameter has a gradient; call update() after loss.backward()")
+        # single precision at least: squares of half-precision gradients leave its range
+        gradients = [
+            (torch.zeros_like(p) if p.grad is None else p.grad.detach()).to(torch.promote_types(p.dtype, torch.float32))
+            for p in parameters
+        ]
+        square = sum(float((gradient**2).sum()) for gradient in gradients)
+        if not math.isfinite(square):
+            raise InvalidModelError(
+                "a gradient is NaN or infinite; look for a diverging loss, or leave such a step out"
+            )
         if self._seen == 0:
             self._sums, self._square = [torch.zeros_like(gradient) for gradient in gradients], 0.0
-        for total, gradient in zip(self._sums, gradients, strict=True):
-            total += gradient
-        self._square += sum(float((gradient**2).sum()) for gradient in gradients)
+        self._sums = [total.to(gradient) + gradient for total, gradient in zip(self._sums, gradients, strict=True)]
+        self._square += square
         self._seen += 1
         if self._seen == self.window:
             n = self.window
-            mean_square = sum(float(((total / n) ** 2).sum()) for total in self._sums)
+            mean_square = sum(float((total / n).square().sum()) for total in self._sums)
             noise = (self._square / n - mean_square) * n / (n - 1)
             self.signal_to_noise = max(0.0, mean_square - noise / n) / noise if noise > 0 else math.inf
             move = self.rate if self.signal_to_noise >= self.target else -self.rate
@@ -153,14 +163,22 @@ class AdaptiveShare:
             self._set()
         return self.share
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """For checkpoints; the window that is half full goes along."""
-        return {"share": self.share, "sums": self._sums, "square": self._square, "seen": self._seen}
+        sums = list(self._sums) if self._seen else []
+        return {
+            "share": self.share,
+            "signal_to_noise": self.signal_to_noise,
+            "sums": sums,
+            "square": self._square,
+            "seen": self._seen,
+        }
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of state_dict."""
-        self.share, self._square = float(state["share"]), float(state["square"])  # type: ignore[arg-type]
-        self._sums, self._seen = list(state["sums"]), int(state["seen"])  # type: ignore[call-overload, arg-type]
+        self.share, self._square = float(state["share"]), float(state["square"])
+        self.signal_to_noise = state["signal_to_noise"]
+        self._sums, self._seen = list(state["sums"]), int(state["seen"])
         self._set()
 
 
@@ -179,7 +197,8 @@ class EnergyTracker:
         samplers: whose use is counted; layers that share one count once.
 
     Attributes:
-        steps: one Usage for each call of `step`, what was used since the one before.
+        steps: one Usage for each call of `step` by this tracker, what was used since the one before.
+        n_steps: calls of `step`, those before the checkpoint that it goes on from included.
     """
 
     def __init__(self, *samplers: Sampler) -> None:
@@ -187,14 +206,21 @@ class EnergyTracker:
             raise InvalidModelError("there is nothing to track; give the samplers of the modules")
         self.samplers = list({id(sampler): sampler for sampler in samplers}.values())
         self.steps: list[Usage] = []
+        self.n_steps = 0
+        self._earlier, self._not_counted = Usage(), Usage()
         self._before = self.total()
 
     def total(self) -> Usage:
-        """Everything that the samplers have used so far, this tracker's time or not."""
-        total = Usage()
-        for sampler in self.samplers:
-            total.include(sampler.usage)
+        """Everything that the samplers have used so far; of a run that goes on, also what it had used before."""
+        total = self._used().since(self._not_counted)
+        total.include(self._earlier)
         return total
+
+    def _used(self) -> Usage:
+        used = Usage()
+        for sampler in self.samplers:
+            used.include(sampler.usage)
+        return used
 
     def step(self, writer: SummaryWriter | None = None) -> Usage:
         """Close a training step; with a TensorBoard writer, log its joules, jobs, and the last job's ESS.
@@ -207,8 +233,9 @@ class EnergyTracker:
         used = total.since(self._before)
         self._before = total
         self.steps.append(used)
+        self.n_steps += 1
         if writer is not None:
-            number = len(self.steps)
+            number = self.n_steps
             if used.joules is not None:
                 writer.add_scalar("device/joules", used.joules, number)
                 writer.add_scalar("device/joules_uncertainty", used.standard_uncertainty, number)
@@ -221,12 +248,26 @@ class EnergyTracker:
                 writer.add_scalar("device/ess", ess, number)
         return used
 
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints: the number of steps and the total up to the last one, not the list of the steps."""
+        total = {name: sorted(value) if isinstance(value, set) else value for name, value in vars(self._before).items()}
+        return {"n_steps": self.n_steps, "total": total}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there: the total is that of the checkpoint and what the samplers use from now on."""
+        total: dict[str, Any] = {
+            name: set(value) if isinstance(value, list) else value for name, value in state["total"].items()
+        }
+        self.n_steps = whole_number("n_steps", state["n_steps"], 0)
+        self._earlier, self._not_counted = Usage(**total), self._used()
+        self._before = self.total()
+
     def _ess(self) -> float | None:
         """Of the last job with couplings; independent draws need no such figure."""
         for sampler in self.samplers:
             last = sampler.last
             if last is not None and last.packed is not None and last.n_samples >= 4 and last.model.edges.size:
-                one_law = last.fields is None or len(last.fields) == 1
+                one_law = all(rows is None or len(rows) == 1 for rows in (last.fields, last.clamped))
                 if one_law and last.provenance.beta is not None:
                     return last.diagnostics().ess
         return None

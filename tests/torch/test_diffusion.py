@@ -1,0 +1,192 @@
+"""Chains of denoising machines against enumeration: likelihood, gradients, what they generate, and a small training."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import glauber as gl
+import pytest
+from glauber.errors import InvalidModelError, ModelNotSupportedError
+from scipy.stats import chi2
+
+torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
+from glauber.torch.likelihood import annealed_log_weights  # noqa: E402
+
+SPINS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)))
+
+
+def make(device, kind="restricted", n_steps=2, kept=0.2):
+    torch.manual_seed(5)
+
+    def machine():
+        made = (
+            gl.torch.RestrictedBoltzmannMachine(4, 2, device)
+            if kind == "restricted"
+            else gl.torch.BoltzmannMachine(4, 2, device)
+        )
+        made.fields.data = 0.5 * torch.randn(6)
+        made.couplings.data = 0.8 * torch.randn(len(made.couplings))
+        return made
+
+    return gl.torch.DenoisingChain(machine, n_steps, kept)
+
+
+def log_back(chain, step):
+    """Log p(x_(t-1) | x_t), exactly: rows by x_t, columns by x_(t-1)."""
+    joint = -chain.machines[step - 1].free_energy(SPINS).double() + chain.pull[step - 1] * (SPINS @ SPINS.T).double()
+    return torch.log_softmax(joint, 1)
+
+
+def log_noise(chain, step):
+    """Log q(x_t | x_(t-1)), exactly: rows by x_(t-1), columns by x_t."""
+    return torch.log_softmax(chain.pull[step - 1] * (SPINS @ SPINS.T).double(), 1)
+
+
+def exact_log_law(chain):
+    """Log p(x_0) of all states: the sum over all paths."""
+    log_law = torch.full((16,), -4 * math.log(2), dtype=torch.float64)
+    for step in range(chain.n_steps, 0, -1):
+        log_law = torch.logsumexp(log_law[:, None] + log_back(chain, step), 0)
+    return log_law.detach()
+
+
+def exact_bound(chain):
+    """E_q[log p(x_T) + sum_t log p(x_(t-1) | x_t) - log q(x_t | x_(t-1))] given each x_0, for two steps."""
+    first, second = log_noise(chain, 1), log_noise(chain, 2)
+    path = first[:, :, None].exp() * second[None].exp()  # by x_0, x_1, x_2
+    value = log_back(chain, 1).T[:, :, None] - first[:, :, None] + (log_back(chain, 2).T - second)[None]
+    return (path * value).sum((1, 2)).detach() - 4 * math.log(2)
+
+
+def test_noise_keeps_the_correlation_that_is_stated(device):
+    chain = make(device, n_steps=3, kept=0.1)
+    assert chain.correlation == pytest.approx([1, 0.1 ** (1 / 3), 0.1 ** (2 / 3), 0.1])
+    assert [math.tanh(pull) for pull in chain.pull] == pytest.approx([0.1 ** (1 / 3)] * 3)
+    data = torch.ones(10_000, 4)
+    assert torch.equal(chain._flip(data, 1.0), data)
+    assert abs(float(chain._flip(data, chain.correlation[2]).mean()) - 0.1 ** (2 / 3)) < 5 / 200
+
+
+@pytest.mark.parametrize("kind", ["restricted", "dense"])
+def test_the_likelihood_against_the_sum_over_all_paths(device, kind):
+    """One path each: the exact evidence bound. Many: the exact likelihood, from below. Within five standard errors."""
+    chain = make(device, kind)
+    law, bound = exact_log_law(chain), exact_bound(chain)
+    assert float(law.exp().sum()) == pytest.approx(1.0, abs=1e-6)
+    assert (bound < law).all()
+    assert float((law - bound).mean()) > 0.1  # so that the two can be told apart
+    rows = SPINS[[0, 6, 15]]
+    settings = {"n_temperatures": 6, "n_repeats": 16}
+    single = chain.log_likelihood(rows.repeat(200, 1), n_paths=1, **settings).reshape(200, 3)
+    error = single.std(0) / math.sqrt(200)
+    found = (single.mean(0) - bound[[0, 6, 15]]) / error
+    assert found.abs().max() < 5
+    many = chain.log_likelihood(rows.repeat(10, 1), n_paths=100, **settings).reshape(10, 3)
+    tolerance = 5 * many.std(0) / math.sqrt(10)
+    assert ((many.mean(0) - law[[0, 6, 15]]).abs() < tolerance).all()
+    assert ((law - bound)[[0, 6, 15]] > tolerance).all()  # the bound itself would not pass
+
+
+def test_annealed_weights_with_fields_of_their_own_are_unbiased(device):
+    """Mean of exp(w) over chains that have the same field is that Z within five standard errors, at few temperatures,
+    where weights of hidden units left from the temperature before are off by ten."""
+    chain = make(device)
+    machine = chain.machines[0]
+    rows = SPINS[[3, 9]]
+    log_z = torch.logsumexp(-machine.free_energy(SPINS) + rows @ SPINS.T, 1).double().detach()
+    weights = annealed_log_weights(machine, n_chains=20_000, n_temperatures=3, extra_fields=rows.repeat(10_000, 1))
+    ratio = torch.exp(weights.reshape(-1, 2) - log_z)
+    assert ((ratio.mean(0) - 1).abs() < 5 * ratio.std(0) / 100).all()
+
+
+def test_what_is_generated_has_the_chains_law(device):
+    chain = make(device)
+    law = exact_log_law(chain).exp()
+    drawn = chain.generate(4000, n_sweeps=30)
+    counts = torch.bincount((drawn > 0).long() @ torch.tensor([8, 4, 2, 1]), minlength=16)
+    assert chi2.sf(float(((counts - 4000 * law) ** 2 / (4000 * law)).sum()), 15) > 1e-6
+    path = chain.generate(3000, n_sweeps=5, whole_path=True)
+    assert path.shape == (3, 3000, 4)
+    assert path[0].mean().abs() < 5 / math.sqrt(12_000)  # noise is fair
+
+
+@pytest.mark.parametrize("kind", ["restricted", "dense"])
+def test_a_steps_gradient_is_that_of_its_conditional_likelihood(device, kind):
+    """Against the exact gradient of E_q[-log p(x_1 | x_2)] given data, by 40 estimates in equilibrium."""
+    chain = make(device, kind)
+    machine = chain.machines[1]
+    parameters = (machine.fields, machine.couplings)
+    data = SPINS[[1, 1, 1, 12]]
+    joint = log_noise(chain, 1)[[1, 1, 1, 12]].exp().mean(0)[:, None] * log_noise(chain, 2).exp()
+    exact = torch.autograd.grad(-(joint * log_back(chain, 2).T).sum(), parameters)
+    exact = torch.cat([part.ravel() for part in exact]).double()
+
+    def estimate():
+        found = torch.autograd.grad(chain.step_loss(data.repeat(100, 1), 2, 300), parameters)
+        return torch.cat([part.ravel() for part in found]).double()
+
+    estimates = torch.stack([estimate() for _ in range(40)])
+    z = (estimates.mean(0) - exact) / (estimates.std(0) / math.sqrt(40))
+    assert z.abs().max() < 6  # at most 20 numbers; Student's t of 39 degrees of freedom: alpha below 1e-5
+    assert exact.abs().max() > 20 * float((estimates.std(0) / math.sqrt(40)).max())  # and a wrong sign would show
+
+
+def test_training_learns_two_patterns(device):
+    torch.manual_seed(3)
+    patterns = torch.tensor([[1.0, 1, 1, 1, -1, -1, -1, -1], [1.0, -1, 1, -1, 1, -1, 1, -1]])
+    data = patterns.repeat(64, 1)
+    chain = gl.torch.DenoisingChain(lambda: gl.torch.RestrictedBoltzmannMachine(8, 6, device), 3, 0.05)
+    rate = torch.optim.Adam(chain.parameters(), lr=0.05)
+
+    def near():
+        """Which of the patterns each generated state is within one flip of, counted."""
+        overlap = chain.generate(400) @ patterns.T
+        return [(overlap[:, k] >= 6).double().mean().item() for k in range(2)]
+
+    assert sum(near()) < 0.2  # of fair spins, 2 x 9/256
+    before = chain.log_likelihood(patterns, n_paths=8, n_temperatures=10).mean()
+    for _ in range(120):
+        rate.zero_grad()
+        chain.loss(data, n_sweeps=5).backward()
+        rate.step()
+    assert min(near()) > 0.25
+    assert sum(near()) > 0.8
+    after = chain.log_likelihood(patterns, n_paths=8, n_temperatures=30).mean()
+    assert before < -5  # fair spins: -8 log 2
+    assert after > -2.5  # two states at most: -log 2
+
+
+def test_a_device_without_fields_for_each_chain_is_refused():
+    with gl.open_device("firmware://host", seed=1) as device:
+        chain = make(device)
+        with pytest.raises(ModelNotSupportedError, match="one set of fields"):
+            chain.generate(2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d, c: gl.torch.DenoisingChain(lambda: torch.nn.Linear(2, 2), 2), "BoltzmannMachine, not a Linear"),
+        (lambda d, c: gl.torch.DenoisingChain(lambda: gl.torch.BoltzmannMachine(2, 0, d), 0), "n_steps"),
+        (lambda d, c: gl.torch.DenoisingChain(lambda: gl.torch.BoltzmannMachine(2, 0, d), 2, 1.0), "kept"),
+        (
+            lambda d, c: gl.torch.DenoisingChain(
+                iter([gl.torch.BoltzmannMachine(2, 0, d), gl.torch.BoltzmannMachine(3, 0, d)]).__next__, 2
+            ),
+            "same number of visible",
+        ),
+        (lambda d, c: c.step_loss(SPINS, 0, 5), "step"),
+        (lambda d, c: c.step_loss(SPINS, 3, 5), "step"),
+        (lambda d, c: c.step_loss(SPINS[:, :3], 1, 5), "must have shape"),
+        (lambda d, c: c.loss(0 * SPINS), "spins"),
+        (lambda d, c: c.generate(0), "n must be"),
+        (lambda d, c: c.generate(-1), "n must be"),
+        (lambda d, c: c.log_likelihood(SPINS, n_paths=0), "n_paths"),
+        (lambda d, c: c.log_likelihood(SPINS, n_repeats=0), "n_repeats"),
+        (lambda d, c: c.log_likelihood(SPINS[0]), "must have shape"),
+    ],
+)
+def test_bad_requests_are_refused(device, call, message):
+    with pytest.raises(InvalidModelError, match=message):
+        call(device, make(device))
