@@ -64,10 +64,10 @@ def contenders(workload: Workload) -> list[Contender]:
 
 
 def _ising(model: gl.IsingModel, beta: float, sites: list[NDArray[np.int64]]) -> tuple[Any, list[Any]]:
-    nodes = [SpinNode() for _ in range(model.n_sites)]
+    nodes: list[Any] = [SpinNode() for _ in range(model.n_sites)]
     edges = [(nodes[i], nodes[j]) for i, j in model.edges.tolist()]
     fields, couplings = jnp.asarray(model.fields, jnp.float32), jnp.asarray(model.couplings, jnp.float32)
-    blocks = [Block([nodes[i] for i in block.tolist()]) for block in sites]
+    blocks: list[Any] = [Block([nodes[i] for i in block.tolist()]) for block in sites]
     return IsingSamplingProgram(IsingEBM(nodes, edges, fields, couplings, jnp.array(beta)), blocks, []), blocks
 
 
@@ -83,5 +83,5 @@ def _potts(model: gl.PottsModel, beta: float, sites: list[NDArray[np.int64]]) ->
     ]
     blocks = [Block([nodes[i] for i in block.tolist()]) for block in sites]
     spec = BlockGibbsSpec(blocks, [], DEFAULT_NODE_SHAPE_DTYPES)
-    conditionals = [CategoricalGibbsConditional(model.n_states) for _ in blocks]
+    conditionals: list[Any] = [CategoricalGibbsConditional(model.n_states) for _ in blocks]
     return FactorSamplingProgram(spec, conditionals, factors, []), blocks
