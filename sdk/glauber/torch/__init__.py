@@ -26,6 +26,7 @@ from glauber.torch.boltzmann import (
 )
 from glauber.torch.checkpoint import load_checkpoint, save_checkpoint
 from glauber.torch.deterministic import deterministic, is_deterministic
+from glauber.torch.diffusion import DenoisingChain
 from glauber.torch.estimators import ESTIMATORS, Estimator, expected_cost
 from glauber.torch.layers import BinaryLayer, Dropout, Noise, PbitLinear
 from glauber.torch.likelihood import LogPartition, annealed_importance
@@ -49,6 +50,7 @@ __all__ = [
     "Attended",
     "BinaryLayer",
     "BoltzmannMachine",
+    "DenoisingChain",
     "DeviceTemperature",
     "Dropout",
     "EnergyTracker",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 import glauber
 from glauber.checks import whole_number
@@ -212,21 +213,22 @@ class Sampler:
             wide[:, sites] = loaded
         together = rows == 1 or self.device.spec.capabilities.chain_fields
         model = self._edgeless_ising(wide.shape[1], self._scale(wide))
-        spins = [
-            self.run(
-                model,
-                SamplingSchedule(n_samples=n_samples, n_chains=len(part), beta=1.0),
-                fields=part,
-                on_overflow="scale",
-            ).spins
+        parts = [
+            _unpacked(
+                self.run(
+                    model,
+                    SamplingSchedule(n_samples=n_samples, n_chains=len(part), beta=1.0),
+                    fields=part,
+                    on_overflow="scale",
+                )
+            )
             for part in ([wide] if together else np.split(wide, rows))
         ]
-        drawn = spins[0] if len(spins) == 1 else np.concatenate(spins)  # (rows, n_samples, sites)
+        drawn = parts[0] if len(parts) == 1 else torch.cat(parts)  # (rows, n_samples, sites)
         if wide is not loaded:
-            drawn = drawn[:, :, sites]
-        flat = drawn.transpose(1, 0, 2).reshape(n_samples, -1)[:, : len(fields)]
-        up = torch.from_numpy(np.ascontiguousarray(flat > 0)).reshape(n_samples, *logits.shape)
-        return up.to(device=logits.device, dtype=logits.dtype)
+            drawn = drawn[:, :, torch.from_numpy(sites).to(drawn.device)]
+        flat = drawn.transpose(0, 1).reshape(n_samples, -1)[:, : len(fields)]
+        return flat.reshape(n_samples, *logits.shape).to(device=logits.device, dtype=logits.dtype)
 
     def categorical(self, scores: Tensor, n_samples: int = 1, allowed: Tensor | None = None) -> Tensor:
         """Independent p-dits, state k with probability softmax(scores)_k, from one job.
@@ -265,10 +267,10 @@ class Sampler:
         if values.shape[1] <= self.device.spec.capabilities.potts_states and len(values) <= (self._n_sites or math.inf):
             schedule = SamplingSchedule(n_samples=n_samples, n_chains=1, beta=1.0)
             result = self.run(self._edgeless_potts(values.shape, mask, self._scale(values)), schedule, fields=values)
-            drawn = result.states[0].astype(np.int64)
+            drawn = from_dlpack(result.to_dlpack())[0].to(torch.int64)
         else:
-            drawn = self._tree(values, mask, n_samples)
-        return torch.from_numpy(drawn).reshape(shape).to(scores.device)
+            drawn = torch.from_numpy(self._tree(values, mask, n_samples))
+        return drawn.reshape(shape).to(scores.device)
 
     def total_variation_bound(self) -> float:
         """How far the law of one draw of the last job may be from the asked one, in total variation.
@@ -385,13 +387,22 @@ def as_sampler(device: glauber.Device | Sampler) -> Sampler:
     return device if isinstance(device, Sampler) else Sampler(device)
 
 
+def _unpacked(result: SampleSet) -> Tensor:
+    """A job's p-bits as zeros and ones, uint8 (n_chains, n_samples, n_sites), on the GPU or in host memory.
+
+    The packed states are taken by DLPack, without a copy.
+    """
+    packed = from_dlpack(result.to_dlpack())
+    bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
+    return bits.flatten(-2)[..., : result.model.n_sites]
+
+
 def _same_mask(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool:
     return b is None if a is None else b is not None and np.array_equal(a, b)
 
 
 def _numbers(values: Tensor, name: str) -> NDArray[np.float64]:
     """A tensor as doubles in host memory."""
-    array = np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
-    if not np.isfinite(array).all():
+    if not bool(torch.isfinite(values.detach()).all()):
         raise InvalidModelError(f"{name} hold NaN or infinity; look for a diverging loss, or mask them with `allowed`")
-    return array
+    return np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
