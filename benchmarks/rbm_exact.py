@@ -140,7 +140,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"`{result['command']}`, {result['date'][:10]}, {machine}, torch {result['versions']['torch']}. 64 pixels and"
         f" {N_HIDDEN} hidden units; {result['steps']} steps of Adam from {LEARNING_RATE} to 0 on batches of {BATCH};"
         f" seeds {', '.join(map(str, result['seeds']))}. Device `{ADDRESS}`: {N_CHAINS} persistent chains,"
-        f" {' or '.join(map(str, N_SWEEPS.values()))} sweeps a step; two-phase with {TWO_PHASE['n_chains']} fresh chains, {TWO_PHASE['n_warmup']} sweeps and"
+        f" {' or '.join(map(str, N_SWEEPS.values()))} sweeps a step; two-phase with"
+        f" {TWO_PHASE['n_chains']} fresh chains, {TWO_PHASE['n_warmup']} sweeps and"
         f" {TWO_PHASE['n_samples']} samples a step.",
         "",
         "Exact log-likelihood of the final parameters, nats an image (larger is better), mean and 95 % interval over"
@@ -151,13 +152,22 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for kind in KINDS:
         cells = [shown(interval([run[which] for run in runs[kind]]), 2) for which in ("train", "test")]
-        apart = ["", ""]
+        beside = ["", ""]
         if kind != "exact":
-            apart = [shown(result["differences"][kind][which], 3, sign=True) for which in ("train", "test")]
+            beside = [shown(result["differences"][kind][which], 3, sign=True) for which in ("train", "test")]
         seconds = np.mean([run["seconds"] for run in runs[kind]])
-        lines.append(f"| {kind} | {' | '.join([*cells, *apart])} | {seconds:.0f} |")
+        lines.append(f"| {kind} | {' | '.join([*cells, *beside])} | {seconds:.0f} |")
+    apart = {
+        kind: [which for which, value in each.items() if abs(value["mean"]) > value["half_width"]]
+        for kind, each in result["differences"].items()
+    }
+    within = [f'"{kind}"' for kind, each in apart.items() if not each]
+    without = [f'"{kind}" ({" and ".join(each)})' for kind, each in apart.items() if each]
     gain = result["gain_of_the_second_half"]
     lines += [
+        "",
+        f"Within their error of the exact training: {', '.join(within) or 'none'}. Not within it:"
+        f" {', '.join(without) or 'none'}.",
         "",
         f"Twice the steps gain the exact training {shown(gain['train'], 3, sign=True)} nats on training and"
         f" {shown(gain['test'], 3, sign=True)} on test images over half of them.",
