@@ -45,8 +45,8 @@ def p_values(devices: Mapping[str, Rows]) -> dict[str, dict[str, float]]:
 
 
 def _welch(values: Sequence[float], others: Sequence[float]) -> float:
-    _, p_value = ttest_ind(values, others, equal_var=False)
-    return float(p_value)
+    found: Any = ttest_ind(values, others, equal_var=False)
+    return float(found.pvalue)
 
 
 def agree(devices: Mapping[str, Rows]) -> bool:
