@@ -62,12 +62,11 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any]
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     rows: list[dict[str, Any]] = []
     pictures: dict[str, Any] = {}
-    total = arguments.steps * arguments.hidden
     with (
         gl.open_device(arguments.device, seed=0) as device,
         Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar,
     ):
-        task = bar.add_task("training", total=3 * len(arguments.seeds) * arguments.updates)
+        task = bar.add_task("training", total=4 * len(arguments.seeds) * arguments.updates)
 
         def tick() -> None:
             bar.advance(task)
@@ -77,7 +76,8 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any]
             train = torch.from_numpy(digits.to_spins(split.train_grey))
             test = torch.from_numpy(digits.to_spins(split.test_grey))[: arguments.images]
             row: dict[str, Any] = {"seed": seed}
-            for n_hidden in (arguments.hidden, total):
+            sizes = [arguments.hidden, arguments.steps * arguments.hidden, parameters_of(arguments) // 65]
+            for n_hidden in sizes:
                 sampler, began = Sampler(device), time.perf_counter()
                 machine = train_single(train, n_hidden, sampler, arguments.updates, seed, tick)
                 seconds = time.perf_counter() - began
@@ -120,6 +120,13 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any]
         "images": arguments.images,
         "rows": rows,
     }, pictures
+
+
+def parameters_of(arguments: argparse.Namespace) -> int:
+    """Of the chain: machines, and the fields that the noisier state puts on them."""
+    n_pixels, n_hidden = digits.N_PIXELS, arguments.hidden
+    machine = n_pixels + n_hidden + n_pixels * n_hidden
+    return int(arguments.steps * (machine + n_pixels * (n_pixels + n_hidden)))
 
 
 def summary(each: torch.Tensor, seconds: float, sampler: Sampler, n_parameters: int) -> dict[str, Any]:

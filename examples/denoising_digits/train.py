@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
-from glauber.torch import BoltzmannMachine, DenoisingChain, PersistentChains, RestrictedBoltzmannMachine, Sampler
-from torch import Tensor
+from glauber.torch import DenoisingChain, PersistentChains, RestrictedBoltzmannMachine, Sampler
+from torch import Tensor, nn
 
 BATCH = 128
 LEARNING_RATE = 0.01
 PENALTY = 1e-4
-"""Times the sum of squared couplings: the same for both."""
+"""Times the sum of squares of all that is no field: the same for all models."""
 CHAINS = 128
 SWEEPS_SINGLE = 5
 """Of the persistent chains an update."""
@@ -35,34 +35,26 @@ def single_machine(data: Tensor, n_hidden: int, sampler: Sampler) -> RestrictedB
 
 def chain_of(data: Tensor, n_hidden: int, n_steps: int, sampler: Sampler) -> DenoisingChain:
     """A chain each of whose machines starts from the means of its noised pixels."""
-    chain = DenoisingChain(
-        lambda: RestrictedBoltzmannMachine(data.shape[1], n_hidden, sampler), n_steps=n_steps, kept=KEPT
+    return DenoisingChain(
+        lambda: RestrictedBoltzmannMachine(data.shape[1], n_hidden, sampler), n_steps, KEPT, means=data.mean(0)
     )
-    for machine, correlation in zip(machines_of(chain), chain.correlation, strict=False):
-        machine.fields.data[: data.shape[1]] = log_odds(correlation * data.mean(0))
-    return chain
-
-
-def machines_of(chain: DenoisingChain) -> list[BoltzmannMachine]:
-    """The machines of a chain, that of step 1 first."""
-    return [machine for machine in chain.machines if isinstance(machine, BoltzmannMachine)]
 
 
 def train(
     data: Tensor,
-    machines: Sequence[BoltzmannMachine],
+    model: nn.Module,
     loss: Callable[[Tensor], Tensor],
     n_updates: int,
     seed: int,
     on_update: Callable[[], None] | None = None,
 ) -> None:
-    """Fit machines by a loss of minibatches."""
-    parameters = [parameter for machine in machines for parameter in machine.parameters()]
-    adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.5, 0.99))
+    """Fit a model by a loss of minibatches."""
+    adam = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.99))
+    penalised = [value for name, value in model.named_parameters() if not name.endswith("fields")]
     course = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: max(0.0, 1 - k / n_updates))
     for rows in batches(len(data), n_updates, seed):
         adam.zero_grad()
-        penalty = torch.stack([(machine.couplings**2).sum() for machine in machines]).sum()
+        penalty = torch.stack([(value**2).sum() for value in penalised]).sum()
         torch.autograd.backward(loss(data[rows]) + PENALTY * penalty)
         adam.step()
         course.step()
@@ -84,7 +76,7 @@ def train_single(
     torch.manual_seed(seed)
     machine = single_machine(data, n_hidden, sampler)
     chains = PersistentChains(machine, CHAINS, n_sweeps=SWEEPS_SINGLE)
-    train(data, [machine], chains.loss, n_updates, seed, on_update)
+    train(data, machine, chains.loss, n_updates, seed, on_update)
     return machine
 
 
@@ -100,5 +92,5 @@ def train_chain(
     """A chain, every machine of which has as many hidden units."""
     torch.manual_seed(seed)
     chain = chain_of(data, n_hidden, n_steps, sampler)
-    train(data, machines_of(chain), lambda rows: chain.loss(rows, SWEEPS_CHAIN), n_updates, seed, on_update)
+    train(data, chain, lambda rows: chain.loss(rows, SWEEPS_CHAIN), n_updates, seed, on_update)
     return chain

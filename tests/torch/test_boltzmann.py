@@ -161,7 +161,7 @@ def test_the_devices_temperature_is_learned_and_allowed_for():
         (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, clamp=torch.full((2, 3), 0.5)), "clamp must hold"),
         (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, initial=torch.ones(2, 3)), "initial must have"),
         (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, initial=torch.full((2, 4), 0.5)), "initial must hold"),
-        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, extra_fields=torch.ones(2, 4)), "extra_fields must"),
+        (lambda d: gl.torch.BoltzmannMachine(3, 1, d).sample(2, extra_fields=torch.ones(2, 3)), "extra_fields must"),
         (lambda d: gl.torch.DeviceTemperature(2.0), "memory"),
         (lambda d: gl.torch.annealed_importance(gl.torch.BoltzmannMachine(2, 0, d), start=torch.ones(3, 5)), "start"),
         (lambda d: gl.torch.annealed_importance(gl.torch.BoltzmannMachine(2, 0, d), base=torch.ones(3)), "base"),

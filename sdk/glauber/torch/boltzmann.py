@@ -119,22 +119,30 @@ class BoltzmannMachine(DrawingModule):
         matrix = self.couplings.new_zeros(self.n_visible, self.n_hidden)
         return matrix.index_put((pairs[:, 0], pairs[:, 1] - self.n_visible), self.couplings[self._between])
 
-    def free_energy(self, visible: Tensor) -> Tensor:
+    def free_energy(self, visible: Tensor, extra_fields: Tensor | None = None) -> Tensor:
         """F(v) = - log sum_h exp(-E(v, h)) of visible states (..., n_visible), exact and differentiable, shape (...).
+
+        Args:
+            visible: the states.
+            extra_fields: added to the fields of all units, (..., n_units), such as a condition of each state's own.
 
         Raises:
             InvalidModelError: another number of visible units, or too many hidden ones that are coupled to each other
                 to sum over.
         """
         self._check_width("visible", visible, self.n_visible)
+        fields = self.fields
+        if extra_fields is not None:
+            self._check_width("extra_fields", extra_fields, self.n_units)
+            fields = fields + extra_fields
         if not self.hidden_are_independent:
-            return self._enumerated_free_energy(visible)
-        total = visible @ self.fields[: self.n_visible]
+            return self._enumerated_free_energy(visible, fields)
+        total = (visible * fields[..., : self.n_visible]).sum(-1)
         if len(self.visible_pairs):
             pairs = self.edges[self.visible_pairs]
             total = total + (visible[..., pairs[:, 0]] * visible[..., pairs[:, 1]]) @ self.couplings[self.visible_pairs]
         if self.n_hidden:
-            total = total + log_2cosh(self.fields[self.n_visible :] + visible @ self.weights()).sum(-1)
+            total = total + log_2cosh(fields[..., self.n_visible :] + visible @ self.weights()).sum(-1)
         return -total
 
     def hidden_means(self, visible: Tensor) -> Tensor:
@@ -168,7 +176,7 @@ class BoltzmannMachine(DrawingModule):
         def part(chunk: Tensor) -> Tensor:
             return torch.logsumexp(log_weight(chunk), 0)
 
-        chunks = self._states(n_summed)
+        chunks = self.states_of(n_summed)
         if torch.is_grad_enabled():  # a chunk's sums are made again for the gradient: all of them would fill the memory
             parts = [checkpoint(part, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
         else:
@@ -183,20 +191,25 @@ class BoltzmannMachine(DrawingModule):
         field = self.fields[: self.n_visible] + hidden @ self.weights().T
         return hidden @ self.fields[self.n_visible :] + log_2cosh(field).sum(-1)
 
-    def _enumerated_free_energy(self, visible: Tensor) -> Tensor:
+    def _enumerated_free_energy(self, visible: Tensor, fields: Tensor) -> Tensor:
         if self.n_hidden > MAX_ENUMERATED - 8:
             raise InvalidModelError(
                 f"{self.n_hidden} hidden units that are coupled to each other are too many to sum over; train such a"
                 " machine by contrastive divergence, which draws them"
             )
-        hidden = next(iter(self._states(self.n_hidden)))
+        hidden = next(iter(self.states_of(self.n_hidden)))
         flat = visible.reshape(-1, self.n_visible)
+        wide = fields.expand(*visible.shape[:-1], -1).reshape(-1, self.n_units)
         if len(flat) == 0:
             return flat.sum(-1).reshape(visible.shape[:-1])
-        rows = [-torch.logsumexp(-self.energy(torch.cat([v.expand(len(hidden), -1), hidden], 1)), 0) for v in flat]
+        rows = []
+        for v, field in zip(flat, wide, strict=True):
+            states = torch.cat([v.expand(len(hidden), -1), hidden], 1)
+            products = states[:, self.edges[:, 0]] * states[:, self.edges[:, 1]]
+            rows.append(-torch.logsumexp(states @ field + products @ self.couplings, 0))
         return torch.stack(rows).reshape(visible.shape[:-1])
 
-    def _states(self, n: int) -> Iterable[Tensor]:
+    def states_of(self, n: int) -> Iterable[Tensor]:
         """All states of n spins, in chunks of at most 2^CHUNK_BITS."""
         size = min(2**n, 2**CHUNK_BITS)
         shifts = torch.arange(n, device=self.fields.device)
@@ -230,7 +243,7 @@ class BoltzmannMachine(DrawingModule):
             schedule: how to sample.
             clamp: values of the visible units that are held, (n_visible,) or (n_chains, n_visible); 0 leaves one free.
             initial: states to start from, (n_chains, n_units).
-            extra_fields: added to the fields of the visible units, (n_chains, n_visible), such as a condition.
+            extra_fields: added to the fields of all units, (n_chains, n_units), such as a condition of each chain's.
             model: in place of `ising_model()`.
             arguments: further ones of Device.submit.
 
@@ -238,11 +251,10 @@ class BoltzmannMachine(DrawingModule):
             InvalidModelError: a clamp, states or fields of another shape, or that are no spins.
         """
         model = self.ising_model() if model is None else model
-        shown = self.sites[: self.n_visible]
         if clamp is not None:
             values = self._host("clamp", clamp, self.n_visible)
             held = np.zeros((*values.shape[:-1], model.n_sites))
-            held[..., shown] = values
+            held[..., self.sites[: self.n_visible]] = values
             arguments["clamp"] = held
         if initial is not None:
             values = self._host("initial", initial, self.n_units)
@@ -250,9 +262,9 @@ class BoltzmannMachine(DrawingModule):
             start[..., self.sites] = values
             arguments["initial"] = start
         if extra_fields is not None:
-            values = self._host("extra_fields", extra_fields, self.n_visible)
+            values = self._host("extra_fields", extra_fields, self.n_units)
             fields = np.tile(model.fields, (*values.shape[:-1], 1))
-            fields[..., shown] += values
+            fields[..., self.sites] += values
             arguments["fields"] = fields
         embeds = self.sampler.device.spec.topology is not None
         return self.sampler.run(model, schedule, on_overflow="scale", embed=embeds, **arguments)

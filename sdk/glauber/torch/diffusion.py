@@ -10,37 +10,53 @@ from torch import Tensor, nn
 
 from glauber.checks import whole_number
 from glauber.errors import InvalidModelError
-from glauber.torch.boltzmann import BoltzmannMachine
+from glauber.torch.boltzmann import BoltzmannMachine, log_2cosh
 from glauber.torch.likelihood import annealed_log_weights
 from glauber.torch.objectives import check_data
+
+MAX_SUMMED_HIDDEN = 12
+"""Up to so many hidden units a step's normalisation is summed out exactly."""
+LARGEST_MEAN = 0.98
+"""Means nearer to -1 or +1 are taken as this, so that fields stay finite."""
 
 
 class DenoisingChain(nn.Module):
     """A denoising thermodynamic model (Jelincic et al. 2025): data is noised step by step, machines undo the steps.
 
-    Noise flips spins independently so that a step keeps the correlation rho_t = E[x_t x_(t-1)]. Step t back is
+    Noise flips spins independently; x_t keeps the correlation r_t = 1 - (1 - kept) t / T with the data. Step t back is
 
-        p(x_(t-1) | x_t) ~ sum_z exp(-E_t(x_(t-1), z) + G_t x_t . x_(t-1)),  G_t = artanh rho_t
+        p(x_(t-1) | x_t) ~ sum_z exp(-E_t(x_(t-1), z) + x_t (G_t + A_t) x_(t-1) + x_t B_t z)
 
-    with E_t a machine of its own. The coupling to the noisier state is a field, held while the step runs, so a machine
-    need only mix within it: each is easy to sample where one machine for the data itself would not be. The device holds
-    one machine at a time, and needs fields for each chain.
+    with E_t a machine of its own. G_t = artanh(r_t / r_(t-1)) is the noise's own coupling; A_t and B_t are learned
+    beside it, from zero. The noisier state acts through fields alone, which the host computes and the device holds
+    while the step runs: the machine on the device is no larger for them, and need only mix within what x_t leaves open.
+    The device needs fields for each chain.
 
     Args:
         machine: makes the machine of a step, all with the same visible units; called n_steps times.
         n_steps: T.
-        kept: correlation of the noisiest state with the data, rho_1 ... rho_T; small enough that it is noise.
+        kept: r_T, small enough that x_T is noise.
+        means: of the data, (n_visible,). With them each machine's visible fields start at those of independent spins
+            of the means at its level, and x_T has its means too; None: 0.
 
     Raises:
-        InvalidModelError: kept outside 0 to 1, or what `machine` makes are no machines of one number of visible units.
+        InvalidModelError: kept outside 0 to 1, means of another shape or beyond -1 to 1, or what `machine` makes are no
+            machines of one number of visible units.
 
     Attributes:
         machines: of steps 1 .. T; the first one's output is data.
         pull: G_t of each.
-        correlation: of x_t with the data, t = 0 .. T.
+        linear: A_t of each, (n_visible, n_visible), rows by x_t.
+        lift: B_t of each, (n_visible, n_hidden), rows by x_t.
+        correlation: r_t, t = 0 .. T.
+        base: fields of independent spins with the means at level t = 0 .. T, (T + 1, n_visible).
     """
 
-    def __init__(self, machine: Callable[[], BoltzmannMachine], n_steps: int, kept: float = 0.05) -> None:
+    base: Tensor
+
+    def __init__(
+        self, machine: Callable[[], BoltzmannMachine], n_steps: int, kept: float = 0.1, means: Tensor | None = None
+    ) -> None:
         super().__init__()
         n_steps = whole_number("n_steps", n_steps, 1)
         if not 0 < kept < 1:
@@ -52,10 +68,19 @@ class DenoisingChain(nn.Module):
             if one.n_visible != made[0].n_visible:
                 raise InvalidModelError("all machines of a chain must have the same number of visible units")
         self.machines = nn.ModuleList(made)
-        self.n_visible = made[0].n_visible
-        each = kept ** (1 / n_steps)
-        self.pull = [math.atanh(each)] * n_steps
-        self.correlation = [each**t for t in range(n_steps + 1)]
+        self.n_visible = n = made[0].n_visible
+        self.correlation = [1 - (1 - kept) * t / n_steps for t in range(n_steps + 1)]
+        self.pull = [math.atanh(b / a) for a, b in zip(self.correlation, self.correlation[1:], strict=False)]
+        self.linear = nn.ParameterList(torch.zeros(n, n) for _ in made)
+        self.lift = nn.ParameterList(torch.zeros(n, one.n_hidden) for one in made)
+        mean = torch.zeros(n) if means is None else means.detach().to(made[0].fields)
+        if mean.shape != (n,) or not bool((mean.abs() <= 1).all()):
+            raise InvalidModelError(f"means must be {n} numbers from -1 to 1")
+        levels = torch.tensor(self.correlation).to(mean)[:, None] * mean
+        self.register_buffer("base", torch.atanh(levels.clamp(-LARGEST_MEAN, LARGEST_MEAN)))
+        if means is not None:
+            for one, fields in zip(made, self.base, strict=False):
+                one.fields.data[:n] = fields
 
     @property
     def n_steps(self) -> int:
@@ -66,6 +91,11 @@ class DenoisingChain(nn.Module):
         machine = self.machines[step - 1]
         assert isinstance(machine, BoltzmannMachine)
         return machine
+
+    def condition(self, noisier: Tensor, step: int) -> Tensor:
+        """Fields that x_t (n, n_visible) puts on all units of the step's machine, (n, n_units); differentiable."""
+        pulled = self.pull[step - 1] * noisier + noisier @ self.linear[step - 1]
+        return torch.cat([pulled, noisier @ self.lift[step - 1]], 1)
 
     def _flip(self, states: Tensor, correlation: float) -> Tensor:
         """Spins that agree with `states` with probability (1 + correlation) / 2, drawn by the device."""
@@ -85,11 +115,14 @@ class DenoisingChain(nn.Module):
             cleaner = self._flip(data, self.correlation[step - 1])
             noisier = self._flip(cleaner, math.tanh(self.pull[step - 1]))
             states = self._back(noisier, step, n_sweeps)
+        extra = self.condition(noisier, step)
         if not machine.hidden_are_independent:
             with torch.no_grad():
-                held = machine.sample(len(data), n_sweeps=n_sweeps, clamp=cleaner)
-            return machine.energy(held).mean() - machine.energy(states).mean()
-        return machine.free_energy(cleaner).mean() - machine.free_energy(states[:, : self.n_visible]).mean()
+                held = machine.sample(len(data), n_sweeps=n_sweeps, clamp=cleaner, extra_fields=extra)
+            gap = machine.energy(held) - machine.energy(states) - (extra * (held - states)).sum(1)
+            return gap.mean()
+        model = states[:, : self.n_visible]
+        return (machine.free_energy(cleaner, extra) - machine.free_energy(model, extra)).mean()
 
     def loss(self, data: Tensor, n_sweeps: int = 20) -> Tensor:
         """The sum of all steps' losses: each machine gets the gradient of its own."""
@@ -97,13 +130,12 @@ class DenoisingChain(nn.Module):
 
     def _back(self, noisier: Tensor, step: int, n_sweeps: int) -> Tensor:
         """States of all units of step's machine given x_t."""
-        machine = self._machine(step)
+        machine, extra = self._machine(step), self.condition(noisier, step)
         start = torch.cat([noisier, noisier.new_ones(len(noisier), machine.n_hidden)], 1)
         if machine.n_hidden and machine.hidden_are_independent:
-            field = machine.fields[machine.n_visible :] + noisier @ machine.weights()
+            field = machine.fields[machine.n_visible :] + extra[:, machine.n_visible :] + noisier @ machine.weights()
             start[:, machine.n_visible :] = 2 * machine.sampler.bits(2 * field)[0] - 1
-        pull = self.pull[step - 1] * noisier
-        return machine.sample(len(noisier), n_sweeps=n_sweeps, initial=start, extra_fields=pull)
+        return machine.sample(len(noisier), n_sweeps=n_sweeps, initial=start, extra_fields=extra)
 
     @torch.no_grad()
     def generate(self, n: int, n_sweeps: int = 20, *, whole_path: bool = False) -> Tensor:
@@ -113,8 +145,7 @@ class DenoisingChain(nn.Module):
             Spins (n, n_visible); with `whole_path` those of all steps, noise first, (n_steps + 1, n, n_visible).
         """
         n = whole_number("n", n, 1)
-        blank = self._machine(1).fields.new_zeros(n, self.n_visible)
-        path = [2 * self._machine(1).sampler.bits(blank)[0] - 1]
+        path = [2 * self._machine(1).sampler.bits(2 * self.base[-1].expand(n, -1))[0] - 1]
         for step in range(self.n_steps, 0, -1):
             path.append(self._back(path[-1], step, n_sweeps)[:, : self.n_visible])
         return torch.stack(path) if whole_path else path[-1]
@@ -126,10 +157,12 @@ class DenoisingChain(nn.Module):
         """A lower bound of log p(x_0) for each row of data, by importance sampling over noise paths; doubles (n,).
 
         log of the mean over n_paths of p(x_T) prod_t p(x_(t-1) | x_t) / q(x_t | x_(t-1)), paths drawn by the noise q
-        (Burda et al. 2016): in expectation below log p(x_0), and nearer with more paths. The normalisation of each
-        step, a sum over x_(t-1) given x_t, is the mean of n_repeats annealed runs of n_temperatures on the device; that
-        it is estimated acts the other way, by about half the variance of its log a step, so take more of both until
-        the figure stays.
+        (Burda et al. 2016): in expectation below log p(x_0), and nearer with more paths.
+
+        A step's normalisation, a sum over x_(t-1) given x_t, is exact where the machine has at most 12 hidden units and
+        no couplings among its visible ones. Elsewhere it is the mean of n_repeats annealed runs on the device, and that
+        it is estimated acts the other way, by about half the variance of its log a step: take more temperatures and
+        repeats until the figure stays.
 
         Args:
             data: spins, shape (n, n_visible).
@@ -145,16 +178,34 @@ class DenoisingChain(nn.Module):
         for step in range(1, self.n_steps + 1):
             machine, pull = self._machine(step), self.pull[step - 1]
             noisier = self._flip(cleaner, math.tanh(pull))
-            agreement = (cleaner * noisier).double()
-            log_q = (pull * agreement).sum(1) - self.n_visible * math.log(2 * math.cosh(pull))
-            weights = annealed_log_weights(
-                machine,
-                n_chains=n_repeats * len(cleaner),
-                n_temperatures=n_temperatures,
-                extra_fields=pull * noisier.repeat(n_repeats, 1),
-            ).reshape(n_repeats, -1)
-            log_z = torch.logsumexp(weights, 0) - math.log(n_repeats)
-            total += -machine.free_energy(cleaner).double() + pull * agreement.sum(1) - log_z - log_q
+            log_q = pull * (cleaner * noisier).double().sum(1) - self.n_visible * math.log(2 * math.cosh(pull))
+            extra = self.condition(noisier, step)
+            if machine.visible_are_independent and machine.n_hidden <= MAX_SUMMED_HIDDEN:
+                log_z = _log_normalisation(machine, extra)
+            else:
+                base = torch.zeros_like(machine.fields)
+                base[: self.n_visible] = self.base[step - 1]
+                weights = annealed_log_weights(
+                    machine,
+                    n_chains=n_repeats * len(cleaner),
+                    n_temperatures=n_temperatures,
+                    base=base,
+                    extra_fields=extra.repeat(n_repeats, 1),
+                ).reshape(n_repeats, -1)
+                log_z = torch.logsumexp(weights, 0) - math.log(n_repeats)
+            total += -machine.free_energy(cleaner, extra).double() - log_z - log_q
             cleaner = noisier
-        total -= self.n_visible * math.log(2)  # p(x_T): fair spins
+        total += (cleaner * self.base[-1] - log_2cosh(self.base[-1])).double().sum(1)  # p(x_T)
         return torch.logsumexp(total.reshape(n_paths, -1), 0) - math.log(n_paths)
+
+
+def _log_normalisation(machine: BoltzmannMachine, extra: Tensor) -> Tensor:
+    """Log of the sum over all states under each row of extra fields, hidden states one by one; doubles (n,)."""
+    n = machine.n_visible
+    hidden = torch.cat(list(machine.states_of(machine.n_hidden)))
+    field, own = machine.fields[:n] + hidden @ machine.weights().T, hidden @ machine.fields[n:]
+    parts = []
+    for rows in torch.split(extra, max(1, 2**16 // len(hidden))):
+        each = log_2cosh(field + rows[:, None, :n]).sum(-1) + own + rows[:, n:] @ hidden.T
+        parts.append(torch.logsumexp(each.double(), 1))
+    return torch.cat(parts)

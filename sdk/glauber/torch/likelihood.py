@@ -109,18 +109,15 @@ def annealed_log_weights(
         n_temperatures: see there.
         base: see there.
         start: see there.
-        extra_fields: added to the fields of the visible units, a row for each chain, (n_chains, n_visible): then every
-            chain has a Z of its own, and single weights speak of it.
+        extra_fields: added to the fields of all units, a row for each chain, (n_chains, n_units): then every chain has
+            a Z of its own, and single weights speak of it.
 
     Returns:
         Doubles, shape (n_chains,).
     """
     n_temperatures = whole_number("n_temperatures", n_temperatures, 1)
     fields = machine.fields.detach().clone() if base is None else base.to(machine.fields)
-    extra = fields.new_zeros(1, machine.n_units)
-    if extra_fields is not None:
-        extra = fields.new_zeros(n_chains, machine.n_units)
-        extra[:, : machine.n_visible] = extra_fields
+    extra = fields.new_zeros(1, machine.n_units) if extra_fields is None else extra_fields.to(fields)
     log_z_base = log_2cosh((fields + extra).double()).sum(1)
     shares = np.linspace(0.0, 1.0, n_temperatures + 1)
     if start is None:
@@ -131,10 +128,10 @@ def annealed_log_weights(
     log_weights = log_z_base.new_zeros(n_chains)
     schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, beta=1.0)
     for number, (before, after) in enumerate(itertools.pairwise(shares.tolist())):
-        log_weights += _log_ratio(machine, states, fields, before, after)
+        log_weights += _log_ratio(machine, states, fields, extra, before, after)
         if number + 1 < n_temperatures:
             if machine.n_hidden and machine.hidden_are_independent:
-                states = _with_new_hidden(machine, states[:, : machine.n_visible], fields, after)
+                states = _with_new_hidden(machine, states[:, : machine.n_visible], fields, extra, after)
             model = machine.ising_model(after, fields)
             result = machine.run(schedule, initial=states, model=model, extra_fields=extra_fields, observe="last")
             if result.provenance.embedding is not None:
@@ -147,33 +144,36 @@ def annealed_log_weights(
     return log_z_base + log_weights if start is None else log_z_base - log_weights
 
 
-def _log_ratio(machine: BoltzmannMachine, states: Tensor, base: Tensor, before: float, after: float) -> Tensor:
+def _log_ratio(
+    machine: BoltzmannMachine, states: Tensor, base: Tensor, extra: Tensor, before: float, after: float
+) -> Tensor:
     """Log of the unnormalised law at `after` over that at `before`, doubles (n_chains,)."""
     if not machine.hidden_are_independent:  # what is extra is in both
         return (after - before) * (-machine.energy(states).double() - states.double() @ base.double())
     visible = states[:, : machine.n_visible]
-    return _log_marginal(machine, visible, base, after) - _log_marginal(machine, visible, base, before)
+    after_all, before_all = (_log_marginal(machine, visible, base, extra, share) for share in (after, before))
+    return after_all - before_all
 
 
-def _with_new_hidden(machine: BoltzmannMachine, visible: Tensor, base: Tensor, share: float) -> Tensor:
+def _with_new_hidden(machine: BoltzmannMachine, visible: Tensor, base: Tensor, extra: Tensor, share: float) -> Tensor:
     """States of all units, the hidden ones drawn given the visible ones at a share between base and machine."""
     n = machine.n_visible
-    field = share * (machine.fields[n:] + visible @ machine.weights()) + (1 - share) * base[n:]
+    field = share * (machine.fields[n:] + visible @ machine.weights()) + (1 - share) * base[n:] + extra[:, n:]
     return torch.cat([visible, 2 * machine.sampler.bits(2 * field)[0] - 1], 1)
 
 
-def _log_marginal(machine: BoltzmannMachine, visible: Tensor, base: Tensor, share: float) -> Tensor:
+def _log_marginal(machine: BoltzmannMachine, visible: Tensor, base: Tensor, extra: Tensor, share: float) -> Tensor:
     """Log of the unnormalised law of visible states, hidden units summed out, at a share between base and machine.
 
     In doubles: a weight is a sum of small differences of these.
     """
     visible, n = visible.double(), machine.n_visible
-    fields = share * machine.fields.double() + (1 - share) * base.double()
-    total = visible @ fields[:n]
+    fields = share * machine.fields.double() + (1 - share) * base.double() + extra.double()
+    total = (visible * fields[:, :n]).sum(1)
     pairs = machine.edges[machine.visible_pairs]
     if len(pairs):
         products = visible[:, pairs[:, 0]] * visible[:, pairs[:, 1]]
         total = total + share * (products @ machine.couplings[machine.visible_pairs].double())
     if machine.n_hidden:
-        total = total + log_2cosh(fields[n:] + share * (visible @ machine.weights().double())).sum(-1)
+        total = total + log_2cosh(fields[:, n:] + share * (visible @ machine.weights().double())).sum(-1)
     return total
