@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any]
             train = torch.from_numpy(digits.to_spins(split.train_grey))
             test = torch.from_numpy(digits.to_spins(split.test_grey))[: arguments.images]
             row: dict[str, Any] = {"seed": seed}
+            of_its_size = torch.zeros(len(test))
             sizes = [arguments.hidden, arguments.steps * arguments.hidden, parameters_of(arguments) // 65]
             for n_hidden in sizes:
                 sampler, began = Sampler(device), time.perf_counter()
@@ -91,8 +92,8 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any]
                     "log_z_standard_error": found.standard_error,
                     "effective_chains": found.effective_chains,
                 }
-                if n_hidden == arguments.hidden:
-                    single = each
+                if n_hidden == sizes[0]:
+                    of_its_size = each
                     pictures.setdefault("one machine", machine.sample(N_GENERATED, n_sweeps=1000)[:, :64].numpy())
             sampler, began = Sampler(device), time.perf_counter()
             chain = train_chain(train, arguments.hidden, arguments.steps, sampler, arguments.updates, seed, tick)
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any]
             pictures.setdefault("data", train[:N_GENERATED].numpy())
             each = chain.log_likelihood(test, n_paths=arguments.paths)
             row["chain"] = summary(each, seconds, sampler, numbers)
-            difference = each - single
+            difference = each - of_its_size
             row["chain less one machine of its size"] = {
                 "nats": float(difference.mean()),
                 "standard_error": float(difference.std() / len(difference) ** 0.5),

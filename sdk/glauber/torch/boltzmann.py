@@ -131,7 +131,7 @@ class BoltzmannMachine(DrawingModule):
                 to sum over.
         """
         self._check_width("visible", visible, self.n_visible)
-        fields = self.fields
+        fields: Tensor = self.fields
         if extra_fields is not None:
             self._check_width("extra_fields", extra_fields, self.n_units)
             fields = fields + extra_fields
