@@ -6,24 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from scipy.stats import t as student
 from scipy.stats import ttest_ind
+
+from examples.intervals import interval
 
 ALPHA = 0.01
 """False-alarm rate of all comparisons of a page together."""
 COMPARED = {"valid": "share of bars and stripes", "divergence": "KL divergence"}
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean and 95 % interval over seeds, by Student's t."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.4f} (one seed)"
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return f"{mean:.4f} ± {half:.4f}"
 
 
 def identical(rows: Rows, others: Rows) -> bool:
@@ -76,7 +67,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for address, rows in devices.items():
-        cells = [interval([row[name] for row in rows]) for name in ("valid", "divergence", "log_likelihood")]
+        cells = [interval([row[name] for row in rows], 4) for name in ("valid", "divergence", "log_likelihood")]
         lines.append(f"| `{address}` | {' | '.join(cells)} |")
     lines.append("")
     tests = p_values(devices)

@@ -9,22 +9,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from scipy.stats import t as student
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from examples.digits.report import tiles
+from examples.intervals import interval
 
 COLUMNS = 20
-
-
-def mean_and_interval(values: list[float]) -> str:
-    """Mean and 95 % interval over seeds, by Student's t."""
-    if len(values) < 2:
-        return f"{values[0]:.2f} (one seed)"
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{np.mean(values):.2f} ± {half:.2f}"
 
 
 def markdown(figures: dict[str, Any]) -> str:
@@ -50,7 +42,7 @@ def markdown(figures: dict[str, Any]) -> str:
         each = ", ".join(f"{one['nats']:.2f} ± {one['standard_error']:.2f}" for one in found)
         shown = "chain" if name == "chain" else name
         lines.append(
-            f"| {shown} | {found[0]['parameters']:,} | {mean_and_interval([one['nats'] for one in found])} | {each} |"
+            f"| {shown} | {found[0]['parameters']:,} | {interval([one['nats'] for one in found], 2)} | {each} |"
             f" {np.mean([one['training_seconds'] for one in found]):.0f} |"
         )
     gains = [row["chain less one machine of its size"] for row in rows]

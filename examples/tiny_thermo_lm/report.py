@@ -10,19 +10,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from scipy.stats import t as student
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-
-def interval(values: list[float]) -> str:
-    """Mean and 95 % interval over seeds, by Student's t."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f} (one seed)"
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return f"{mean:.3f} ± {half:.3f}"
+from examples.intervals import interval
 
 
 def markdown(figures: dict[str, Any]) -> str:
@@ -48,7 +40,9 @@ def markdown(figures: dict[str, Any]) -> str:
     for name, values in perplexities.items():
         trained, measured = name.split(", ")
         shown = f"{draws} draws" if trained == "thermodynamic" else "softmax"
-        lines.append(f"| {shown} | {measured} | {interval(values)} | {', '.join(f'{value:.3f}' for value in values)} |")
+        lines.append(
+            f"| {shown} | {measured} | {interval(values, 3)} | {', '.join(f'{value:.3f}' for value in values)} |"
+        )
     lines += [
         f"| bigrams, counted | | {math.exp(figures['bigram_nats']):.3f} | |",
         f"| single characters, counted | | {math.exp(figures['unigram_nats']):.3f} | |",
@@ -61,7 +55,7 @@ def markdown(figures: dict[str, Any]) -> str:
         each = ", ".join(f"{r:.4f} ({a:.4f} to {b:.4f})" for r, a, b in zip(ratios, low, high, strict=True))
         lines += [
             f"Drawn attention over its softmax twin, window by window: the ratio of perplexities is"
-            f" {interval(ratios)} over seeds; each seed with the 95 % interval over windows: {each}.",
+            f" {interval(ratios, 3)} over seeds; each seed with the 95 % interval over windows: {each}.",
             "",
         ]
     each, usage = figures["seconds_per_step"], figures["device_usage"]
