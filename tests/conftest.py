@@ -4,7 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("glauber", deadline=None)  # a busy machine is slow, and nothing is wrong
+hypothesis.settings.load_profile("glauber")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -81,7 +81,10 @@ def test_the_joules_of_a_kit(kit):
             assert report.expanded_uncertainty() > 0.09 * true  # but who knows that
         assert "gaps" not in " ".join(line.name for line in report.budget)
         kit.rail.current_gain = 0.3
-        trace, report = measured(meter)
+        for seconds in (0.05, 0.5, 3.0):  # on a busy machine a window begins late; the longer it is, the less that is
+            trace, report = measured(meter, seconds)
+            if 20 * max(trace.skews) < seconds:
+                break
         assert abs(report.joules - float(kit.rail.power.joules(*trace.window))) > 2 * report.expanded_uncertainty()
     assert threads() == []
 
