@@ -181,17 +181,18 @@ class Sampler:
         n_samples = whole_number("n_samples", n_samples, 1)
         if scores.dim() < 1 or scores.shape[-1] < 1:
             raise InvalidModelError(f"scores need a last axis of states, not shape {tuple(scores.shape)}")
-        mask = None
-        if allowed is not None:
-            allowed = checked_mask(allowed, scores.shape)
-            mask = np.ascontiguousarray(allowed.reshape(-1, scores.shape[-1]).cpu())
-            scores = scores.masked_fill(~allowed, 0)
-        values = _numbers(scores, "scores").reshape(-1, scores.shape[-1])
+        mask, scores = None, scores.detach()
+        allowed = None if allowed is None else checked_mask(allowed, scores.shape)
+        _check_finite(scores, "scores", allowed)
         shape = (n_samples, *scores.shape[:-1])
-        if values.size == 0 or values.shape[1] == 1:
+        if scores.numel() == 0 or scores.shape[-1] == 1:
             return torch.zeros(shape, dtype=torch.int64, device=scores.device)
-        top = values.max(axis=1, keepdims=True) if mask is None else np.where(mask, values, -np.inf).max(1)[:, None]
-        values = (values - top).clip(-CERTAIN_LOGIT, 0)  # the law is that of differences, and so is the step
+        if allowed is not None:
+            mask = np.ascontiguousarray(allowed.reshape(-1, scores.shape[-1]).cpu())
+            scores = scores.masked_fill(~allowed, -math.inf)
+        # the law is that of differences, and so is the step
+        below = (scores - scores.amax(-1, keepdim=True)).clamp_(-CERTAIN_LOGIT, 0)
+        values = _doubles(below).reshape(-1, scores.shape[-1])
         sites = self._sites(len(values))
         if values.shape[1] <= self.device.spec.capabilities.potts_states and len(values) == len(sites):
             drawn = self._dits(values, mask, sites, n_samples)
@@ -394,8 +395,19 @@ def _same_mask(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool
     return b is None if a is None else b is not None and np.array_equal(a, b)
 
 
-def _numbers(values: Tensor, name: str) -> NDArray[np.float64]:
-    """A tensor as doubles in host memory."""
-    if not bool(torch.isfinite(values.detach()).all()):
+def _check_finite(values: Tensor, name: str, allowed: Tensor | None = None) -> None:
+    """Refuse NaN and infinity, but where they are not allowed to matter."""
+    finite = torch.isfinite(values)
+    if not bool((finite if allowed is None else finite | ~allowed).all()):
         raise InvalidModelError(f"{name} hold NaN or infinity; look for a diverging loss, or mask them with `allowed`")
-    return np.asarray(values.detach().to(device="cpu", dtype=torch.float64))
+
+
+def _doubles(values: Tensor) -> NDArray[np.float64]:
+    """A tensor in host memory."""
+    return np.asarray(values.to(device="cpu", dtype=torch.float64))
+
+
+def _numbers(values: Tensor, name: str) -> NDArray[np.float64]:
+    """A tensor of finite numbers as doubles in host memory."""
+    _check_finite(values.detach(), name)
+    return _doubles(values.detach())
