@@ -220,10 +220,14 @@ def _checked(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _tail(handle: int) -> bytes:
-    """The end of the file, with the whole last line and a last one without its end."""
-    size = os.fstat(handle).st_size
-    start = max(0, size - 2 * MAX_LINE - 1)
-    return os.pread(handle, size - start, start)
+    """The end of the file, with the whole of the last line, whether it has its end or not."""
+    size, tail = os.fstat(handle).st_size, b""
+    for reach in (2**14, 2 * MAX_LINE):
+        start = max(0, size - reach)
+        tail = os.pread(handle, size - start, start)
+        if start == 0 or b"\n" in tail[:-1]:
+            break
+    return tail
 
 
 def _last_line(handle: int, path: Path) -> dict[str, Any] | None:

@@ -97,6 +97,21 @@ def test_every_torn_tail_is_named_and_only_a_repair_lets_the_file_go_on(file):
     assert verify_audit(file.path).lines == 10
 
 
+def test_long_lines_are_found_again(tmp_path):
+    file = AuditFile(tmp_path / "a")
+    for length in (MAX_LINE - 300, 10, 2**14, 2**15, MAX_LINE - 300, MAX_LINE - 300):
+        file.append({"x": "y" * length})
+    assert verify_audit(file.path).lines == 6
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole[:-1])
+    cut = file.repair()
+    assert MAX_LINE - 300 < cut < MAX_LINE
+    assert verify_audit(file.path).lines == 6
+    file.path.write_bytes(whole + b"x" * (MAX_LINE + 1))
+    with pytest.raises(StoreCorruptError, match="without a line's end"):
+        file.repair()
+
+
 def test_a_file_whose_only_line_is_torn(tmp_path):
     file = AuditFile(tmp_path / "a")
     file.path.write_bytes(b"\0" * 700)  # what some file systems leave after a power cut

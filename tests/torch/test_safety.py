@@ -82,6 +82,30 @@ def test_a_draw_in_a_critical_task_gives_no_answer(device, log):
         assert "output" not in last
 
 
+def test_token_ids_can_be_inputs(log):
+    class Counts(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(x, 5).sum(1).double()
+
+    rule = gl.torch.InputRule(shape=(None, None), dtype=torch.int64, low=0, high=4)
+    safe = gl.torch.SafeModel(Counts(), "triage", rule, REVIEW, log)
+    assert safe(torch.tensor([[1, 3, 3]])).prediction.classes.tolist() == [3]
+    with pytest.raises(InputRefusedError, match=r"1 values of the input lie outside 0 \.\. 4"):
+        safe(torch.tensor([[1, 5]]))
+
+
+def test_critical_tasks_use_deterministic_algorithms(log):
+    class Asks(torch.nn.Module):
+        def forward(self, x):
+            modes.append((torch.are_deterministic_algorithms_enabled(), gl.torch.is_deterministic(), self.training))
+            return x
+
+    modes = []
+    for task in ("diagnostic", "research"):
+        gl.torch.SafeModel(Asks(), task, RULE, REVIEW, log)(torch.zeros(1, 4))
+    assert modes == [(True, True, False), (False, False, True)]
+
+
 def test_critical_tasks_run_in_eval_mode_and_modes_come_back(device, log):
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5), gl.torch.Dropout(0.5, device)

@@ -25,7 +25,7 @@ from glauber.torch.sampler import Sampler
 from glauber.torch.uncertainty import Output, Prediction, prediction_of, repeated
 
 CRITICAL_TASKS = ("diagnostic", "dosage", "monitoring", "treatment", "triage")
-"""Classes of tasks in which nothing may be drawn: the same input gets the same answer."""
+"""Classes of tasks in which nothing may be drawn: the same batch gets the same answer."""
 OTHER_TASKS = ("development", "education", "research")
 """Classes of tasks in which layers may draw."""
 
@@ -199,7 +199,8 @@ class Answer:
 class SafeModel:
     """A classifier behind checks, a log and a rule for review. Research software, not a medical device.
 
-    In the CRITICAL_TASKS the model runs once, in eval mode and within `deterministic()`. If a sampler of its modules or
+    In the CRITICAL_TASKS the model runs once, in eval mode, within `deterministic()` and with torch's deterministic
+    algorithms (of which some on GPUs want CUBLAS_WORKSPACE_CONFIG, as torch then says). If a sampler of its modules or
     a generator of torch moved all the same, there is no answer. What draws from neither, such as NumPy in a module of
     your own, is not seen, and another thread that draws meanwhile looks like the model. The mean-field value that a
     network of p-bits then returns is not the mean over its draws: calibrate and test it in that same way. In
@@ -294,7 +295,7 @@ class SafeModel:
             with torch.no_grad():
                 return self._pass(inputs)
         before = _generators(drawing)
-        with torch.no_grad(), deterministic(), _eval_mode(self.model):
+        with torch.no_grad(), deterministic(), _still(self.model):
             prediction = self._pass(inputs)
         if _generators(drawing) != before:
             raise SafetyError(
@@ -379,12 +380,15 @@ def _generators(drawing: list[Sampler]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and each module's own mode again afterwards."""
+def _still(model: nn.Module) -> Iterator[None]:
+    """Eval mode and torch's deterministic algorithms; afterwards each module's own mode and torch's again."""
     modes = [(module, module.training) for module in model.modules()]
+    algorithms = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True)
     model.eval()
     try:
         yield
     finally:
+        torch.set_deterministic_debug_mode(algorithms)
         for module, mode in modes:
             module.training = mode
