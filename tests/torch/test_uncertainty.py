@@ -184,6 +184,21 @@ def test_temperature_scaling_finds_the_temperature_and_its_error():
     assert slope < gl.torch.calibration_errors(torch.softmax(logits, -1), y).ece
 
 
+def overconfident_at_times(n, seed):
+    """Logits of a calibrated model, every seventh or so times four: no temperature makes them right."""
+    p, y = calibrated(n, seed)
+    factor = np.where(np.random.default_rng(seed + 10**6).random(n) < 0.15, 4.0, 1.0)
+    return p.log() * torch.from_numpy(factor)[:, None], y
+
+
+def test_the_error_of_a_temperature_holds_where_no_temperature_is_right():
+    limit = float(gl.torch.TemperatureScaling.fit(*overconfident_at_times(400_000, 12345)).log_temperature)
+    fits = [gl.torch.TemperatureScaling.fit(*overconfident_at_times(300, seed)) for seed in range(100)]
+    z = np.array([(float(one.log_temperature) - limit) / float(one.standard_error) for one in fits])
+    assert 0.65 < z.std() < 1.35  # 1 within 5 standard errors, 1 / sqrt(200) each
+    assert abs(z.mean()) < 0.6  # 5 standard errors, and a tenth for the bias of order 1 / sqrt(n)
+
+
 @pytest.mark.parametrize("true", [1e-3, 30.0, 1e4])
 def test_temperatures_far_from_one(true):
     p, y = calibrated(500, 5)
