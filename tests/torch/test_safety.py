@@ -243,6 +243,18 @@ def test_a_new_case_lies_outside_the_seen_range_as_often_as_stated():
     assert abs(sum(outside) / 2000 - 2 / (n + 1)) < 5 * math.sqrt(0.1 * 0.9 / 2000)  # 5 standard errors
 
 
+def test_a_model_that_overwrites_its_input_hides_nothing(log):
+    class Overwrites(torch.nn.Module):
+        def forward(self, x):
+            return x.zero_()
+
+    seen = gl.torch.SeenRange.of(torch.tensor([[-1.0] * 4, [1.0] * 4]))
+    safe = gl.torch.SafeModel(Overwrites(), "diagnostic", RULE, gl.torch.ReviewRule(seen=seen), log)
+    x = torch.full((1, 4), 9.0)
+    assert safe(x).advice[0].review
+    assert float(x.min()) == 9
+
+
 def test_advice_by_mutual_information(device, log):
     model = torch.nn.Sequential(gl.torch.BinaryLayer(device), torch.nn.Linear(4, 2))
     torch.nn.init.constant_(model[1].bias, 0.0)

@@ -78,9 +78,8 @@ def predict(model: nn.Module, inputs: Tensor, n_draws: int, *, output: Output = 
 
 
 def repeated(inputs: Tensor, n_draws: int) -> Tensor:
-    """The batch n_draws times, one after the other."""
-    n_draws = whole_number("n_draws", n_draws, 1)
-    return inputs if n_draws == 1 else inputs.repeat(n_draws, *[1] * (inputs.dim() - 1))
+    """The batch n_draws times, one after the other; a copy for one as well, as models may overwrite their input."""
+    return inputs.repeat(whole_number("n_draws", n_draws, 1), *[1] * (inputs.dim() - 1))
 
 
 def prediction_of(values: Tensor, n_draws: int, output: Output) -> Prediction:
@@ -258,7 +257,7 @@ class TemperatureScaling(nn.Module):
         scale = float((z - z.mean(-1, keepdim=True)).std())  # so that logits of any size start where the loss bends
         log_t = torch.tensor(math.log(scale), dtype=torch.float64, requires_grad=True)
         search = torch.optim.LBFGS(
-            [log_t], max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+            [log_t], max_iter=200, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
         )
 
         def loss() -> Tensor:
