@@ -15,6 +15,9 @@
     |-- MeteringError                        a meter cannot say: window too short, uncertainty above the signal
     |-- CalibrationError                     a calibration that cannot be made or applied
     |-- JobFailedError(RuntimeError)         the job broke on the device; `__cause__` has the reason
+    |-- SafetyError                          a SafeModel refuses: such as for a draw in a critical task
+    |   |-- InputRefusedError(ValueError)    what a SafeModel was given is not what its rule allows
+    |   `-- OutputRefusedError(ValueError)   what its model returned is no probabilities
     |-- JobCancelledError                    the result of a cancelled job was asked for, or it was cancelled twice
     |-- JobTimeoutError(TimeoutError)        `result(timeout=...)` expired; the job itself goes on
     |-- BudgetExceededError                  the budget was spent before there was anything to return
@@ -95,6 +98,18 @@ class MeteringError(GlauberError):
 
 class CalibrationError(GlauberError):
     """A calibration could not be made or applied."""
+
+
+class SafetyError(GlauberError):
+    """A SafeModel gives no answer."""
+
+
+class InputRefusedError(SafetyError, ValueError):
+    """The input of a SafeModel is not what its rule allows; the model did not see it."""
+
+
+class OutputRefusedError(SafetyError, ValueError):
+    """The output of a SafeModel's model is no probabilities; it is not passed on."""
 
 
 class JobFailedError(GlauberError, RuntimeError):

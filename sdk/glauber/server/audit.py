@@ -7,18 +7,16 @@ a head hash that was noted elsewhere (on paper, in another computer's log): `gla
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from glauber.audit_file import NO_ROW, chain_hash
 from glauber.errors import StoreCorruptError
 from glauber.server.labfile import LabFile
 
-NO_ROW = "0" * 64
-"""In place of the hash before the first row."""
 _PAGE = 1000
 
 
@@ -50,10 +48,9 @@ class AuditEntry:
 
 
 def row_hash(previous: str, number: int, time: float, who: str, action: str, subject: str, details: str) -> str:
-    """The hash of a row: sha256 of the hash before it and the row as canonical JSON."""
+    """The hash of a row, see glauber.audit_file.chain_hash."""
     row = {"number": number, "time": time, "who": who, "action": action, "subject": subject, "details": details}
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(previous.encode() + text.encode()).hexdigest()
+    return chain_hash(previous, row)
 
 
 def append(file: LabFile, who: str, action: str, subject: str = "", **details: Any) -> None:

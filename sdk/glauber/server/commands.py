@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glauber.console import AsJson, errors, print_json, print_table
-from glauber.errors import missing_extra
+from glauber.errors import StoreError, missing_extra
 
 if TYPE_CHECKING:
     from glauber.server.labfile import LabFile
     from glauber.server.tokens import Token
 
 token_app = typer.Typer(name="token", help="Tokens of a lab server: who may use it.", no_args_is_help=True)
-audit_app = typer.Typer(name="audit", help="The audit log of a lab server: who did what.", no_args_is_help=True)
+audit_app = typer.Typer(
+    name="audit", help="The audit log of a lab server, or an audit file: who did what.", no_args_is_help=True
+)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The lab's configuration.")]
 DEFAULT_CONFIG = Path("devices.toml")
@@ -124,18 +126,47 @@ def token_revoke(
 @audit_app.command("verify")
 def audit_verify(
     head: Annotated[str | None, typer.Option(help="A head hash noted earlier: no row up to it may be gone.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="An audit file, such as a SafeModel's, instead of the lab's log.", show_default=False),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Check that no row of the log was changed; exit code 1 names the first that was. Note the head hash elsewhere."""
+    from glauber.audit_file import verify_audit
     from glauber.server.audit import verify
 
-    with errors(as_json), _lab_file(config) as file:
-        found = verify(file, head)
-        if as_json:
-            print_json({"entries": found.entries, "head": found.head})
+    with errors(as_json):
+        if file is not None:
+            checked = verify_audit(file, head)
+            count, last = checked.lines, checked.head
         else:
-            typer.echo(f"{found.entries} entries, none changed; head {found.head}")
+            with _lab_file(config) as lab:
+                found = verify(lab, head)
+            count, last = found.entries, found.head
+        if as_json:
+            print_json({"entries": count, "head": last})
+        else:
+            typer.echo(f"{count} entries, none changed; head {last}")
+
+
+@audit_app.command("repair")
+def audit_repair(
+    file: Annotated[Path, typer.Argument(help="An audit file whose last line has no end.")],
+    as_json: AsJson = False,
+) -> None:
+    """Cut off a last line that a dying process left without its end, and note that in the file."""
+    from glauber.audit_file import AuditFile
+
+    with errors(as_json):
+        if not file.exists():
+            raise StoreError(f"there is no file {file}")
+        cut = AuditFile(file).repair()
+        if as_json:
+            print_json({"cut": cut})
+        else:
+            typer.echo(f"{cut} bytes cut off, and a line that says so" if cut else "nothing to repair")
 
 
 @audit_app.command("list")

@@ -18,6 +18,7 @@ try:
 except ImportError as error:
     raise missing_extra("torch", "torch", "glauber.torch") from error
 
+from glauber.audit_file import AuditFile, verify_audit
 from glauber.torch.attention import Attended, ThermodynamicAttention, attention_weights, standard_error
 from glauber.torch.boltzmann import (
     BoltzmannMachine,
@@ -27,6 +28,7 @@ from glauber.torch.boltzmann import (
 from glauber.torch.checkpoint import load_checkpoint, save_checkpoint
 from glauber.torch.deterministic import deterministic, is_deterministic
 from glauber.torch.diffusion import DenoisingChain
+from glauber.torch.discrimination import BinaryReport, Estimate, binary_report
 from glauber.torch.estimators import ESTIMATORS, Estimator, expected_cost
 from glauber.torch.layers import BinaryLayer, Dropout, Noise, PbitLinear
 from glauber.torch.likelihood import LogPartition, annealed_importance
@@ -40,37 +42,64 @@ from glauber.torch.objectives import (
     sliced_score_matching,
 )
 from glauber.torch.probe import EstimatorError, GradientReport, gradient_probe
+from glauber.torch.safety import CRITICAL_TASKS, Advice, Answer, InputRule, ReviewRule, SafeModel, SeenRange
 from glauber.torch.sampler import Sampler
 from glauber.torch.temperature import DeviceTemperature
 from glauber.torch.training import AdaptiveShare, EnergyTracker, PbitSchedule
+from glauber.torch.uncertainty import (
+    CalibrationErrors,
+    Prediction,
+    TemperatureScaling,
+    brier,
+    calibration_errors,
+    decompose,
+    predict,
+)
 from glauber.torch.usage import Usage
 
 __all__ = [
+    "CRITICAL_TASKS",
     "ESTIMATORS",
     "AdaptiveShare",
+    "Advice",
+    "Answer",
     "Attended",
+    "AuditFile",
     "BinaryLayer",
+    "BinaryReport",
     "BoltzmannMachine",
+    "CalibrationErrors",
     "DenoisingChain",
     "DeviceTemperature",
     "Dropout",
     "EnergyTracker",
+    "Estimate",
     "Estimator",
     "EstimatorError",
     "GradientReport",
     "GraphRestrictedBoltzmannMachine",
+    "InputRule",
     "LogPartition",
     "Noise",
     "PbitLinear",
     "PbitSchedule",
     "PersistentChains",
+    "Prediction",
     "RestrictedBoltzmannMachine",
+    "ReviewRule",
+    "SafeModel",
     "Sampler",
+    "SeenRange",
+    "TemperatureScaling",
     "ThermodynamicAttention",
     "Usage",
     "annealed_importance",
     "attention_weights",
+    "binary_report",
+    "brier",
+    "calibration_errors",
     "contrastive_divergence",
+    "decompose",
     "denoising_score_matching",
     "deterministic",
     "expected_cost",
@@ -80,7 +109,9 @@ __all__ = [
     "load_checkpoint",
     "maximum_likelihood",
     "noise_contrastive",
+    "predict",
     "save_checkpoint",
     "sliced_score_matching",
     "standard_error",
+    "verify_audit",
 ]
