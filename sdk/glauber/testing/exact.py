@@ -72,15 +72,23 @@ class ExactLaw:
         Raises:
             InvalidModelError: a sample that is not among the states.
         """
+        return np.bincount(self.numbers(samples.reshape(-1, self.model.n_sites)), minlength=len(self.states))
+
+    def numbers(self, samples: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Which of `states` each sample (..., n_sites) is, (...).
+
+        Raises:
+            InvalidModelError: a sample that is not among the states.
+        """
+        held = dict(self.clamp)
+        free = [i for i in range(self.model.n_sites) if i not in held]  # held sites would need digits beyond int64
         base = 2 if isinstance(self.model, IsingModel) else self.model.n_states
-        powers = base ** np.arange(self.model.n_sites - 1, -1, -1)
-        codes = self._digits(samples.reshape(-1, self.model.n_sites).astype(np.int64)) @ powers
-        known = self._digits(self.states) @ powers
-        order = np.argsort(known)
-        where = np.searchsorted(known[order], codes).clip(0, len(known) - 1)
-        if not (known[order][where] == codes).all():
+        digits = self._digits(samples.astype(np.int64))
+        known = all((samples[..., site] == value).all() for site, value in held.items())
+        if not known or (digits < 0).any() or (digits >= base).any():
             raise InvalidModelError("a sample is not among the states that the clamp leaves")
-        return np.bincount(order[where], minlength=len(known))
+        powers = base ** np.arange(len(free) - 1, -1, -1, dtype=np.int64)
+        return np.asarray(digits[..., free] @ powers)  # the last site is fastest, as in `states`
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,22 @@ def sweep_matrix(law: ExactLaw, sites: Sequence[int], conditional: Conditional) 
         law: for its states.
         sites: in the order of their updates.
         conditional: P(site becomes its k-th value | state now), (n_states, q), by (site, states).
+
+    Raises:
+        InvalidModelError: a site that the law holds, or that is not there.
     """
     from scipy.sparse import csr_array
 
-    values = _values(law.model)
-    index = np.full(len(values) ** law.model.n_sites, -1)
-    powers = len(values) ** np.arange(law.model.n_sites - 1, -1, -1)
-    digits = np.searchsorted(values, law.states)
-    codes = digits @ powers
-    index[codes] = np.arange(len(codes))
-    matrix = np.eye(len(codes))
+    values, n = _values(law.model), len(law.states)
+    held = {site for site, _ in law.clamp}
+    free = [site for site in range(law.model.n_sites) if site not in held]
+    if not set(sites) <= set(free):
+        raise InvalidModelError(f"sites {sorted(set(sites) - set(free))} are held or not there; only free ones move")
+    steps = dict(zip(free, (len(values) ** np.arange(len(free) - 1, -1, -1)).tolist(), strict=True))
+    matrix = np.eye(n)
     for site in sites:
-        target = index[codes[:, None] + (np.arange(len(values)) - digits[:, [site]]) * powers[site]]
+        digits = np.searchsorted(values, law.states[:, [site]])
+        target = np.arange(n)[:, None] + (np.arange(len(values)) - digits) * steps[site]  # the last site is fastest
         entries = (conditional(site, law.states).ravel(), target.ravel(), np.arange(0, target.size + 1, len(values)))
         matrix = np.asarray((csr_array(entries, shape=matrix.shape).T @ matrix.T).T)
     return matrix
@@ -202,22 +206,28 @@ def autocorrelation_time(matrix: Matrix, law: NDArray[np.float64], values: NDArr
     """The exact tau_int = 1 + 2 sum over t > 0 of rho(t) of an observable, in steps; what `diagnostics()` estimates.
 
     With f the values about their mean, the sum of <f(0) f(t)> over t >= 0 is p f (1 - P + 1 p)^-1 f, (n_states,).
+
+    Raises:
+        InvalidModelError: the observable is constant, or the matrix keeps more laws than this one, so that it is never
+            forgotten.
     """
     centred = values - law @ values
-    summed = np.linalg.solve(np.eye(len(law)) - matrix + law[None, :], centred)
-    return float(2.0 * (law * centred) @ summed / (law @ centred**2) - 1.0)
+    variance = float(law @ centred**2)
+    if variance <= 1e-26 * float(law @ np.square(values, dtype=np.float64)):
+        raise InvalidModelError("a constant observable has no autocorrelation; take one that varies under the law")
+    system = np.eye(len(law)) - matrix + law[None, :]
+    if np.linalg.cond(system) > 1e12:
+        raise InvalidModelError("the matrix keeps more than one law: where a chain starts is never forgotten")
+    return float(2.0 * (law * centred) @ np.linalg.solve(system, centred) / variance - 1.0)
 
 
 def transition_counts(law: ExactLaw, states: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """How often each state followed each, within chains: of samples (n_chains, n_samples, n_sites), by state."""
-    values = _values(law.model)
-    powers = len(values) ** np.arange(law.model.n_sites - 1, -1, -1)
-    known = np.searchsorted(values, law.states) @ powers
-    codes = np.searchsorted(values, states.astype(np.int64)) @ powers
-    where = np.searchsorted(known, codes).clip(0, len(known) - 1)  # `known` ascends: the last site is fastest
-    if not (known[where] == codes).all():
-        raise InvalidModelError("a sample is not among the states that the clamp leaves")
-    n = len(known)
+    """How often each state followed each, within chains: of samples (n_chains, n_samples, n_sites), by state.
+
+    Raises:
+        InvalidModelError: a sample that is not among the law's states.
+    """
+    where, n = law.numbers(states), len(law.states)
     return np.bincount((where[:, :-1] * n + where[:, 1:]).ravel(), minlength=n * n).reshape(n, n)
 
 
@@ -239,10 +249,15 @@ def kernel_chi_square(counts: NDArray[np.int64], matrix: Matrix) -> ChiSquare:
     rare = expected < SMALLEST_EXPECTED
     observed = np.hstack([np.where(rare, 0, counts), (counts * rare).sum(axis=1, keepdims=True)])
     wanted = np.hstack([np.where(rare, 0.0, expected), (expected * rare).sum(axis=1, keepdims=True)])
-    # a pool that is too small itself is left out, with its row's share; that only takes from the statistic
+    # a pool that is too small itself joins its row's smallest cell: without it, what is left of a row would have a
+    # statistic whose mean is above its degrees of freedom by the pool's share
     cells = wanted >= SMALLEST_EXPECTED
-    freedom = int(np.maximum(cells.sum(axis=1) - 1, 0).sum())
+    row, smallest = np.arange(len(wanted)), np.where(cells, wanted, np.inf)[:, :-1].argmin(axis=1)
+    small = np.where(cells[:, -1], 0, 1)
+    observed[row, smallest] += small * observed[:, -1]
+    wanted[row, smallest] += small * wanted[:, -1]
     cells &= cells.sum(axis=1, keepdims=True) > 1
+    freedom = int(np.maximum(cells.sum(axis=1) - 1, 0).sum())
     distance = np.abs(counts - expected).sum() / (2 * counts.sum()) if counts.any() else 0.0
     return _chi_square(observed[cells], wanted[cells], freedom, float(distance))
 
