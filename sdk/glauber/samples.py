@@ -382,7 +382,7 @@ class SampleSet:
         if not (isinstance(beta, int | float) and math.isfinite(beta) and beta >= 0):
             raise InvalidModelError(f"beta must be a finite number from 0 up, not {beta!r}")
         highest = float(np.abs(self.energies).max(initial=0.0))
-        if beta < self.provenance.beta and 0.0 < highest and np.ptp(self.energies) <= 1e-12 * highest:
+        if beta < self.provenance.beta and highest > 0.0 and np.ptp(self.energies) <= 1e-12 * highest:
             raise InvalidModelError(
                 f"all samples have the energy {float(self.energies.flat[0]):g}, so they tell nothing about beta"
                 f" {beta:g}, where others are likely; sample at a lower beta, or go there in steps"
