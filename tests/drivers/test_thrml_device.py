@@ -81,7 +81,9 @@ class TestThrml(DriverContract):
 
 @pytest.mark.parametrize("address", ["thrml://cpu", "jax://cpu"])
 def test_a_cpu_that_jax_was_told_to_leave_out(address):
-    code = f"import glauber as gl\ntry: gl.open_device({address!r})\nexcept gl.errors.DeviceNotFoundError as e: print(e)"
+    code = (
+        f"import glauber as gl\ntry: gl.open_device({address!r})\nexcept gl.errors.DeviceNotFoundError as e: print(e)"
+    )
     environment = {**os.environ, "JAX_PLATFORMS": "nowhere"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "unset JAX_PLATFORMS" in done.stdout

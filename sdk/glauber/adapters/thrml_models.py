@@ -205,7 +205,8 @@ def to_thrml(model: Model, *, beta: float = 1.0, clamp: ArrayLike | None = None)
 
     Raises:
         ModelNotSupportedError: more than 256 states, or states that are not allowed, which THRML does not know.
-        InvalidModelError: a clamp of another shape or with values that are no states, or beta is negative or not finite.
+        InvalidModelError: a clamp of another shape or with values that are no states, or a beta that is negative or not
+            finite.
     """
     ising = isinstance(model, IsingModel)
     if not (math.isfinite(beta) and beta >= 0):
