@@ -242,6 +242,18 @@ def test_one_sample_has_no_gradient_of_moments(device):
     assert set(np.abs(slope).tolist()) == {1.0}
 
 
+def test_when_one_row_is_refused_the_others_do_not_run_on(device, monkeypatch):
+    made, submit = [], device.submit
+    monkeypatch.setattr(device, "submit", lambda *a, **k: made.append(submit(*a, **k)) or made[-1])
+    sampler = IsingSampler(device, 100, [(0, 1)], gl.SamplingSchedule(n_samples=1, n_warmup=10**9))
+    couplings = jnp.array([[0.1], [jnp.nan]])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="finite"):
+        jax.vmap(lambda J: sampler.spins(jnp.zeros(100), J, jax.random.key(0)))(couplings).block_until_ready()
+    assert len(made) == 1
+    assert made[0].wait(20)
+    assert made[0].status is gl.JobStatus.CANCELLED
+
+
 # Langevin
 
 PRECISION, MEAN, KAPPA = np.array([[2.0, 0.8], [0.8, 1.0]]), np.array([1.0, -0.5]), 1.5

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from glauber.device import Device
 from glauber.errors import InvalidModelError
 from glauber.jax.calls import call, check_device, float_array, seed_of, words_of
+from glauber.job import Job
 from glauber.model import IsingModel
 from glauber.schedule import SamplingSchedule
 
@@ -98,21 +99,27 @@ class IsingSampler:
             self.device.spec.capabilities.chain_fields and bool((couplings == couplings[:1]).all())
         )
         parts = [slice(None)] if together else [slice(k, k + 1) for k in range(len(fields))]
-        jobs = []
-        for k, part in enumerate(parts):
-            n_rows, chains = len(fields[part]), self.schedule.n_chains
-            each = partial(np.repeat, repeats=chains, axis=0)
-            free = not held[part].any()
-            jobs.append(
-                self.device.submit(
-                    IsingModel(np.zeros(self.n_sites), self.edges, couplings[part][0]),
-                    self.schedule.model_copy(update={"n_chains": n_rows * chains}),
-                    fields=fields[part][0] if n_rows == 1 else each(fields[part]),
-                    clamp=None if free else each(held[part]),
-                    seed=seed_of(np.append(seeds[part], np.uint32(k))),
+        jobs: list[Job] = []
+        try:
+            for k, part in enumerate(parts):
+                n_rows, chains = len(fields[part]), self.schedule.n_chains
+                each = partial(np.repeat, repeats=chains, axis=0)
+                free = not held[part].any()
+                jobs.append(
+                    self.device.submit(
+                        IsingModel(np.zeros(self.n_sites), self.edges, couplings[part][0]),
+                        self.schedule.model_copy(update={"n_chains": n_rows * chains}),
+                        fields=fields[part][0] if n_rows == 1 else each(fields[part]),
+                        clamp=None if free else each(held[part]),
+                        seed=seed_of(np.append(seeds[part], np.uint32(k))),
+                    )
                 )
-            )
-        spins = [job.result().spins.reshape(-1, *self._shape) for job in jobs]
+            spins = [job.result().spins.reshape(-1, *self._shape) for job in jobs]
+        except BaseException:
+            for job in jobs:  # the others' rows are for nobody now
+                if not job.done():
+                    job.ask_to_cancel()
+            raise
         return np.concatenate(spins).reshape(*rows, *self._shape)
 
 
