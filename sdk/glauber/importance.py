@@ -96,13 +96,15 @@ class Importance:
             included.
 
         Raises:
-            InvalidModelError: another shape.
+            InvalidModelError: another shape, or values that are not finite.
         """
         values = np.atleast_2d(np.asarray(values, dtype=np.float64))
         if values.shape != self.weights.shape:
             raise InvalidModelError(
                 f"values have shape {values.shape}, the weights {self.weights.shape}; give one each"
             )
+        if not np.isfinite(values).all():
+            raise InvalidModelError("the values hold NaN or infinity; a mean is of finite numbers")
         mean = float((self.weights * values).sum())
         return Weighted(mean, _mcse(self.weights.size * self.weights * (values - mean)))
 

@@ -151,3 +151,8 @@ def test_one_energy_tells_nothing_about_a_lower_beta(device):
     assert frozen.reweight(40.0).mean(frozen.energies).value == pytest.approx(-1.0)
     free = device.submit(gl.IsingModel(np.zeros(2), [], []), gl.SamplingSchedule(n_samples=200)).result()
     assert free.reweight(0.5).reliable
+
+
+def test_values_that_are_no_numbers_are_refused(samples):
+    with pytest.raises(InvalidModelError, match="finite numbers"):
+        samples.reweight(0.9).mean(np.full(samples.energies.shape, math.nan))

@@ -236,3 +236,22 @@ def test_what_has_no_autocorrelation_time_is_refused():
         autocorrelation_time(np.full((2, 2), 0.5), law, np.array([0.1, 0.1]))
     with pytest.raises(InvalidModelError, match="more than one law"):
         autocorrelation_time(np.eye(2), law, np.array([0.0, 1.0]))
+
+
+def test_samples_and_clamps_that_are_none_are_refused():
+    pair = gl.IsingModel.from_edges([(0, 1, 1.0)])
+    law, one = ExactLaw(pair, 1.0), gl.SamplingSchedule(n_samples=1)
+    for wrong in (np.zeros((1, 3, 2), int), np.ones((1, 3, 5), int), np.full((1, 3, 2), 3)):
+        with pytest.raises(InvalidModelError, match="sample"):
+            transition_counts(law, wrong)
+    with pytest.raises(InvalidModelError, match="n_chains, n_samples"):
+        transition_counts(law, np.ones((3, 2), int))
+    with pytest.raises(InvalidModelError, match="not among"):
+        law.counts(np.zeros((3, 2), int))
+    for clamp in (((5, 1),), ((0, 7),)):
+        with pytest.raises(InvalidModelError, match="held"):
+            transition_matrix(pair, one, clamp=clamp)
+    with pytest.raises(InvalidModelError, match="square"):
+        spectral_gap(np.zeros((2, 3)))
+    with pytest.raises(InvalidModelError, match="NaN"):
+        check_detailed_balance(np.array([[np.nan, 1.0], [0.0, 1.0]]), np.full(2, 0.5))

@@ -27,7 +27,7 @@ class ExactLaw:
         clamp: site -> value that is held.
 
     Raises:
-        InvalidModelError: too many states.
+        InvalidModelError: too many states, or a clamp of a site or to a value that is not there.
     """
 
     model: Model
@@ -39,6 +39,11 @@ class ExactLaw:
         """All states, shape (n_states, n_sites), the last site fastest."""
         values = (-1, 1) if isinstance(self.model, IsingModel) else tuple(range(self.model.n_states))
         held = dict(self.clamp)
+        for site, value in held.items():
+            if not (0 <= site < self.model.n_sites and value in values):
+                raise InvalidModelError(
+                    f"site {site} cannot be held at {value}; the model has {self.model.n_sites} sites"
+                )
         if len(values) ** (self.model.n_sites - len(held)) > MAX_STATES:
             raise InvalidModelError(f"{len(values)}^{self.model.n_sites} states are too many; at most {MAX_STATES}")
         choices = [(held[i],) if i in held else values for i in range(self.model.n_sites)]
@@ -83,8 +88,13 @@ class ExactLaw:
         held = dict(self.clamp)
         free = [i for i in range(self.model.n_sites) if i not in held]  # held sites would need digits beyond int64
         base = 2 if isinstance(self.model, IsingModel) else self.model.n_states
+        if samples.shape[-1:] != (self.model.n_sites,):
+            raise InvalidModelError(
+                f"samples of {self.model.n_sites} sites are asked for, not of shape {samples.shape}"
+            )
         digits = self._digits(samples.astype(np.int64))
-        known = all((samples[..., site] == value).all() for site, value in held.items())
+        known = not isinstance(self.model, IsingModel) or bool((np.abs(samples) == 1).all())
+        known = known and all((samples[..., site] == value).all() for site, value in held.items())
         if not known or (digits < 0).any() or (digits >= base).any():
             raise InvalidModelError("a sample is not among the states that the clamp leaves")
         powers = base ** np.arange(len(free) - 1, -1, -1, dtype=np.int64)

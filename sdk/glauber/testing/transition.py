@@ -74,8 +74,9 @@ def transition_matrix(model: Model, schedule: Schedule, *, clamp: tuple[tuple[in
         two kept states: random updates in continuous time.
 
     Raises:
-        InvalidModelError: too many states; tempering or population annealing, which move many chains at once; a delay,
-            with which the next state depends on earlier ones; or Metropolis on a Potts model.
+        InvalidModelError: too many states; a clamp of what is not there; tempering or population annealing, which move
+            many chains at once; a delay, with which the next state depends on earlier ones; or Metropolis on a Potts
+            model.
     """
     if not isinstance(schedule, SamplingSchedule | AsynchronousSchedule | AnnealingSchedule):
         raise InvalidModelError(
@@ -83,6 +84,8 @@ def transition_matrix(model: Model, schedule: Schedule, *, clamp: tuple[tuple[in
         )
     held = {site for site, _ in clamp}
     law = ExactLaw(model, 1.0, clamp)
+    if not held <= set(range(model.n_sites)):
+        raise InvalidModelError(f"sites {sorted(held)} cannot all be held; the model has {model.n_sites} sites")
     if len(_values(model)) ** (model.n_sites - len(held)) > MAX_MATRIX_STATES:
         raise InvalidModelError(f"{model.n_sites - len(held)} free sites have more than {MAX_MATRIX_STATES} states")
     sites = [site for site in make_order(model.n_sites, model.edges).site.tolist() if site not in held]
@@ -163,12 +166,12 @@ def check_detailed_balance(matrix: Matrix, law: NDArray[np.float64]) -> Balance:
     """Stationarity, detailed balance and ergodicity of a matrix under a law over its states.
 
     Raises:
-        InvalidModelError: shapes that do not fit, or a negative entry.
+        InvalidModelError: shapes that do not fit, or an entry that is negative or NaN.
     """
     if matrix.shape != (len(law), len(law)) or law.ndim != 1:
         raise InvalidModelError(f"a matrix of shape {matrix.shape} does not move a law of shape {law.shape}")
-    if matrix.min(initial=0.0) < 0.0 or law.min(initial=0.0) < 0.0:
-        raise InvalidModelError("a probability is negative")
+    if not (matrix.min(initial=0.0) >= 0.0 and law.min(initial=0.0) >= 0.0):
+        raise InvalidModelError("a probability is negative or NaN")
     flow = law[:, None] * matrix
     seen = law > 0
     return Balance(
@@ -195,7 +198,13 @@ class Spectrum:
 
 
 def spectral_gap(matrix: Matrix) -> Spectrum:
-    """The absolute spectral gap and relaxation time (Levin, Peres, Wilmer, Markov Chains and Mixing Times, 12.2)."""
+    """The absolute spectral gap and relaxation time (Levin, Peres, Wilmer, Markov Chains and Mixing Times, 12.2).
+
+    Raises:
+        InvalidModelError: the matrix is not square, or an entry is not finite.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        raise InvalidModelError(f"a transition matrix is square and finite; this one has shape {matrix.shape}")
     moduli = np.sort(np.abs(np.linalg.eigvals(matrix)))
     second = float(moduli[-2]) if len(moduli) > 1 else 0.0
     gap = max(0.0, 1.0 - second)
@@ -225,8 +234,10 @@ def transition_counts(law: ExactLaw, states: NDArray[np.integer[Any]]) -> NDArra
     """How often each state followed each, within chains: of samples (n_chains, n_samples, n_sites), by state.
 
     Raises:
-        InvalidModelError: a sample that is not among the law's states.
+        InvalidModelError: samples of another shape, or one that is not among the law's states.
     """
+    if states.ndim != 3:
+        raise InvalidModelError(f"samples have shape (n_chains, n_samples, n_sites), not {states.shape}")
     where, n = law.numbers(states), len(law.states)
     return np.bincount((where[:, :-1] * n + where[:, 1:]).ravel(), minlength=n * n).reshape(n, n)
 
