@@ -36,6 +36,8 @@ def p_values(devices: Mapping[str, Rows]) -> dict[str, dict[str, float]]:
 
 
 def _welch(values: Sequence[float], others: Sequence[float]) -> float:
+    if not all(map(math.isfinite, [*values, *others])):
+        return math.nan  # an image was never drawn: no mean to compare
     found: Any = ttest_ind(values, others, equal_var=False)
     return float(found.pvalue)
 
@@ -80,7 +82,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
             )
         elif address in tests:
             each = ", ".join(f"p = {tests[address][name]:.2g} for the {text}" for name, text in COMPARED.items())
-            verdict = "agree" if min(tests[address].values()) >= level else "differ"
+            agreed = all(p >= level for p in tests[address].values())  # NaN, of an infinite divergence, is no agreement
+            verdict = "agree" if agreed else "differ"
             lines.append(
                 f"- `{address}` and `{first}` {verdict}: {each} (Welch's t test over the seeds; below {level:.2g} they"
                 f" differ, {ALPHA:g} over all tests of this page). The parameters are others, as they undo the"

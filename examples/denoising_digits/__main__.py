@@ -37,6 +37,8 @@ def main() -> int:
     console = Console(stderr=True)
     if min(arguments.hidden, arguments.steps, arguments.updates, arguments.paths, arguments.images - 1) < 1:
         parser.error("numbers must be at least 1, --images 2")
+    if min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error("--seeds must be 0 or more, each once")
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
         figures, pictures = run(arguments, console)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,7 @@ KINDS: tuple[Kind, ...] = (
 MAX_SIDE = 1024
 MAX_SITES = MAX_SIDE**2
 MAX_FILE_BYTES = 20_000_000
+MAX_UNPACKED_BYTES = 200_000_000  # of an npz: a million spins on a square lattice have 40 MB
 PIXELS = 512
 DOWN, UP = np.array([24, 42, 82]), np.array([245, 196, 66])
 
@@ -63,6 +66,11 @@ def model_from_upload(name: str, content: bytes) -> IsingModel:
     """
     if len(content) > MAX_FILE_BYTES:
         raise FileFormatError(f"{name} has {len(content) / 1e6:.0f} MB; this page takes {MAX_FILE_BYTES / 1e6:.0f} MB")
+    unpacked = _unpacked_bytes(content)
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise FileFormatError(
+            f"{name} unpacks to {unpacked / 1e6:.0f} MB; this page takes {MAX_UNPACKED_BYTES / 1e6:.0f} MB"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{Path(name).suffix}"
         path.write_bytes(content)
@@ -75,6 +83,15 @@ def model_from_upload(name: str, content: bytes) -> IsingModel:
     if not 1 <= model.n_sites <= MAX_SITES:
         raise FileFormatError(f"{name} has {model.n_sites} spins; this page shows 1 to {MAX_SITES}")
     return model
+
+
+def _unpacked_bytes(content: bytes) -> int:
+    """Of an archive, as it says itself and as no reader goes beyond; 0 of other files."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return 0
 
 
 def width_of(n_sites: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -32,13 +33,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=3000, help="of training, a minibatch each")
     parser.add_argument("--samples", type=int, default=32, help="draws of each query while training")
-    parser.add_argument("--windows", type=int, default=1024, help="of the test text that perplexity is measured on")
+    parser.add_argument("--windows", type=int, default=1024, help="of the test text that are measured, at most")
     parser.add_argument("--out", type=Path, default=Path("out/tiny_thermo_lm"))
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     if min(arguments.steps, arguments.samples, arguments.threads) < 1 or arguments.windows < 2:
         parser.error("--steps, --samples and --threads must be at least 1, --windows 2")
+    if min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error("--seeds must be 0 or more, each once")
     torch.set_num_threads(arguments.threads)
     try:
         corpus = load(arguments.text)
@@ -64,8 +67,8 @@ def run(arguments: argparse.Namespace, corpus: Corpus, console: Console) -> dict
     """Everything that RESULTS.md says."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     rows: list[dict[str, Any]] = []
-    curves: dict[str, list[float]] = {}
-    usage, text, n_parameters = Usage(), "", 0
+    curves: dict[str, dict[str, Any]] = {}
+    usage, text, n_parameters, n_drawn = Usage(), "", 0, 0
     seconds: dict[str, list[float]] = {"thermodynamic": [], "softmax": []}
     test = held_out(corpus, LENGTH, arguments.windows)
     with (
@@ -81,7 +84,7 @@ def run(arguments: argparse.Namespace, corpus: Corpus, console: Console) -> dict
                 def advance(step: int, done: float = done) -> None:
                     bar.update(task, completed=done + step)
 
-                stem = f"{kind}-{seed}-{arguments.steps}-{arguments.samples}"
+                stem = f"{kind}-{seed}-{arguments.steps}-{arguments.samples}-{mark(arguments.device, corpus)}"
                 twins[kind] = train(
                     corpus,
                     device,
@@ -94,8 +97,9 @@ def run(arguments: argparse.Namespace, corpus: Corpus, console: Console) -> dict
                 )
                 if twins[kind].losses:  # none where the checkpoint was that of the end
                     seconds[kind].append(twins[kind].seconds / len(twins[kind].losses))
-                curves.setdefault(kind, twins[kind].losses)
+                curves.setdefault(kind, {"begin": twins[kind].begin, "losses": smooth(twins[kind].losses)})
             usage.include(twins["thermodynamic"].usage)
+            n_drawn += len(twins["thermodynamic"].losses)
             n_parameters = sum(p.numel() for p in twins["softmax"].model.parameters())
             rows.append(measure(twins, test, seed))
             if not text:
@@ -119,9 +123,16 @@ def run(arguments: argparse.Namespace, corpus: Corpus, console: Console) -> dict
         "rows": rows,
         "seconds_per_step": {kind: float(np.mean(each)) if each else None for kind, each in seconds.items()},
         "device_usage": {"jobs": usage.jobs, "updates": usage.updates, "joules": usage.joules, "text": str(usage)},
-        "curves": {kind: smooth(losses) for kind, losses in curves.items()},
+        "steps_with_draws": n_drawn,
+        "curves": curves,
         "text": text,
     }
+
+
+def mark(address: str, corpus: Corpus) -> str:
+    """Of a device and a text, for the names of checkpoints: another's is no start."""
+    made = hashlib.sha256(address.encode() + b"\0" + corpus.alphabet.encode() + b"\0" + corpus.train.tobytes())
+    return made.hexdigest()[:8]
 
 
 def smooth(losses: list[float]) -> list[float]:

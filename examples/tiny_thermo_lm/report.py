@@ -66,8 +66,8 @@ def markdown(figures: dict[str, Any]) -> str:
     ]
     lines += [
         f"Training took {' and '.join(took) or 'no time: all was there already'}, one after the other. Device:"
-        f" {usage['text']}; {usage['updates']:,} p-dits drawn while training. Joules are stated only where the device"
-        " publishes figures or a meter is attached.",
+        f" {usage['text']}; {usage['updates']:,} p-dits drawn in the {figures['steps_with_draws']:,} steps with draws"
+        " that this run did. Joules are stated only where the device publishes figures or a meter is attached.",
         "",
         "A text that the first seed's model wrote, all of it drawn by the device, after a prompt of 32 characters:",
         "",
@@ -78,10 +78,10 @@ def markdown(figures: dict[str, Any]) -> str:
 
 
 def draw(path: Path, figures: dict[str, Any]) -> None:
-    """Training curves of the first seed, means over 50 steps, with the bigram model's level."""
+    """Curves of the first seed's steps in this run, means over 50 of them, with the bigram model's level."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for kind, losses in figures["curves"].items():
-        axes.plot(50 * np.arange(1, len(losses) + 1), losses, label=kind)
+    for kind, curve in figures["curves"].items():
+        axes.plot(curve["begin"] + 50 * np.arange(1, len(curve["losses"]) + 1), curve["losses"], label=kind)
     axes.axhline(figures["bigram_nats"], color="grey", linestyle="--", label="bigrams")
     axes.set_xlabel("step")
     axes.set_ylabel("training loss (nats per character)")

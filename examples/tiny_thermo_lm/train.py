@@ -30,12 +30,14 @@ class Trained:
 
     Attributes:
         model: the model.
-        losses: of each step that was done in this process, nats per character.
+        begin: steps that the checkpoint brought.
+        losses: of each step after those, nats per character.
         seconds: of those steps.
         usage: of the device in those steps.
     """
 
     model: TinyThermoLM
+    begin: int
     losses: list[float]
     seconds: float
     usage: Usage
@@ -83,12 +85,16 @@ def train(
             save_checkpoint(checkpoint, step + 1, model=model, optimiser=optimiser, course=course)
         if on_step is not None:
             on_step(step + 1)
-    return Trained(model, losses, time.perf_counter() - began, model.sampler.usage)
+    return Trained(model, begin, losses, time.perf_counter() - began, model.sampler.usage)
 
 
 def held_out(corpus: Corpus, length: int, n_windows: int) -> torch.Tensor:
-    """Windows evenly spread over the test text, int64 (n_windows, length + 1): the same for every model."""
-    starts = np.linspace(0, len(corpus.test) - length - 2, n_windows).astype(np.int64)
+    """Windows evenly spread over the test text, int64 (n_windows, length + 1): the same for every model.
+
+    Fewer where the text is too short for so many: they do not overlap, so that errors over windows are honest.
+    """
+    n = min(n_windows, (len(corpus.test) - 1) // (length + 1))
+    starts = np.linspace(0, len(corpus.test) - length - 2, n).astype(np.int64)
     return windows(corpus.test, starts, length)
 
 

@@ -168,6 +168,7 @@ def convergence_of(observables: Mapping[str, NDArray[np.float64]], sweeps_per_sa
     Raises:
         InvalidModelError: as for geweke.
     """
+    _check_alpha(alpha)
     each = alpha / (2 * len(observables))
     return Convergence(
         {name: geweke(series, alpha=each) for name, series in observables.items()},
@@ -298,7 +299,10 @@ def cramer_von_mises(x: float) -> float:
 
 
 def _checked(series: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    series = np.atleast_2d(np.asarray(series, dtype=np.float64))
+    try:
+        series = np.atleast_2d(np.asarray(series, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise InvalidModelError(f"a series is an array of numbers (n_chains, n_samples): {error}") from error
     if series.ndim != 2 or len(series) == 0 or series.shape[1] < MIN_SAMPLES:
         raise InvalidModelError(
             f"convergence is judged on {MIN_SAMPLES} or more samples of each chain, shape (n_chains, n_samples), not"
@@ -306,9 +310,13 @@ def _checked(series: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
         )
     if not np.isfinite(series).all():
         raise InvalidModelError("the series holds NaN or infinity; convergence is judged on finite numbers")
-    if not 0.0 < alpha < 1.0:
-        raise InvalidModelError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.01 is usual")
+    _check_alpha(alpha)
     return series
+
+
+def _check_alpha(alpha: float) -> None:
+    if not (isinstance(alpha, int | float) and 0.0 < alpha < 1.0):
+        raise InvalidModelError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.01 is usual")
 
 
 def _ratio(value: NDArray[np.float64] | np.float64, unit: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:

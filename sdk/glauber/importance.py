@@ -66,14 +66,18 @@ class Importance:
 
     @cached_property
     def k_hat(self) -> float:
-        """Shape of the generalised Pareto law of the largest weights; minus infinity where those are all equal."""
+        """Shape of the generalised Pareto law of the largest weights; minus infinity where all weights are equal.
+
+        Weights of a discrete law come in levels, to which no Pareto law can be fitted: those of a level are spread
+        evenly, halfway to the next levels.
+        """
         array_stats: Any = import_module("arviz_stats.base").array_stats  # imported late: it brings scipy
         lowest = np.nextafter(-700.0, 0.0)  # exp of it is still above zero, and psislw takes no minus infinity
         shifted = np.maximum(self.log_weights - self.log_weights.max(), lowest)
         try:
             with np.errstate(all="ignore"):
-                return float(array_stats.psislw(-shifted.ravel())[1])
-        except ValueError:  # "All tail values are the same", as of a discrete law whose likeliest state was drawn often
+                return float(array_stats.psislw(-_spread(shifted.ravel()))[1])
+        except ValueError:  # "All tail values are the same"
             return -math.inf
 
     @property
@@ -92,13 +96,15 @@ class Importance:
             included.
 
         Raises:
-            InvalidModelError: another shape.
+            InvalidModelError: another shape, or values that are not finite.
         """
         values = np.atleast_2d(np.asarray(values, dtype=np.float64))
         if values.shape != self.weights.shape:
             raise InvalidModelError(
                 f"values have shape {values.shape}, the weights {self.weights.shape}; give one each"
             )
+        if not np.isfinite(values).all():
+            raise InvalidModelError("the values hold NaN or infinity; a mean is of finite numbers")
         mean = float((self.weights * values).sum())
         return Weighted(mean, _mcse(self.weights.size * self.weights * (values - mean)))
 
@@ -113,6 +119,27 @@ class Importance:
     def __str__(self) -> str:
         verdict = "reliable" if self.reliable else "NOT reliable: the two laws overlap too little; go in smaller steps"
         return f"{self.ess:.0f} effective of {self.weights.size} samples, k-hat {self.k_hat:.2f}: {verdict}"
+
+
+def _spread(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log weights (n,), equal ones spread evenly over the interval that is nearest to them; others as they are."""
+    # equal energies differ in the last bits where they were summed in another order
+    levels, level, counts = np.unique(np.round(log_weights, 9), return_inverse=True, return_counts=True)
+    if len(levels) == 1:
+        return np.zeros_like(log_weights)
+    half = np.diff(levels) / 2
+    low, high = levels - np.append(half[:1], half), levels + np.append(half, half[-1:])
+    above = len(level) - np.cumsum(counts)  # draws above each level
+    rank = np.empty(len(level))  # from the top, in halves
+    rank[np.argsort(-level, kind="stable")] = np.arange(len(level)) + 0.5
+    first, last = (above + counts)[level], np.maximum(above, 1)[level]
+    share = np.where(
+        above[level] > 0,
+        np.log(first / np.maximum(rank, last)) / np.log(np.maximum(first / last, 1 + 1e-9)),
+        1 - rank / first,
+    )
+    spread = low[level] + (high - low)[level] * share
+    return np.where(counts[level] > 1, spread, log_weights)
 
 
 def _mcse(series: NDArray[np.float64]) -> float:

@@ -374,12 +374,19 @@ class SampleSet:
 
         Raises:
             InvalidModelError: the samples were not drawn at one beta; or not kept; or the device rounded the model and
-                the program is not known any more.
+                the program is not known any more; or all have one energy, such as the lowest, and a lower beta is
+                asked for, where others matter.
         """
         if self.provenance.beta is None or self.provenance.embedding is not None:
             raise InvalidModelError("only samples at one beta, in the model's own places, can be reweighted")
         if not (isinstance(beta, int | float) and math.isfinite(beta) and beta >= 0):
             raise InvalidModelError(f"beta must be a finite number from 0 up, not {beta!r}")
+        highest = float(np.abs(self.energies).max(initial=0.0))
+        if beta < self.provenance.beta and highest > 0.0 and np.ptp(self.energies) <= 1e-12 * highest:
+            raise InvalidModelError(
+                f"all samples have the energy {float(self.energies.flat[0]):g}, so they tell nothing about beta"
+                f" {beta:g}, where others are likely; sample at a lower beta, or go there in steps"
+            )
         sampled = self.energies if self.provenance.quantisation.exact else self.programmed_energies
         return Importance(self.provenance.beta * sampled - beta * self.energies)
 

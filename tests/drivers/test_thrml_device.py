@@ -5,6 +5,10 @@ Alpha is 1e-6 for each chi-square; seeds are fixed.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -73,3 +77,14 @@ def test_what_thrml_cannot_do_is_refused(device):
 class TestThrml(DriverContract):
     address = "thrml://cpu?seed=31"
     effort = "quick"
+
+
+@pytest.mark.parametrize("address", ["thrml://cpu", "jax://cpu"])
+def test_a_cpu_that_jax_was_told_to_leave_out(address):
+    code = (
+        f"import glauber as gl\ntry: gl.open_device({address!r})\nexcept gl.errors.DeviceNotFoundError as e: print(e)"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "unset JAX_PLATFORMS" in done.stdout
+    assert "always works" not in done.stdout

@@ -144,6 +144,11 @@ def test_the_report_tells_devices_that_differ_from_those_that_agree():
     assert "`b` and `a`: from every seed the same final parameters" in page
     assert "`c` and `a` agree" in page
     assert "`d` and `a` differ" in page
+    never = [{**row, "divergence": math.inf} for row in near]  # an image that was never drawn
+    assert not report.agree({"a": same, "c": never})
+    page = report.markdown({**figures, "devices": {"a": same, "c": never}})
+    assert "`c` and `a` differ" in page
+    assert "| inf |" in page
     assert "two seeds or more" in report.markdown({**figures, "devices": {"a": same[:1], "c": near[:1]}})
 
 

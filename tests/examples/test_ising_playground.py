@@ -80,6 +80,16 @@ def test_uploads_are_read_or_refused_with_a_sentence(tmp_path):
         assert "/tmp" not in str(caught.value)
 
 
+def test_an_archive_that_unpacks_to_more_than_fits_is_refused_unread():
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("fields.npy", "w") as member:
+        for _ in range(21):
+            member.write(bytes(10_000_000))
+    assert len(content.getvalue()) < MAX_FILE_BYTES
+    with pytest.raises(FileFormatError, match="unpacks to 210 MB; this page takes 200 MB"):
+        model_from_upload("bomb.npz", content.getvalue())
+
+
 def test_pictures():
     spins = np.array([-1, 1, 1, -1, 1])
     image = picture(spins)  # 3 to a row: the last place of the second row is no spin
@@ -135,6 +145,9 @@ def test_an_export_draws_the_same_states_again(devices, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert "3 jobs: the same states" in done.stdout
     np.testing.assert_array_equal(np.load(tmp_path / "last_state.npy"), run.last)
+    done = subprocess.run([*command, "sim://none"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
     header = json.loads((tmp_path / "run.json").read_text())
     header["jobs"][1]["seed"] += 1
     (tmp_path / "run.json").write_text(json.dumps(header))

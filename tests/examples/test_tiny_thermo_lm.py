@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="needs the extra torch: pip install 
 import glauber as gl  # noqa: E402
 
 from examples.tiny_thermo_lm import data  # noqa: E402
+from examples.tiny_thermo_lm.__main__ import mark  # noqa: E402
 from examples.tiny_thermo_lm.train import held_out, nats, train  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,12 +71,15 @@ def test_a_stopped_training_goes_on_bit_for_bit(text, tmp_path, monkeypatch):
             made = train(
                 corpus, device, seed=0, softmax=False, n_steps=8, n_samples=4, checkpoint=file, on_step=on_step
             )
-        return torch.cat([p.detach().ravel() for p in made.model.parameters()])
+        return torch.cat([p.detach().ravel() for p in made.model.parameters()]), made.begin
 
-    whole = run("whole")
+    whole, begin = run("whole")
+    assert begin == 0
     with pytest.raises(StoppedError):
         run("cut", stop)
-    assert torch.equal(run("cut"), whole)
+    again, begin = run("cut")
+    assert begin == 3
+    assert torch.equal(again, whole)
 
 
 @pytest.mark.timeout(600)
@@ -91,6 +95,37 @@ def test_the_command_writes_results(text, tmp_path):
     assert figures["device_usage"]["jobs"] == 100
     assert len(figures["text"]) == 432
     assert (out / "curves.png").stat().st_size > 1000
+    assert figures["steps_with_draws"] == 50
+    assert figures["curves"]["softmax"]["begin"] == 0
+    assert len(figures["curves"]["softmax"]["losses"]) == 1
+
+
+def test_windows_do_not_overlap(text):
+    corpus = data.load(text)
+    inner = len(corpus.test) - 1
+    assert inner < 100 * 65 + 1, "the text must be too short for what is asked"
+    spots = data.Corpus("numbers", "", corpus.train, np.arange(255, dtype=np.uint8))
+    test = held_out(spots, 9, 1000)
+    assert len(test) == 25
+    assert (np.diff(test[:, 0].numpy()) >= 10).all()
+    assert len(held_out(corpus, 64, 1000)) == inner // 65
+
+
+def test_checkpoints_of_another_text_or_device_are_no_start(text):
+    corpus = data.load(text)
+    other = data.Corpus(corpus.name, corpus.alphabet, corpus.train[::-1].copy(), corpus.test)
+    marks = {mark("sim://ideal", corpus), mark("firmware://host", corpus), mark("sim://ideal", other)}
+    assert len(marks) == 3
+    assert mark("sim://ideal", data.load(text)) in marks
+
+
+@pytest.mark.parametrize("example", ["tiny_thermo_lm", "denoising_digits"])
+def test_seeds_that_are_none_are_refused(example):
+    for seeds in (["-1"], ["1", "1"]):
+        command = [sys.executable, "-m", f"examples.{example}", "--seeds", *seeds]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "--seeds must be 0 or more" in done.stderr
 
 
 @pytest.mark.parametrize(

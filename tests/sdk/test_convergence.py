@@ -184,3 +184,14 @@ def test_the_monte_carlo_error_is_shown():
     assert found.as_dict()["energy"]["mcse"] == found.energy.mcse
     assert found.energy.mean == pytest.approx(samples.energies.mean())
     assert f"energy {found.energy.mean:.6g} +- {found.energy.mcse:.2g}" in str(found)
+
+
+def test_arguments_of_other_types_are_refused():
+    series = np.random.default_rng(0).normal(size=(2, 200))
+    for alpha in ("0.01", None, math.nan, 2):
+        with pytest.raises(InvalidModelError, match="alpha must lie"):
+            geweke(series, alpha=alpha)
+        with pytest.raises(InvalidModelError, match="alpha must lie"):
+            convergence_of({"energy": series, "magnetisation": series}, 1, alpha)
+    with pytest.raises(InvalidModelError, match="array of numbers"):
+        geweke([[1.0, 2.0], [3.0]])

@@ -109,3 +109,50 @@ def test_what_cannot_be_reweighted(samples):
         anneal = device.submit(samples.model, gl.AnnealingSchedule(n_sweeps=10)).result()
     with pytest.raises(InvalidModelError, match="one beta"):
         anneal.reweight(1.0)
+
+
+@pytest.fixture(scope="module")
+def device():
+    with gl.open_device("sim://ideal?seed=3") as opened:
+        yield opened
+
+
+def ring_energy(n, beta):
+    """Mean energy of a ring of n spins with couplings 1."""
+    t = math.tanh(beta)
+    return -n * (t + t ** (n - 1)) / (1 + t**n)
+
+
+@pytest.mark.parametrize(("cold", "hot"), [(1.5, 1.45), (1.5, 0.5), (2.0, 0.1), (3.0, 0.5)])
+def test_energies_in_levels_do_not_hide_that_two_laws_overlap_too_little(device, cold, hot):
+    """The energies of a ring of 64 spins are multiples of 4, so many of the largest weights are equal."""
+    ring = gl.IsingModel.from_edges([(i, (i + 1) % 64, 1.0) for i in range(64)])
+    schedule = gl.SamplingSchedule(n_samples=500, n_chains=8, beta=cold, n_warmup=2000, sweeps_per_sample=20)
+    samples = device.submit(ring, schedule).result()
+    found = samples.reweight(hot)
+    mean = found.mean(samples.energies)
+    near = abs(mean.value - ring_energy(64, hot)) < 5 * mean.standard_error
+    assert found.reliable == near == (hot == 1.45)
+
+
+def test_levels_of_a_bounded_law_are_reliable():
+    """Weights of 1 and 2 alone: few of them are the largest, and none can be larger."""
+    for share in (0.002, 0.01, 0.1, 0.9):
+        weights = np.where(np.arange(4000) < share * 4000, 2.0, 1.0)
+        assert Importance(np.log(np.random.default_rng(1).permutation(weights))).reliable
+    assert Importance(np.zeros(100)).reliable
+
+
+def test_one_energy_tells_nothing_about_a_lower_beta(device):
+    pair = gl.IsingModel.from_edges([(0, 1, 1.0)])
+    frozen = device.submit(pair, gl.SamplingSchedule(n_samples=200, n_warmup=50, beta=30.0)).result()
+    with pytest.raises(InvalidModelError, match="all samples have the energy -1"):
+        frozen.reweight(0.5)
+    assert frozen.reweight(40.0).mean(frozen.energies).value == pytest.approx(-1.0)
+    free = device.submit(gl.IsingModel(np.zeros(2), [], []), gl.SamplingSchedule(n_samples=200)).result()
+    assert free.reweight(0.5).reliable
+
+
+def test_values_that_are_no_numbers_are_refused(samples):
+    with pytest.raises(InvalidModelError, match="finite numbers"):
+        samples.reweight(0.9).mean(np.full(samples.energies.shape, math.nan))

@@ -217,6 +217,43 @@ def test_what_cannot_be_is_refused(device):
             langevin(lambda x: x**2, jnp.zeros(()), key, **{"step": 0.1, "n_samples": 3, **wrong})
 
 
+def test_a_clamp_is_not_cut_to_what_is_legal(device):
+    sampler, key = IsingSampler(device, 2, [(0, 1)], gl.SamplingSchedule(n_samples=1)), jax.random.key(0)
+    with pytest.raises(InvalidModelError, match="Booleans"):
+        sampler.spins(jnp.zeros(2), jnp.zeros(1), key, jnp.array([True, False]))
+    for wrong in (jnp.array([256, 0]), jnp.array([0.7, 0.0]), jnp.array([jnp.nan, 0.0])):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"clamp must be -1, \+1"):
+            sampler.spins(jnp.zeros(2), jnp.zeros(1), key, wrong).block_until_ready()
+    assert sampler.spins(jnp.zeros(2), jnp.zeros(1), key, jnp.array([-1.0, 1.0])).tolist() == [[[-1.0, 1.0]]]
+
+
+def test_couplings_are_not_rounded_to_the_type_of_the_fields(device, jobs):
+    sampler = IsingSampler(device, 2, [(0, 1)], gl.SamplingSchedule(n_samples=1))
+    spins = sampler.spins(jnp.zeros(2, jnp.bfloat16), jnp.array([0.1001]), jax.random.key(0))
+    assert spins.dtype == jnp.float32
+    assert jobs[-1].model.couplings[0] == float(jnp.float32(0.1001))
+
+
+def test_one_sample_has_no_gradient_of_moments(device):
+    sampler, key = IsingSampler(device, 2, [(0, 1)], gl.SamplingSchedule(n_samples=1)), jax.random.key(0)
+    with pytest.raises(InvalidModelError, match="two samples"):
+        jax.grad(lambda h: sampler.moments(h, jnp.zeros(1), key)[0].sum())(jnp.zeros(2))
+    slope = jax.grad(lambda h: sampler.log_partition_surrogate(h, jnp.zeros(1), key))(jnp.zeros(2))
+    assert set(np.abs(slope).tolist()) == {1.0}
+
+
+def test_when_one_row_is_refused_the_others_do_not_run_on(device, monkeypatch):
+    made, submit = [], device.submit
+    monkeypatch.setattr(device, "submit", lambda *a, **k: made.append(submit(*a, **k)) or made[-1])
+    sampler = IsingSampler(device, 100, [(0, 1)], gl.SamplingSchedule(n_samples=1, n_warmup=10**9))
+    couplings = jnp.array([[0.1], [jnp.nan]])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="finite"):
+        jax.vmap(lambda J: sampler.spins(jnp.zeros(100), J, jax.random.key(0)))(couplings).block_until_ready()
+    assert len(made) == 1
+    assert made[0].wait(20)
+    assert made[0].status is gl.JobStatus.CANCELLED
+
+
 # Langevin
 
 PRECISION, MEAN, KAPPA = np.array([[2.0, 0.8], [0.8, 1.0]]), np.array([1.0, -0.5]), 1.5

@@ -272,6 +272,26 @@ def test_what_glauber_has_no_models_for_is_refused():
         to_thrml(gl.PottsModel(np.zeros((1, 300)), [], []))
     with pytest.raises(InvalidModelError, match="clamp must have shape"):
         to_thrml(gl.IsingModel([0.0], [], []), clamp=[1, 1])
+    with pytest.raises(ModelNotSupportedError, match="not a float"):
+        from_thrml(1.0)
+
+
+@pytest.mark.parametrize("clamp", [[5, 0], [0.5, 0.0], [True, False], [np.nan, 0.0]])
+def test_states_that_are_none_are_refused_and_not_cut(clamp):
+    with pytest.raises(InvalidModelError, match=r"-1, \+1, or 0"):
+        to_thrml(gl.IsingModel(np.zeros(2), [], []), clamp=clamp)
+    with pytest.raises(InvalidModelError, match="0 to 2, or -1"):
+        to_thrml(gl.PottsModel(np.zeros((2, 3)), [], []), clamp=[259, -1])  # 259 is 3 in a byte
+    with pytest.raises(InvalidModelError, match="beta"):
+        to_thrml(gl.IsingModel(np.zeros(2), [], []), beta=float("nan"))
+
+
+def test_spins_of_thrml_are_boolean():
+    nodes = [thrml.SpinNode() for _ in range(2)]
+    found = from_thrml([SpinEBMFactor([thrml.Block(nodes)], jnp.ones(2))])
+    for read in (found.states, found.clamp):
+        with pytest.raises(InvalidModelError, match="False and True, not -1 to 1"):
+            read([thrml.Block(nodes)], [np.array([-1, 1])])
 
 
 def test_potts_programs_sample_on_thrml():

@@ -201,3 +201,57 @@ def test_what_cannot_be_tested_is_refused():
             few(np.ones((4, 4), dtype=np.int64))
     forbidden = np.array([[50, 50], [0, 100]])
     assert kernel_chi_square(forbidden, np.eye(2)).p_value == 0.0
+
+
+def test_held_sites_may_be_many():
+    chain = gl.IsingModel.from_edges([(i, i + 1, 0.5) for i in range(69)])
+    clamp = tuple((i, 1) for i in range(2, 70))
+    law = ExactLaw(chain, 0.7, clamp)
+    assert_close(check_detailed_balance(transition_matrix(chain, HEAT_BATH, clamp=clamp), law.probabilities))
+    walk = law.states[[0, 1, 2, 3, 0]]
+    assert law.counts(walk).tolist() == [2, 1, 1, 1]
+    assert transition_counts(law, walk[None]).tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+    with pytest.raises(InvalidModelError, match="not among the states"):
+        transition_counts(law, -walk[None])
+
+
+def assert_close(found):
+    assert max(found.row_error, found.stationarity_error) < 1e-13
+
+
+def test_rows_of_rare_states_raise_no_false_alarms():
+    """Rows whose third cell expects 9.5: 5 % of the lawful ones fall below 0.05, to four standard errors."""
+    rng, n, runs = np.random.default_rng(4), 200, 400
+    matrix = np.zeros((n, n))
+    for k in range(n):
+        matrix[k, [k, (k + 1) % n, (k + 2) % n]] = 0.45, 0.455, 0.095
+    drawn = [np.array([rng.multinomial(100, row) for row in matrix]) for _ in range(runs)]
+    alarms = np.mean([kernel_chi_square(counts, matrix).p_value < 0.05 for counts in drawn])
+    assert alarms < 0.05 + 4 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_what_has_no_autocorrelation_time_is_refused():
+    law = np.full(2, 0.5)
+    with pytest.raises(InvalidModelError, match="constant"):
+        autocorrelation_time(np.full((2, 2), 0.5), law, np.array([0.1, 0.1]))
+    with pytest.raises(InvalidModelError, match="more than one law"):
+        autocorrelation_time(np.eye(2), law, np.array([0.0, 1.0]))
+
+
+def test_samples_and_clamps_that_are_none_are_refused():
+    pair = gl.IsingModel.from_edges([(0, 1, 1.0)])
+    law, one = ExactLaw(pair, 1.0), gl.SamplingSchedule(n_samples=1)
+    for wrong in (np.zeros((1, 3, 2), int), np.ones((1, 3, 5), int), np.full((1, 3, 2), 3)):
+        with pytest.raises(InvalidModelError, match="sample"):
+            transition_counts(law, wrong)
+    with pytest.raises(InvalidModelError, match="n_chains, n_samples"):
+        transition_counts(law, np.ones((3, 2), int))
+    with pytest.raises(InvalidModelError, match="not among"):
+        law.counts(np.zeros((3, 2), int))
+    for clamp in (((5, 1),), ((0, 7),)):
+        with pytest.raises(InvalidModelError, match="held"):
+            transition_matrix(pair, one, clamp=clamp)
+    with pytest.raises(InvalidModelError, match="square"):
+        spectral_gap(np.zeros((2, 3)))
+    with pytest.raises(InvalidModelError, match="NaN"):
+        check_detailed_balance(np.array([[np.nan, 1.0], [0.0, 1.0]]), np.full(2, 0.5))

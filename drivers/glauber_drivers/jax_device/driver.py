@@ -32,9 +32,13 @@ def _device(platform: str) -> Any:
     try:
         return jax.devices(platform)[0]
     except RuntimeError as error:
+        advice = (
+            "unset JAX_PLATFORMS, which leaves it out"
+            if platform == "cpu"
+            else "jax://cpu works everywhere, and pip install 'jax[cuda13]' brings what NVIDIA GPUs need"
+        )
         raise DeviceNotFoundError(
-            f"JAX {jax.__version__} finds no {platform} on this computer ({error}); jax://cpu always works, and"
-            " pip install 'jax[cuda13]' brings what NVIDIA GPUs need"
+            f"JAX {jax.__version__} finds no {platform} on this computer ({error}); {advice}"
         ) from error
 
 

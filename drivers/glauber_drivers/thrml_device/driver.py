@@ -15,7 +15,7 @@ import numpy as np
 from glauber.compile import AnyProgram, PottsProgram, Run, pack_spins, unpack_spins
 from glauber.compile.run import LOG2_E
 from glauber.driver import Batch
-from glauber.errors import DeviceIOError, ModelNotSupportedError
+from glauber.errors import DeviceIOError, DeviceNotFoundError, ModelNotSupportedError
 from glauber.spec import AnySpec
 from numpy.typing import NDArray
 
@@ -35,11 +35,19 @@ class ThrmlDriver:
 
     Attributes:
         spec: what it can.
+
+    Raises:
+        DeviceNotFoundError: JAX was told to leave the CPU out.
     """
 
     def __init__(self) -> None:
         self.spec: AnySpec = thrml_spec()
-        self._device = jax.devices("cpu")[0]
+        try:
+            self._device = jax.devices("cpu")[0]
+        except RuntimeError as error:
+            raise DeviceNotFoundError(
+                f"JAX {jax.__version__} finds no CPU ({error}); unset JAX_PLATFORMS, which leaves it out"
+            ) from error
         self._program: AnyProgram | None = None
         self._samplers: OrderedDict[tuple[Any, ...], BlockGibbs] = OrderedDict()
 

@@ -7,6 +7,7 @@ keep their signs; an IsingEBM's beta goes to the schedule, and factors, which ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class ThrmlModel:
         """States of blocks, arrays (..., block size), as states (..., n_sites); every node must be in a block.
 
         Raises:
-            InvalidModelError: a node is missing or unknown.
+            InvalidModelError: a node is missing or unknown, or a state is none of THRML's.
         """
         states, given = self._filled(blocks, values)
         if not given.all():
@@ -69,7 +70,7 @@ class ThrmlModel:
         """Clamped blocks and their states as the `clamp` of a job, (..., n_sites); all other sites are free.
 
         Raises:
-            InvalidModelError: an unknown node.
+            InvalidModelError: an unknown node, or a state that is none of THRML's.
         """
         states, given = self._filled(blocks, values)
         return np.where(given, states, 0 if isinstance(self.model, IsingModel) else -1)
@@ -98,6 +99,12 @@ class ThrmlModel:
         for block, array in zip(blocks, arrays, strict=True):
             if array.shape != (*states.shape[:-1], len(block)):
                 raise InvalidModelError(f"states of a block of {len(block)} nodes have shape {array.shape}")
+            most = 1 if isinstance(self.model, IsingModel) else self.model.n_states - 1
+            if array.size and not ((array >= 0) & (array <= most) & (array == np.floor(array))).all():
+                raise InvalidModelError(
+                    f"states of THRML's {'spins are False and True' if most == 1 else f'nodes here are 0 to {most}'},"
+                    f" not {array.min()} to {array.max()}"
+                )
             sites = self._sites(block)
             states[..., sites] = 2 * array.astype(np.int32) - 1 if isinstance(self.model, IsingModel) else array
             given[sites] = True
@@ -146,7 +153,13 @@ def from_thrml(source: Any) -> ThrmlModel:
         if source.edges:
             terms.add([[a for a, _ in source.edges], [b for _, b in source.edges]], _floats(source.weights))
         return ThrmlModel(terms.ising(), float(source.beta), tuple(terms.site))
-    factors = list(getattr(source, "factors", source))
+    try:
+        factors = list(getattr(source, "factors", source))
+    except TypeError:
+        raise ModelNotSupportedError(
+            f"from_thrml reads an IsingEBM, another EBM with factors, or a list of factors, not a"
+            f" {type(source).__name__}"
+        ) from None
     kinds = {_kind(factor) for factor in factors}
     if kinds == {"spin", "categorical"} or not factors:
         raise InvalidModelError("a model needs factors of spins, or of categorical nodes, and not of both")
@@ -192,12 +205,20 @@ def to_thrml(model: Model, *, beta: float = 1.0, clamp: ArrayLike | None = None)
 
     Raises:
         ModelNotSupportedError: more than 256 states, or states that are not allowed, which THRML does not know.
-        InvalidModelError: a clamp of another shape.
+        InvalidModelError: a clamp of another shape or with values that are no states, or a beta that is negative or not
+            finite.
     """
     ising = isinstance(model, IsingModel)
+    if not (math.isfinite(beta) and beta >= 0):
+        raise InvalidModelError(f"beta must be a finite number from 0 up, not {beta!r}")
     held = np.full(model.n_sites, 0 if ising else -1) if clamp is None else np.asarray(clamp)
     if held.shape != (model.n_sites,):
         raise InvalidModelError(f"clamp must have shape {(model.n_sites,)}, not {held.shape}")
+    legal = (-1, 0, 1) if isinstance(model, IsingModel) else range(-1, model.n_states)
+    if held.dtype == bool or not np.isin(held, legal).all():
+        raise InvalidModelError(
+            "clamp must be -1, +1, or 0 for a free spin" if ising else f"clamp must be {legal[1]} to {legal[-1]}, or -1"
+        )
     if isinstance(model, PottsModel):
         if model.n_states > THRML_STATES:
             raise ModelNotSupportedError(f"{model.n_states} states are more than THRML's {THRML_STATES}")

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from glauber.device import Device
 from glauber.errors import InvalidModelError
 from glauber.jax.calls import call, check_device, float_array, seed_of, words_of
+from glauber.job import Job
 from glauber.model import IsingModel
 from glauber.schedule import SamplingSchedule
 
@@ -49,7 +50,7 @@ class IsingSampler:
         self._shape = (schedule.n_chains, schedule.n_samples, graph.n_sites)
 
     def spins(self, h: Any, J: Any, key: Any, clamp: Any = None) -> Any:
-        """Spins -1 and +1, (n_chains, n_samples, n_sites), in the type of h; no gradient flows through them."""
+        """Spins -1 and +1, (n_chains, n_samples, n_sites), in the wider type of h and J, without a gradient."""
         return _spins(self, *self._checked(h, J, key, clamp))
 
     def moments(self, h: Any, J: Any, key: Any, clamp: Any = None) -> tuple[Any, Any]:
@@ -57,6 +58,9 @@ class IsingSampler:
 
         Their gradients are the law's, d<f>/dh_i = beta cov(f, s_i) and d<f>/dJ_ij = beta cov(f, s_i s_j), estimated
         from the same samples. Both moments and gradients have a sampling error, which falls with their number.
+
+        Raises:
+            InvalidModelError: the gradient is asked for, of one sample.
         """
         return _moments(self, *self._checked(h, J, key, clamp))
 
@@ -74,37 +78,48 @@ class IsingSampler:
 
     def _checked(self, h: Any, J: Any, key: Any, clamp: Any) -> tuple[Any, Any, Any, Any]:
         h, J = float_array("h", h), float_array("J", J)
-        held = jnp.zeros(self.n_sites, jnp.int8) if clamp is None else jnp.asarray(clamp).astype(jnp.int8)
+        held = jnp.zeros(self.n_sites, jnp.int8) if clamp is None else jnp.asarray(clamp)
+        if held.dtype == bool:
+            raise InvalidModelError("clamp must be -1, +1, or 0 for a free spin; of Booleans False would be free")
         asked = {"h": (h, self.n_sites), "J": (J, len(self.edges)), "clamp": (held, self.n_sites)}
         for name, (array, n) in asked.items():
             if array.shape != (n,):
                 raise InvalidModelError(f"{name} must have shape {(n,)}, not {array.shape}; vmap maps over more")
-        return h, J.astype(h.dtype), words_of(key), held
+        dtype = jnp.promote_types(h.dtype, J.dtype)  # so that neither is rounded
+        return h.astype(dtype), J.astype(dtype), words_of(key), held
 
     def _draw(self, h: NDArray[Any], J: NDArray[Any], words: NDArray[Any], clamp: NDArray[Any]) -> NDArray[np.int8]:
         """Spins (..., n_chains, n_samples, n_sites) for rows of coefficients (..., n)."""
         rows = h.shape[:-1]
         fields, couplings = h.reshape(-1, self.n_sites).astype(float), J.reshape(-1, len(self.edges)).astype(float)
-        held, seeds = clamp.reshape(-1, self.n_sites), words.reshape(-1, 2)
+        if not np.isin(clamp, (-1, 0, 1)).all():
+            raise InvalidModelError("clamp must be -1, +1, or 0 for a free spin, and nothing else")
+        held, seeds = clamp.astype(np.int8).reshape(-1, self.n_sites), words.reshape(-1, 2)
         together = len(fields) == 1 or (
             self.device.spec.capabilities.chain_fields and bool((couplings == couplings[:1]).all())
         )
         parts = [slice(None)] if together else [slice(k, k + 1) for k in range(len(fields))]
-        jobs = []
-        for k, part in enumerate(parts):
-            n_rows, chains = len(fields[part]), self.schedule.n_chains
-            each = partial(np.repeat, repeats=chains, axis=0)
-            free = not held[part].any()
-            jobs.append(
-                self.device.submit(
-                    IsingModel(np.zeros(self.n_sites), self.edges, couplings[part][0]),
-                    self.schedule.model_copy(update={"n_chains": n_rows * chains}),
-                    fields=fields[part][0] if n_rows == 1 else each(fields[part]),
-                    clamp=None if free else each(held[part]),
-                    seed=seed_of(np.append(seeds[part], np.uint32(k))),
+        jobs: list[Job] = []
+        try:
+            for k, part in enumerate(parts):
+                n_rows, chains = len(fields[part]), self.schedule.n_chains
+                each = partial(np.repeat, repeats=chains, axis=0)
+                free = not held[part].any()
+                jobs.append(
+                    self.device.submit(
+                        IsingModel(np.zeros(self.n_sites), self.edges, couplings[part][0]),
+                        self.schedule.model_copy(update={"n_chains": n_rows * chains}),
+                        fields=fields[part][0] if n_rows == 1 else each(fields[part]),
+                        clamp=None if free else each(held[part]),
+                        seed=seed_of(np.append(seeds[part], np.uint32(k))),
+                    )
                 )
-            )
-        spins = [job.result().spins.reshape(-1, *self._shape) for job in jobs]
+            spins = [job.result().spins.reshape(-1, *self._shape) for job in jobs]
+        except BaseException:
+            for job in jobs:  # the others' rows are for nobody now
+                if not job.done():
+                    job.ask_to_cancel()
+            raise
         return np.concatenate(spins).reshape(*rows, *self._shape)
 
 
@@ -139,10 +154,12 @@ def _moments_forward(sampler: IsingSampler, h: Any, J: Any, words: Any, clamp: A
 
 
 def _moments_backward(sampler: IsingSampler, spins: Any, gradient: tuple[Any, Any]) -> tuple[Any, Any, None, None]:
+    if len(spins) < 2:
+        raise InvalidModelError("one sample has no covariance; gradients of moments need two samples or more")
     sites, pairs = spins, _pairs(sampler, spins)
     value = sites @ gradient[0] + pairs @ gradient[1]
     centred = value - value.mean()
-    scale = sampler.schedule.beta / max(1, len(spins) - 1)
+    scale = sampler.schedule.beta / (len(spins) - 1)
     return scale * centred @ sites, scale * centred @ pairs, None, None
 
 

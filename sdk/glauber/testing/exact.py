@@ -27,7 +27,7 @@ class ExactLaw:
         clamp: site -> value that is held.
 
     Raises:
-        InvalidModelError: too many states.
+        InvalidModelError: too many states, or a clamp of a site or to a value that is not there.
     """
 
     model: Model
@@ -39,6 +39,11 @@ class ExactLaw:
         """All states, shape (n_states, n_sites), the last site fastest."""
         values = (-1, 1) if isinstance(self.model, IsingModel) else tuple(range(self.model.n_states))
         held = dict(self.clamp)
+        for site, value in held.items():
+            if not (0 <= site < self.model.n_sites and value in values):
+                raise InvalidModelError(
+                    f"site {site} cannot be held at {value}; the model has {self.model.n_sites} sites"
+                )
         if len(values) ** (self.model.n_sites - len(held)) > MAX_STATES:
             raise InvalidModelError(f"{len(values)}^{self.model.n_sites} states are too many; at most {MAX_STATES}")
         choices = [(held[i],) if i in held else values for i in range(self.model.n_sites)]
@@ -72,15 +77,28 @@ class ExactLaw:
         Raises:
             InvalidModelError: a sample that is not among the states.
         """
+        return np.bincount(self.numbers(samples.reshape(-1, self.model.n_sites)), minlength=len(self.states))
+
+    def numbers(self, samples: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Which of `states` each sample (..., n_sites) is, (...).
+
+        Raises:
+            InvalidModelError: a sample that is not among the states.
+        """
+        held = dict(self.clamp)
+        free = [i for i in range(self.model.n_sites) if i not in held]  # held sites would need digits beyond int64
         base = 2 if isinstance(self.model, IsingModel) else self.model.n_states
-        powers = base ** np.arange(self.model.n_sites - 1, -1, -1)
-        codes = self._digits(samples.reshape(-1, self.model.n_sites).astype(np.int64)) @ powers
-        known = self._digits(self.states) @ powers
-        order = np.argsort(known)
-        where = np.searchsorted(known[order], codes).clip(0, len(known) - 1)
-        if not (known[order][where] == codes).all():
+        if samples.shape[-1:] != (self.model.n_sites,):
+            raise InvalidModelError(
+                f"samples of {self.model.n_sites} sites are asked for, not of shape {samples.shape}"
+            )
+        digits = self._digits(samples.astype(np.int64))
+        known = not isinstance(self.model, IsingModel) or bool((np.abs(samples) == 1).all())
+        known = known and all((samples[..., site] == value).all() for site, value in held.items())
+        if not known or (digits < 0).any() or (digits >= base).any():
             raise InvalidModelError("a sample is not among the states that the clamp leaves")
-        return np.bincount(order[where], minlength=len(known))
+        powers = base ** np.arange(len(free) - 1, -1, -1, dtype=np.int64)
+        return np.asarray(digits[..., free] @ powers)  # the last site is fastest, as in `states`
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,22 @@ def sweep_matrix(law: ExactLaw, sites: Sequence[int], conditional: Conditional) 
         law: for its states.
         sites: in the order of their updates.
         conditional: P(site becomes its k-th value | state now), (n_states, q), by (site, states).
+
+    Raises:
+        InvalidModelError: a site that the law holds, or that is not there.
     """
     from scipy.sparse import csr_array
 
-    values = _values(law.model)
-    index = np.full(len(values) ** law.model.n_sites, -1)
-    powers = len(values) ** np.arange(law.model.n_sites - 1, -1, -1)
-    digits = np.searchsorted(values, law.states)
-    codes = digits @ powers
-    index[codes] = np.arange(len(codes))
-    matrix = np.eye(len(codes))
+    values, n = _values(law.model), len(law.states)
+    held = {site for site, _ in law.clamp}
+    free = [site for site in range(law.model.n_sites) if site not in held]
+    if not set(sites) <= set(free):
+        raise InvalidModelError(f"sites {sorted(set(sites) - set(free))} are held or not there; only free ones move")
+    steps = dict(zip(free, (len(values) ** np.arange(len(free) - 1, -1, -1)).tolist(), strict=True))
+    matrix = np.eye(n)
     for site in sites:
-        target = index[codes[:, None] + (np.arange(len(values)) - digits[:, [site]]) * powers[site]]
+        digits = np.searchsorted(values, law.states[:, [site]])
+        target = np.arange(n)[:, None] + (np.arange(len(values)) - digits) * steps[site]  # the last site is fastest
         entries = (conditional(site, law.states).ravel(), target.ravel(), np.arange(0, target.size + 1, len(values)))
         matrix = np.asarray((csr_array(entries, shape=matrix.shape).T @ matrix.T).T)
     return matrix
@@ -70,8 +74,9 @@ def transition_matrix(model: Model, schedule: Schedule, *, clamp: tuple[tuple[in
         two kept states: random updates in continuous time.
 
     Raises:
-        InvalidModelError: too many states; tempering or population annealing, which move many chains at once; a delay,
-            with which the next state depends on earlier ones; or Metropolis on a Potts model.
+        InvalidModelError: too many states; a clamp of what is not there; tempering or population annealing, which move
+            many chains at once; a delay, with which the next state depends on earlier ones; or Metropolis on a Potts
+            model.
     """
     if not isinstance(schedule, SamplingSchedule | AsynchronousSchedule | AnnealingSchedule):
         raise InvalidModelError(
@@ -79,6 +84,8 @@ def transition_matrix(model: Model, schedule: Schedule, *, clamp: tuple[tuple[in
         )
     held = {site for site, _ in clamp}
     law = ExactLaw(model, 1.0, clamp)
+    if not held <= set(range(model.n_sites)):
+        raise InvalidModelError(f"sites {sorted(held)} cannot all be held; the model has {model.n_sites} sites")
     if len(_values(model)) ** (model.n_sites - len(held)) > MAX_MATRIX_STATES:
         raise InvalidModelError(f"{model.n_sites - len(held)} free sites have more than {MAX_MATRIX_STATES} states")
     sites = [site for site in make_order(model.n_sites, model.edges).site.tolist() if site not in held]
@@ -159,12 +166,12 @@ def check_detailed_balance(matrix: Matrix, law: NDArray[np.float64]) -> Balance:
     """Stationarity, detailed balance and ergodicity of a matrix under a law over its states.
 
     Raises:
-        InvalidModelError: shapes that do not fit, or a negative entry.
+        InvalidModelError: shapes that do not fit, or an entry that is negative or NaN.
     """
     if matrix.shape != (len(law), len(law)) or law.ndim != 1:
         raise InvalidModelError(f"a matrix of shape {matrix.shape} does not move a law of shape {law.shape}")
-    if matrix.min(initial=0.0) < 0.0 or law.min(initial=0.0) < 0.0:
-        raise InvalidModelError("a probability is negative")
+    if not (matrix.min(initial=0.0) >= 0.0 and law.min(initial=0.0) >= 0.0):
+        raise InvalidModelError("a probability is negative or NaN")
     flow = law[:, None] * matrix
     seen = law > 0
     return Balance(
@@ -191,7 +198,13 @@ class Spectrum:
 
 
 def spectral_gap(matrix: Matrix) -> Spectrum:
-    """The absolute spectral gap and relaxation time (Levin, Peres, Wilmer, Markov Chains and Mixing Times, 12.2)."""
+    """The absolute spectral gap and relaxation time (Levin, Peres, Wilmer, Markov Chains and Mixing Times, 12.2).
+
+    Raises:
+        InvalidModelError: the matrix is not square, or an entry is not finite.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        raise InvalidModelError(f"a transition matrix is square and finite; this one has shape {matrix.shape}")
     moduli = np.sort(np.abs(np.linalg.eigvals(matrix)))
     second = float(moduli[-2]) if len(moduli) > 1 else 0.0
     gap = max(0.0, 1.0 - second)
@@ -202,22 +215,30 @@ def autocorrelation_time(matrix: Matrix, law: NDArray[np.float64], values: NDArr
     """The exact tau_int = 1 + 2 sum over t > 0 of rho(t) of an observable, in steps; what `diagnostics()` estimates.
 
     With f the values about their mean, the sum of <f(0) f(t)> over t >= 0 is p f (1 - P + 1 p)^-1 f, (n_states,).
+
+    Raises:
+        InvalidModelError: the observable is constant, or the matrix keeps more laws than this one, so that it is never
+            forgotten.
     """
     centred = values - law @ values
-    summed = np.linalg.solve(np.eye(len(law)) - matrix + law[None, :], centred)
-    return float(2.0 * (law * centred) @ summed / (law @ centred**2) - 1.0)
+    variance = float(law @ centred**2)
+    if variance <= 1e-26 * float(law @ np.square(values, dtype=np.float64)):
+        raise InvalidModelError("a constant observable has no autocorrelation; take one that varies under the law")
+    system = np.eye(len(law)) - matrix + law[None, :]
+    if np.linalg.cond(system) > 1e12:
+        raise InvalidModelError("the matrix keeps more than one law: where a chain starts is never forgotten")
+    return float(2.0 * (law * centred) @ np.linalg.solve(system, centred) / variance - 1.0)
 
 
 def transition_counts(law: ExactLaw, states: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """How often each state followed each, within chains: of samples (n_chains, n_samples, n_sites), by state."""
-    values = _values(law.model)
-    powers = len(values) ** np.arange(law.model.n_sites - 1, -1, -1)
-    known = np.searchsorted(values, law.states) @ powers
-    codes = np.searchsorted(values, states.astype(np.int64)) @ powers
-    where = np.searchsorted(known, codes).clip(0, len(known) - 1)  # `known` ascends: the last site is fastest
-    if not (known[where] == codes).all():
-        raise InvalidModelError("a sample is not among the states that the clamp leaves")
-    n = len(known)
+    """How often each state followed each, within chains: of samples (n_chains, n_samples, n_sites), by state.
+
+    Raises:
+        InvalidModelError: samples of another shape, or one that is not among the law's states.
+    """
+    if states.ndim != 3:
+        raise InvalidModelError(f"samples have shape (n_chains, n_samples, n_sites), not {states.shape}")
+    where, n = law.numbers(states), len(law.states)
     return np.bincount((where[:, :-1] * n + where[:, 1:]).ravel(), minlength=n * n).reshape(n, n)
 
 
@@ -239,10 +260,15 @@ def kernel_chi_square(counts: NDArray[np.int64], matrix: Matrix) -> ChiSquare:
     rare = expected < SMALLEST_EXPECTED
     observed = np.hstack([np.where(rare, 0, counts), (counts * rare).sum(axis=1, keepdims=True)])
     wanted = np.hstack([np.where(rare, 0.0, expected), (expected * rare).sum(axis=1, keepdims=True)])
-    # a pool that is too small itself is left out, with its row's share; that only takes from the statistic
+    # a pool that is too small itself joins its row's smallest cell: without it, what is left of a row would have a
+    # statistic whose mean is above its degrees of freedom by the pool's share
     cells = wanted >= SMALLEST_EXPECTED
-    freedom = int(np.maximum(cells.sum(axis=1) - 1, 0).sum())
+    row, smallest = np.arange(len(wanted)), np.where(cells, wanted, np.inf)[:, :-1].argmin(axis=1)
+    small = np.where(cells[:, -1], 0, 1)
+    observed[row, smallest] += small * observed[:, -1]
+    wanted[row, smallest] += small * wanted[:, -1]
     cells &= cells.sum(axis=1, keepdims=True) > 1
+    freedom = int(np.maximum(cells.sum(axis=1) - 1, 0).sum())
     distance = np.abs(counts - expected).sum() / (2 * counts.sum()) if counts.any() else 0.0
     return _chi_square(observed[cells], wanted[cells], freedom, float(distance))
 
