@@ -315,8 +315,8 @@ class SafeModel:
         return prediction
 
 
-def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and bool(value.layout == torch.strided)
 
 
 def fingerprint(value: Any) -> str:
