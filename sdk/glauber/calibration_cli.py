@@ -66,6 +66,9 @@ def calibrate(
             _check_target(path, suffix)
         if html is not None:
             import_module("glauber.calibration.report")  # a missing matplotlib is said before the work
+        # SciPy comes before the board is open. (A Ctrl-C in the middle of its import leaves an interpreter that
+        # ends by SIGINT itself, code -2 to a parent process and 130 to a shell, or an ImportError of a C extension.)
+        import_module("glauber.calibration.run")
         budget = None if seconds is None else Budget(seconds=seconds)
         history = None if no_history else CalibrationHistory()
         before = None if history is None else history.in_force(plain_address(address))

@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
         "--sites",
         "64",
         "--shots",
-        "2000000",
+        "400000",
     ]
     process = subprocess.Popen([*command, "--out", "r.json"], stderr=subprocess.PIPE, start_new_session=True, text=True)
     deadline = time.monotonic() + 30

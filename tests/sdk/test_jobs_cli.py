@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,6 +164,11 @@ def start(path, thin):
     return child, child.stdout.readline().strip()
 
 
+def holds_open(pid, path):
+    links = [os.path.join(f"/proc/{pid}/fd", name) for name in os.listdir(f"/proc/{pid}/fd")]
+    return any(os.path.exists(link) and os.path.samefile(link, path) for link in links)
+
+
 def test_watch_and_cancel_a_job_of_another_process(path):
     child, job_id = start(path, 10_000)
     with child:
@@ -170,7 +176,12 @@ def test_watch_and_cancel_a_job_of_another_process(path):
             [sys.executable, "-m", "glauber.cli", "jobs", "watch", job_id, "--store", str(path)]
         )
         with watching:
-            time.sleep(1.5)
+            deadline = time.monotonic() + 30
+            while not holds_open(watching.pid, path):  # before that it imports, and a Ctrl-C is the interpreter's
+                assert watching.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(0.5)
             watching.send_signal(signal.SIGINT)
             assert watching.wait(10) == 130
         assert child.poll() is None  # who watches stops nothing
