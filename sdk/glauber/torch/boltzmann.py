@@ -332,6 +332,10 @@ class RestrictedBoltzmannMachine(BoltzmannMachine):
             sites = [*range(n_visible), *range(left, left + n_hidden)]
         super().__init__(n_visible, n_hidden, device, edges=pairs.reshape(-1, 2), sites=sites)
 
+    def weights(self) -> Tensor:
+        """The couplings as a matrix (n_visible, n_hidden)."""
+        return self.couplings.view(self.n_visible, self.n_hidden)  # edges go by visible unit, then by hidden one
+
 
 class GraphRestrictedBoltzmannMachine(BoltzmannMachine):
     """A machine on a device's own graph, whose nodes are visible or hidden: no coupling needs an embedding.

@@ -1,0 +1,1 @@
+"""Energy-based models of handwritten digits, from a tied Potts grid to a chain of machines."""
