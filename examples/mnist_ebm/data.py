@@ -227,7 +227,7 @@ def _idx(name: str, content: bytes) -> NDArray[np.uint8]:
 
 
 def _get(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 (fixed https addresses)
+    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
         return bytes(answer.read())
 
 
