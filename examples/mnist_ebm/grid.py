@@ -14,6 +14,7 @@ from glauber.model import PottsModel
 from glauber.samples import SampleSet
 from glauber.schedule import SamplingSchedule, Schedule
 from glauber.torch import Sampler
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from examples.mnist_ebm.annealing import log_partition
@@ -33,6 +34,8 @@ class GridModel(ImageModel):
 
     With 8 neighbours and couplings of each edge's own, a table J_ij[s_i, s_j] takes the place of J_ij delta(s_i, s_j):
     grey levels are neither equal nor strangers. Edges are numbered as in Lattice.
+
+    Parameters are in host memory.
 
     Args:
         device: an open device with p-dits of so many states, or a sampler.
@@ -146,9 +149,9 @@ class GridModel(ImageModel):
 
     def potts_model(self) -> PottsModel:
         """The model as the SDK has it, beta = 1."""
-        fields = self.fields.detach().cpu().double().numpy()
+        fields = self.fields.detach().double().numpy()
         couplings = self.couplings if self.couplings.dim() == 3 else self._edge_couplings()
-        return PottsModel(fields, self.lattice.edges, couplings.detach().cpu().double().numpy())
+        return PottsModel(fields, self.lattice.edges, couplings.detach().double().numpy())
 
     def _edge_couplings(self) -> Tensor:
         return self.couplings[self._direction] if self.tied else self.couplings
@@ -185,11 +188,20 @@ class GridModel(ImageModel):
 
     # States
 
-    def run(self, schedule: Schedule, *, initial: Tensor | None = None, **arguments: Any) -> SampleSet:
-        """One job of the device, from images `initial` or random ones; arguments as for Device.submit."""
-        if initial is not None:
-            arguments["initial"] = self._states(initial).cpu().numpy()
-        return self.sampler.run(self.potts_model(), schedule, on_overflow="scale", **arguments)
+    def run(
+        self, schedule: Schedule, *, initial: NDArray[np.integer[Any]] | None = None, **arguments: Any
+    ) -> SampleSet:
+        """One job of the device, from states (n_chains, n_sites) or random ones; arguments as for Device.submit."""
+        return self.sampler.run(self.potts_model(), schedule, initial=initial, on_overflow="scale", **arguments)
+
+    def advance(
+        self, states: NDArray[Any] | None, n_sweeps: int, n_chains: int = 64
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Chains (n_chains, n_sites) so many sweeps on, from random states for None, and their energies."""
+        n_chains = n_chains if states is None else len(states)
+        schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, sweeps_per_sample=n_sweeps)
+        result = self.run(schedule, initial=states)
+        return result.last, result.energies[:, 0]
 
     def images(self, states: Any) -> Tensor:
         """States of a result, (..., n_sites), as images, uint8 (..., side, side)."""
@@ -210,7 +222,7 @@ class GridModel(ImageModel):
         start = data if self.objective == "cd" else self._chains
         n_chains = len(data) if self.objective == "cd" else self.n_chains
         schedule = SamplingSchedule(n_samples=1, n_chains=n_chains, sweeps_per_sample=self.n_sweeps)
-        initial = None if start is None else start.reshape(-1, self.side, self.side)
+        initial = None if start is None else start.numpy()
         last = torch.from_numpy(self.run(schedule, initial=initial, observe="last").last.astype(np.uint8))
         if self.objective == "pcd":
             self._chains = last
@@ -252,7 +264,8 @@ class GridModel(ImageModel):
     def reconstruction_error(self, images: Tensor) -> float | None:
         """Share of pixels that one sweep from the images changes."""
         schedule = SamplingSchedule(n_samples=1, n_chains=len(images))
-        return float((self.images(self.run(schedule, initial=images, observe="last").last) != images).double().mean())
+        states = self._states(images).numpy()
+        return float((self.run(schedule, initial=states, observe="last").last != states).mean())
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor, *, quick: bool = False) -> Likelihood:

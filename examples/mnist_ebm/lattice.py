@@ -66,7 +66,7 @@ def make_lattice(side: int, neighbours: Neighbours = 4) -> Lattice:
 
 
 def plain_energy(model: gl.PottsModel, state: NDArray[Any]) -> float:
-    """E(s) = - sum_i h_i[s_i] - sum_edges J_ij[s_i, s_j] of one state (n_sites,), term by term, in the order written."""
+    """E(s) = - sum_i h_i[s_i] - sum_edges J_ij[s_i, s_j] of one state (n_sites,), term by term."""
     tables = model.edge_tables()
     energy = 0.0
     for site in range(model.n_sites):

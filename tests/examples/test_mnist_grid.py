@@ -9,14 +9,16 @@ import time
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
+pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
 
 import glauber as gl
+import torch
+from glauber.errors import InvalidModelError
+from glauber.torch import load_checkpoint, save_checkpoint
+
 from examples.mnist_ebm.annealing import log_partition
 from examples.mnist_ebm.grid import TEMPERED_BETAS, GridModel
 from examples.mnist_ebm.lattice import exact_log_partition, fast_energies, in_copies, make_lattice, plain_energy
-from glauber.errors import InvalidModelError
-from glauber.torch import load_checkpoint, save_checkpoint
 
 FORMS = [(4, True), (4, False), (8, True), (8, False)]
 LABELS = torch.zeros(0)
