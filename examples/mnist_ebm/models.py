@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,10 @@ class ImageModel(nn.Module, ABC):
     def n_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(value.numel() for value in self.parameters() if value.requires_grad)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What an optimiser takes: all parameters at one rate, unless a model knows better."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -197,6 +197,8 @@ def _row_sums(order: Order, magnitudes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum over each row of the magnitudes of its entries, by position."""
     if magnitudes.size == 0:
         return np.zeros(len(order.site), dtype=np.int64)
+    if (np.diff(order.row_start) > 0).all():
+        return np.add.reduceat(magnitudes, order.row_start[:-1], dtype=np.int64)
     running = np.concatenate([[0], np.cumsum(magnitudes, dtype=np.int64)])
     return np.diff(running[order.row_start])
 
@@ -256,7 +258,7 @@ def compile_program(model: Model, step: Step) -> AnyProgram:
     if isinstance(model, PottsModel):
         return _potts(model, order, couplings, field, step, report)
     weight = couplings[order.row_edge]
-    weight_sum = _row_sums(order, np.abs(weight.astype(np.int64)))
+    weight_sum = _row_sums(order, np.abs(weight, dtype=np.int64))
     if model.n_edges > 0:  # else to_steps has refused all that is too large
         check_sums(weight_sum, field[order.site].astype(np.int64))
     return Program(

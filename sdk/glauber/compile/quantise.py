@@ -21,7 +21,7 @@ from glauber.spec import Coefficients
 ASSUMED_WEIGHT_BITS = 16
 SUM_LIMIT = 2**30
 EDGELESS_STEPS = 2**24
-BLOCK = 2**15
+BLOCK = 2**13  # below what BLAS hands to its threads: on a busy machine their waiting costs more than the sums
 """Numbers that are worked on at a time, so that what is in between stays in the cache."""
 
 

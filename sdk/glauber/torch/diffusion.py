@@ -32,10 +32,14 @@ class DenoisingChain(nn.Module):
     while the step runs: the machine on the device is no larger for them, and need only mix within what x_t leaves open.
     The device needs fields for each chain.
 
+    With a context y, such as a class, all machines are conditional on it as they are on x_t: y C_t stands beside
+    x_t A_t and y D_t beside x_t B_t. The law is that of a machine with further units for y that are held.
+
     Args:
         machine: makes the machine of a step, all with the same visible units; called n_steps times.
         n_steps: T.
         kept: r_T, small enough that x_T is noise.
+        n_context: numbers that say what an image is to be; 0 for none.
         means: of the data, (n_visible,). With them each machine's visible fields start at those of independent spins
             of the means at its level, and x_T has its means too; None: 0.
 
@@ -48,6 +52,7 @@ class DenoisingChain(nn.Module):
         pull: G_t of each.
         linear: A_t of each, (n_visible, n_visible), rows by x_t.
         lift: B_t of each, (n_visible, n_hidden), rows by x_t.
+        given: C_t and D_t of each side by side, (n_context, n_units), rows by y.
         correlation: r_t, t = 0 .. T.
         base: fields of independent spins with the means at level t = 0 .. T, (T + 1, n_visible).
     """
@@ -55,10 +60,16 @@ class DenoisingChain(nn.Module):
     base: Tensor
 
     def __init__(
-        self, machine: Callable[[], BoltzmannMachine], n_steps: int, kept: float = 0.1, means: Tensor | None = None
+        self,
+        machine: Callable[[], BoltzmannMachine],
+        n_steps: int,
+        kept: float = 0.1,
+        means: Tensor | None = None,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
         n_steps = whole_number("n_steps", n_steps, 1)
+        self.n_context = whole_number("n_context", n_context, 0)
         if not 0 < kept < 1:
             raise InvalidModelError(f"kept must lie between 0 and 1, not {kept!r}")
         made = [machine() for _ in range(n_steps)]
@@ -73,6 +84,7 @@ class DenoisingChain(nn.Module):
         self.pull = [math.atanh(b / a) for a, b in zip(self.correlation, self.correlation[1:], strict=False)]
         self.linear = nn.ParameterList(torch.zeros(n, n) for _ in made)
         self.lift = nn.ParameterList(torch.zeros(n, one.n_hidden) for one in made)
+        self.given = nn.ParameterList(torch.zeros(self.n_context, one.n_units) for one in made)
         mean = torch.zeros(n) if means is None else means.detach().to(made[0].fields)
         if mean.shape != (n,) or not bool((mean.abs() <= 1).all()):
             raise InvalidModelError(f"means must be {n} numbers from -1 to 1")
@@ -92,10 +104,20 @@ class DenoisingChain(nn.Module):
         assert isinstance(machine, BoltzmannMachine)
         return machine
 
-    def condition(self, noisier: Tensor, step: int) -> Tensor:
-        """Fields that x_t (n, n_visible) puts on all units of the step's machine, (n, n_units); differentiable."""
+    def condition(self, noisier: Tensor, step: int, context: Tensor | None = None) -> Tensor:
+        """Fields that x_t (n, n_visible) and y put on all units of the step's machine, (n, n_units); differentiable."""
         pulled = self.pull[step - 1] * noisier + noisier @ self.linear[step - 1]
-        return torch.cat([pulled, noisier @ self.lift[step - 1]], 1)
+        fields = torch.cat([pulled, noisier @ self.lift[step - 1]], 1)
+        return fields if context is None else fields + context @ self.given[step - 1]
+
+    def _context(self, context: Tensor | None, n: int) -> Tensor | None:
+        """The context in the machines' dtype, of n rows; what is missing or too much is refused."""
+        shape = None if context is None else tuple(context.shape)
+        if shape != ((n, self.n_context) if self.n_context else None):
+            raise InvalidModelError(
+                f"the chain takes a context of {self.n_context} numbers for each of {n} rows, not one of shape {shape}"
+            )
+        return None if context is None else context.to(self.base)
 
     def _flip(self, states: Tensor, correlation: float) -> Tensor:
         """Spins that agree with `states` with probability (1 + correlation) / 2, drawn by the device."""
@@ -103,19 +125,20 @@ class DenoisingChain(nn.Module):
             return states
         return states * (2 * self._machine(1).sampler.bits(torch.full_like(states, 2 * math.atanh(correlation)))[0] - 1)
 
-    def step_loss(self, data: Tensor, step: int, n_sweeps: int) -> Tensor:
+    def step_loss(self, data: Tensor, step: int, n_sweeps: int, context: Tensor | None = None) -> Tensor:
         """The loss of one step for data (n, n_visible): gradient of -log p(x_(t-1) | x_t) at noised data.
 
         The model's states begin at x_t, as they do when the chain generates, and take n_sweeps. Biased as far as those
-        do not reach equilibrium. Two to four device jobs.
+        do not reach equilibrium. Two to four device jobs. `context` has a row for each of data, (n, n_context).
         """
         machine = self._machine(whole_number("step", step, 1, self.n_steps))
         data = check_data(machine, data)
+        context = self._context(context, len(data))
         with torch.no_grad():
             cleaner = self._flip(data, self.correlation[step - 1])
             noisier = self._flip(cleaner, math.tanh(self.pull[step - 1]))
-            states = self._back(noisier, step, n_sweeps)
-        extra = self.condition(noisier, step)
+            states = self._back(noisier, step, n_sweeps, context)
+        extra = self.condition(noisier, step, context)
         if not machine.hidden_are_independent:
             with torch.no_grad():
                 held = machine.sample(len(data), n_sweeps=n_sweeps, clamp=cleaner, extra_fields=extra)
@@ -124,13 +147,13 @@ class DenoisingChain(nn.Module):
         model = states[:, : self.n_visible]
         return (machine.free_energy(cleaner, extra) - machine.free_energy(model, extra)).mean()
 
-    def loss(self, data: Tensor, n_sweeps: int = 20) -> Tensor:
+    def loss(self, data: Tensor, n_sweeps: int = 20, context: Tensor | None = None) -> Tensor:
         """The sum of all steps' losses: each machine gets the gradient of its own."""
-        return torch.stack([self.step_loss(data, t, n_sweeps) for t in range(1, self.n_steps + 1)]).sum()
+        return torch.stack([self.step_loss(data, t, n_sweeps, context) for t in range(1, self.n_steps + 1)]).sum()
 
-    def _back(self, noisier: Tensor, step: int, n_sweeps: int) -> Tensor:
-        """States of all units of step's machine given x_t."""
-        machine, extra = self._machine(step), self.condition(noisier, step)
+    def _back(self, noisier: Tensor, step: int, n_sweeps: int, context: Tensor | None) -> Tensor:
+        """States of all units of step's machine given x_t and y."""
+        machine, extra = self._machine(step), self.condition(noisier, step, context)
         start = torch.cat([noisier, noisier.new_ones(len(noisier), machine.n_hidden)], 1)
         if machine.n_hidden and machine.hidden_are_independent:
             field = machine.fields[machine.n_visible :] + extra[:, machine.n_visible :] + noisier @ machine.weights()
@@ -138,24 +161,34 @@ class DenoisingChain(nn.Module):
         return machine.sample(len(noisier), n_sweeps=n_sweeps, initial=start, extra_fields=extra)
 
     @torch.no_grad()
-    def generate(self, n: int, n_sweeps: int = 20, *, whole_path: bool = False) -> Tensor:
-        """New data: noise, then every machine once, n_sweeps each.
+    def generate(
+        self, n: int, n_sweeps: int = 20, *, context: Tensor | None = None, whole_path: bool = False
+    ) -> Tensor:
+        """New data: noise, then every machine once, n_sweeps each; a row for each of `context`, if the chain has one.
 
         Returns:
             Spins (n, n_visible); with `whole_path` those of all steps, noise first, (n_steps + 1, n, n_visible).
         """
         n = whole_number("n", n, 1)
+        context = self._context(context, n)
         path = [2 * self._machine(1).sampler.bits(2 * self.base[-1].expand(n, -1))[0] - 1]
         for step in range(self.n_steps, 0, -1):
-            path.append(self._back(path[-1], step, n_sweeps)[:, : self.n_visible])
+            path.append(self._back(path[-1], step, n_sweeps, context)[:, : self.n_visible])
         return torch.stack(path) if whole_path else path[-1]
 
     @torch.no_grad()
     def log_likelihood(
-        self, data: Tensor, *, n_paths: int = 16, n_temperatures: int = 100, n_repeats: int = 4
+        self,
+        data: Tensor,
+        context: Tensor | None = None,
+        *,
+        n_paths: int = 16,
+        n_temperatures: int = 100,
+        n_repeats: int = 4,
     ) -> Tensor:
-        """A lower bound of log p(x_0) for each row of data, by importance sampling over noise paths; doubles (n,).
+        """A lower bound of log p(x_0), given y if there is a context, by importance sampling over noise paths.
 
+        Doubles (n,), one for each row of data:
         log of the mean over n_paths of p(x_T) prod_t p(x_(t-1) | x_t) / q(x_t | x_(t-1)), paths drawn by the noise q
         (Burda et al. 2016): in expectation below log p(x_0), and nearer with more paths.
 
@@ -166,6 +199,7 @@ class DenoisingChain(nn.Module):
 
         Args:
             data: spins, shape (n, n_visible).
+            context: y of each, (n, n_context).
             n_paths: noise paths for each row.
             n_temperatures: of each annealed run.
             n_repeats: annealed runs for each normalisation.
@@ -174,12 +208,14 @@ class DenoisingChain(nn.Module):
         n_paths = whole_number("n_paths", n_paths, 1)
         n_repeats = whole_number("n_repeats", n_repeats, 1)
         cleaner = data.repeat(n_paths, 1)
+        context = self._context(context, len(data))
+        context = None if context is None else context.repeat(n_paths, 1)
         total = torch.zeros(len(cleaner), dtype=torch.float64, device=data.device)
         for step in range(1, self.n_steps + 1):
             machine, pull = self._machine(step), self.pull[step - 1]
             noisier = self._flip(cleaner, math.tanh(pull))
             log_q = pull * (cleaner * noisier).double().sum(1) - self.n_visible * math.log(2 * math.cosh(pull))
-            extra = self.condition(noisier, step)
+            extra = self.condition(noisier, step, context)
             if machine.visible_are_independent and machine.n_hidden <= MAX_SUMMED_HIDDEN:
                 log_z = _log_normalisation(machine, extra)
             else:

@@ -236,7 +236,7 @@ class Sampler:
         broken = () if self.device.calibration is None else self.device.calibration.faults
         avoid = {*spare, *broken}
         total = wanted + len(avoid) if self._n_sites is None else min(self._n_sites, wanted + len(avoid))
-        usable = np.array([site for site in range(total) if site not in avoid] if avoid else range(total))[:wanted]
+        usable = np.setdiff1d(np.arange(total), np.array(sorted(avoid), dtype=np.intp), assume_unique=True)[:wanted]
         if usable.size == 0:
             raise ModelNotSupportedError(f"every p-bit of {self.device.address} is masked; there is none to draw with")
         return usable

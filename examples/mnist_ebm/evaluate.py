@@ -1,0 +1,119 @@
+"""What a trained model is worth: samples judged by the classifier, likelihood, time and joules."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import glauber as gl
+import numpy as np
+import torch
+from glauber.torch import Sampler, load_checkpoint
+from torch import Tensor
+
+from examples.mnist_ebm.classifier import Classifier
+from examples.mnist_ebm.config import RunConfig
+from examples.mnist_ebm.data import Dataset, Images, black_and_white
+from examples.mnist_ebm.models import ImageModel
+from examples.mnist_ebm.quality import judge
+from examples.mnist_ebm.train import Report, make_model, tensors, train
+
+N_CLASSES = 10
+EXAMPLES = 100
+"""Images of a run that are kept for pictures: ten of each class where it can be asked for them."""
+
+
+def train_and_judge(
+    config: RunConfig,
+    dataset: Dataset,
+    classifier: Classifier | None,
+    seed: int,
+    folder: Path,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train (or go on), sample, judge; figures as plain numbers, images in `folder`/samples.npz.
+
+    Without a classifier, for images that are too small for one, only likelihoods.
+    """
+    with gl.open_device(config.device, seed=seed) as device:
+        model = make_model(config, dataset, device, seed)
+        course = train(model, dataset, config, seed, folder, report)
+        used = {id(sampler): str(sampler.usage) for sampler in _samplers(model)}
+        rows = np.random.default_rng(seed).permutation(len(dataset.test))[: config.n_likelihood]
+        images, labels = tensors(dataset.test.take(rows))
+        began = time.perf_counter()
+        likelihood = model.log_likelihood(images, labels)
+        figures: dict[str, Any] = {
+            "title": config.title,
+            "kind": model.kind,
+            "seed": seed,
+            "digest": config.digest,
+            "n_levels": model.n_levels,
+            "side": model.side,
+            "parameters": model.n_parameters,
+            "updates": course.updates,
+            "best_update": course.best,
+            "stopped_early": course.stopped_early,
+            "training_seconds": course.seconds,
+            "training_device": next(iter(used.values()), "none: the host alone"),
+            "looks": course.looks,
+            "likelihood": asdict(likelihood),
+            "likelihood_seconds": time.perf_counter() - began,
+        }
+        if classifier is not None:
+            figures |= _judged(model, config, dataset, classifier, seed, folder, report)
+    return figures
+
+
+def _judged(
+    model: ImageModel,
+    config: RunConfig,
+    dataset: Dataset,
+    classifier: Classifier,
+    seed: int,
+    folder: Path,
+    report: Report | None,
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    free, seconds = drawn(model, config.n_samples), time.perf_counter() - began
+    figures: dict[str, Any] = {
+        "n_samples": len(free),
+        "sampling_seconds": seconds,
+        "unconditional": asdict(judge(free, None, dataset, classifier, seed, report)),
+    }
+    shown, asked = free[:EXAMPLES], None
+    if model.conditional:
+        asked = torch.arange(len(free)) % N_CLASSES
+        of_class = drawn(model, len(asked), asked)
+        figures["conditional"] = asdict(
+            judge(of_class, asked.numpy().astype(np.uint8), dataset, classifier, seed, report)
+        )
+        first = np.argsort(asked.numpy()[:EXAMPLES], kind="stable")
+        shown, asked = of_class[:EXAMPLES][first], asked[:EXAMPLES][torch.from_numpy(first)]
+    np.savez_compressed(
+        folder / "samples.npz",
+        free=free[:EXAMPLES],
+        shown=shown,
+        labels=np.full(len(shown), 255) if asked is None else asked.numpy(),
+    )
+    return figures
+
+
+def drawn(model: ImageModel, n: int, labels: Tensor | None = None) -> Images:
+    """Black-and-white samples."""
+    levels: Images = model.sample(n, labels).cpu().numpy()
+    return black_and_white(levels, model.n_levels)
+
+
+def trained(config: RunConfig, dataset: Dataset, device: gl.Device, seed: int, folder: Path) -> ImageModel:
+    """The model of a run that was trained before."""
+    model = make_model(config, dataset, device, seed)
+    load_checkpoint(folder / "best.pt", model=model)
+    return model
+
+
+def _samplers(model: ImageModel) -> list[Sampler]:
+    held = [getattr(module, "sampler", None) for module in model.modules()]
+    return [one for one in held if isinstance(one, Sampler)]
