@@ -232,7 +232,7 @@ def table(speed: Speed) -> str:
 
 def draw_speed(path: Path, speed: Speed) -> None:
     """Time for one pixel of one chain against the pixels of all chains; a lower line is a faster sampler."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained", sharey=True)
     names = list(dict.fromkeys(row.sampler for row in speed.rows))
     for ax, weights in zip(axes, ("tied", "per edge", "tables"), strict=True):
         for number, name in enumerate(names):
@@ -248,6 +248,7 @@ def draw_speed(path: Path, speed: Speed) -> None:
         ax.set_title(weights, fontsize=10)
         ax.set_xlabel("pixels x chains")
     axes[0].set_ylabel("ns for one update (dotted: processor time)")
-    axes[0].legend(fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
