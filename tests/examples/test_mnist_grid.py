@@ -127,7 +127,7 @@ def test_independent_pixels_start_from_their_frequencies(device):
 
 
 @pytest.mark.parametrize("objective", ["cd", "pcd", "tempered"])
-@pytest.mark.parametrize(("neighbours", "tied"), FORMS)
+@pytest.mark.parametrize(("neighbours", "tied"), [(4, True), (8, False)])
 def test_training_raises_the_exact_likelihood(device, objective, neighbours, tied):
     teacher = grid(device, 4, 4, neighbours, tied)
     teacher.sample_sweeps = 200
