@@ -177,7 +177,7 @@ def draw_colourings(path: Path, colourings: Mapping[str, NDArray[np.integer[Any]
         side = round(len(colour) ** 0.5)
         sizes = np.bincount(colour)
         ax.imshow(colour.reshape(side, side), cmap=plt.get_cmap("tab10"), vmin=-0.5, vmax=9.5)
-        ax.set_title(f"{name}: blocks of {', '.join(map(str, sizes.tolist()))}", fontsize=10)
+        ax.set_title(f"{name}: {' + '.join(map(str, sizes.tolist()))} pixels", fontsize=10)
         ax.set_xticks([])
         ax.set_yticks([])
     figure.savefig(path, dpi=110)

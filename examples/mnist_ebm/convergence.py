@@ -96,7 +96,7 @@ class Trajectory:
         mean: energy, mean over chains.
         low: quantile LOW over chains.
         high: quantile HIGH.
-        settled: the first of `sweeps` from which on the mean is within two standard errors of its last value; None if
+        settled: the first of `sweeps` from which on the mean is within three standard errors of its last value; None if
             that is the last.
     """
 
@@ -142,7 +142,7 @@ def trajectory(sweeps: Sequence[int], energies: NDArray[np.float64]) -> Trajecto
     """A trajectory from energies (n_points, n_chains)."""
     mean = energies.mean(axis=1)
     error = energies.std(axis=1, ddof=1) / math.sqrt(energies.shape[1])
-    near = np.abs(mean - mean[-1]) <= 2 * np.hypot(error, error[-1])
+    near = np.abs(mean - mean[-1]) <= 3 * np.hypot(error, error[-1])
     away = np.flatnonzero(~near)
     first = 0 if len(away) == 0 else int(away[-1]) + 1
     low, high = np.quantile(energies, (LOW, HIGH), axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def on_device(device: gl.Device, model: gl.PottsModel, n_chains: int) -> Contend
         return timed(work)
 
     first = run(np.zeros((n_chains, model.n_sites), dtype=np.uint8), 1, 1)
-    return Contender(f"glauber, {device.address.split('?')[0]}", first.seconds, run)
+    kept = [part for part in re.split("[?&]", device.address) if not part.startswith("seed=")]
+    return Contender(f"glauber, {' '.join(kept)}", first.seconds, run)
 
 
 def on_thrml(model: gl.PottsModel, n_chains: int) -> Contender:

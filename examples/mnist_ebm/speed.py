@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,8 @@ CASES: tuple[tuple[Weights, int, int], ...] = (
     *(("tables", 28, chains) for chains in (1, 64)),
 )
 """Weights, pixels along a side, chains."""
+OTHERS = ("sim://ideal?weight_bits=12", "cupy://0")
+"""With 12 bits a coupling, weights of all gaps between fields fit into a table that pays from one chain on."""
 Report = Callable[[float, str], None]
 
 
@@ -57,7 +60,8 @@ class Row:
         high: most.
         preparation_seconds: compiling or programming, before the first sweep.
         sweeps: of a round.
-        p_value: of the difference of its mean energy from the first sampler's, paired by start; None for the first.
+        p_value: of the difference of its mean energy from the first sampler's, paired by start, the units being chains
+            and rounds; None for the first. With one chain there are few units, so that it sees gross differences only.
     """
 
     weights: str
@@ -124,7 +128,7 @@ def make_grid(weights: Weights, side: int, seed: int = 1) -> gl.PottsModel:
 def measure_speed(
     device: gl.Device,
     *,
-    others: Sequence[gl.Device] = (),
+    others: Sequence[str] = OTHERS,
     cases: Sequence[tuple[Weights, int, int]] = CASES,
     rounds: int = 5,
     seconds: float = 0.3,
@@ -134,7 +138,7 @@ def measure_speed(
 
     Args:
         device: the first sampler; it also makes the states that runs start from.
-        others: further devices, such as cupy://0.
+        others: addresses of further devices; one that does not open is left out, with the reason.
         cases: what to run.
         rounds: of each case.
         seconds: that a run is to take about.
@@ -142,12 +146,19 @@ def measure_speed(
     """
     rows: list[Row] = []
     left_out: dict[str, str] = {}
-    for done, (weights, side, n_chains) in enumerate(cases):
-        if report is not None:
-            report(done / len(cases), f"{weights}, {side} x {side}, {n_chains} chains")
-        model = make_grid(weights, side)
-        contenders = _contenders(model, n_chains, [device, *others], left_out)
-        rows += _case(model, contenders, (weights, side, n_chains), device, rounds, seconds)
+    with ExitStack() as opened:
+        devices = [device]
+        for address in others:
+            try:
+                devices.append(opened.enter_context(gl.open_device(address)))
+            except GlauberError as error:
+                left_out[address] = str(error)
+        for done, (weights, side, n_chains) in enumerate(cases):
+            if report is not None:
+                report(done / len(cases), f"{weights}, {side} x {side}, {n_chains} chains")
+            model = make_grid(weights, side)
+            contenders = _contenders(model, n_chains, devices, left_out)
+            rows += _case(model, contenders, (weights, side, n_chains), device, rounds, seconds)
     if report is not None:
         report(1.0, "all samplers measured")
     return Speed(rows, left_out, rounds)
@@ -232,7 +243,7 @@ def table(speed: Speed) -> str:
 
 def draw_speed(path: Path, speed: Speed) -> None:
     """Time for one pixel of one chain against the pixels of all chains; a lower line is a faster sampler."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained", sharey=True)
     names = list(dict.fromkeys(row.sampler for row in speed.rows))
     for ax, weights in zip(axes, ("tied", "per edge", "tables"), strict=True):
         for number, name in enumerate(names):
@@ -248,6 +259,7 @@ def draw_speed(path: Path, speed: Speed) -> None:
         ax.set_title(weights, fontsize=10)
         ax.set_xlabel("pixels x chains")
     axes[0].set_ylabel("ns for one update (dotted: processor time)")
-    axes[0].legend(fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

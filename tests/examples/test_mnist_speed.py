@@ -51,10 +51,13 @@ def test_a_run_counts_its_sweeps_and_takes_its_start(device):
 
 
 def test_a_short_measurement_has_rows_that_agree_and_a_picture(device, tmp_path):
-    speed = measure_speed(device, cases=[("tied", 5, 8), ("tables", 4, 1)], rounds=3, seconds=0.02)
+    speed = measure_speed(
+        device, others=["sim://nosuch"], cases=[("tied", 5, 8), ("tables", 4, 1)], rounds=3, seconds=0.02
+    )
     assert not speed.disagreeing
     names = [row.sampler for row in speed.rows]
     assert names.count("glauber, sim://ideal") == names.count("plain Python, one site at a time") == 2
+    assert "nosuch" in speed.left_out["sim://nosuch"]
     assert ("THRML" in speed.left_out) != any(name.startswith("THRML") for name in names)
     for row in speed.rows:
         assert 0 < row.low <= row.milliseconds <= row.high
