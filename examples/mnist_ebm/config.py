@@ -18,7 +18,7 @@ class DataConfig(_Strict):
     """Which images; see data.load."""
 
     n_levels: Literal[2, 4, 16] = 2
-    side: int = Field(28, ge=2, le=28)
+    side: int = Field(default=28, ge=2, le=28)
     digits: tuple[int, ...] | None = None
     n_train: int | None = None
 
@@ -27,9 +27,9 @@ class _Trained(_Strict):
     """How negatives are drawn: `n_sweeps` from data ("cd"), or by persistent chains, alone or as tempered ladders."""
 
     objective: Literal["cd", "pcd", "tempered"] = "pcd"
-    n_sweeps: int = Field(1, ge=1)
-    n_chains: int = Field(128, ge=1)
-    sample_sweeps: int = Field(1000, ge=1)
+    n_sweeps: int = Field(default=1, ge=1)
+    n_chains: int = Field(default=128, ge=1)
+    sample_sweeps: int = Field(default=1000, ge=1)
 
 
 class GridConfig(_Trained):
@@ -44,9 +44,9 @@ class RbmConfig(_Trained):
     """A restricted Boltzmann machine; see machines.RbmModel."""
 
     kind: Literal["rbm"]
-    n_hidden: int = Field(500, ge=1)
-    deviation: float = Field(0.01, gt=0)
-    n_temperatures: int = Field(2000, ge=20)
+    n_hidden: int = Field(default=500, ge=1)
+    deviation: float = Field(default=0.01, gt=0)
+    n_temperatures: int = Field(default=2000, ge=20)
 
 
 class DeepConfig(_Trained):
@@ -54,20 +54,20 @@ class DeepConfig(_Trained):
 
     kind: Literal["deep"]
     chip: str = "niazi-2024"
-    label_copies: int = Field(5, ge=1)
-    n_temperatures: int = Field(1000, ge=20)
+    label_copies: int = Field(default=5, ge=1)
+    n_temperatures: int = Field(default=1000, ge=20)
 
 
 class ChainConfig(_Strict):
     """A denoising chain; see chain.ChainModel."""
 
     kind: Literal["chain"]
-    n_hidden: int = Field(256, ge=1)
-    n_steps: int = Field(4, ge=1)
-    kept: float = Field(0.1, gt=0, lt=1)
-    n_sweeps: int = Field(10, ge=1)
-    n_paths: int = Field(4, ge=1)
-    n_temperatures: int = Field(200, ge=2)
+    n_hidden: int = Field(default=256, ge=1)
+    n_steps: int = Field(default=4, ge=1)
+    kept: float = Field(default=0.1, gt=0, lt=1)
+    n_sweeps: int = Field(default=10, ge=1)
+    n_paths: int = Field(default=4, ge=1)
+    n_temperatures: int = Field(default=200, ge=2)
 
 
 class VaeConfig(_Strict):
@@ -75,7 +75,7 @@ class VaeConfig(_Strict):
 
     kind: Literal["vae"]
     n_parameters: int = Field(ge=1000)
-    n_latent: int = Field(32, ge=1)
+    n_latent: int = Field(default=32, ge=1)
 
 
 ModelConfig = Annotated[GridConfig | RbmConfig | DeepConfig | ChainConfig | VaeConfig, Field(discriminator="kind")]
@@ -96,15 +96,15 @@ class TrainingConfig(_Strict):
         checkpoint_every: updates between two checkpoints.
     """
 
-    epochs: float = Field(5, gt=0)
-    batch: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    penalty: float = Field(1e-5, ge=0)
-    clip: float = Field(100.0, gt=0)
-    check_every: int = Field(500, ge=1)
-    n_check: int = Field(200, ge=2)
-    patience: int = Field(5, ge=1)
-    checkpoint_every: int = Field(200, ge=1)
+    epochs: float = Field(default=5, gt=0)
+    batch: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    penalty: float = Field(default=1e-5, ge=0)
+    clip: float = Field(default=100.0, gt=0)
+    check_every: int = Field(default=500, ge=1)
+    n_check: int = Field(default=200, ge=2)
+    patience: int = Field(default=5, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1)
 
 
 class RunConfig(_Strict):
@@ -121,8 +121,8 @@ class RunConfig(_Strict):
     title: str
     device: str = "sim://ideal"
     seeds: tuple[int, ...] = (0,)
-    n_samples: int = Field(10_000, ge=20)
-    n_likelihood: int = Field(1000, ge=2)
+    n_samples: int = Field(default=10_000, ge=20)
+    n_likelihood: int = Field(default=1000, ge=2)
     data: DataConfig = DataConfig()
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
