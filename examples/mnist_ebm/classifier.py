@@ -98,7 +98,8 @@ class Classifier:
         Raises:
             InvalidModelError: images of another size, or with pixels other than 0 and 1.
         """
-        return self._through(images, lambda pixels: self.network(pixels).softmax(1), N_CLASSES)
+        check_black_and_white(images, self.side)
+        return _through(self.network, images, lambda pixels: self.network(pixels).softmax(1), N_CLASSES)
 
     def features(self, images: Images) -> Floats:
         """Activities of the layer before the logits (n, 96), of black-and-white images (n, side, side).
@@ -106,7 +107,8 @@ class Classifier:
         Raises:
             InvalidModelError: images of another size, or with pixels other than 0 and 1.
         """
-        return self._through(images, self.network.body, int(SETTINGS["features"]))
+        check_black_and_white(images, self.side)
+        return _through(self.network, images, self.network.body, int(SETTINGS["features"]))
 
     def save(self, path: Path) -> None:
         """Write a file that load reads: whole or not at all."""
@@ -125,15 +127,6 @@ class Classifier:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-    @torch.no_grad()
-    def _through(self, images: Images, function: Callable[[Tensor], Tensor], width: int) -> Floats:
-        check_black_and_white(images, self.side)
-        self.network.eval()
-        found = np.empty((len(images), width))
-        for start in range(0, len(images), BATCH):
-            found[start : start + BATCH] = function(_pixels(images[start : start + BATCH])).double().numpy()
-        return found
 
 
 def check_black_and_white(images: Images, side: int) -> None:
@@ -199,8 +192,7 @@ def train_classifier(dataset: Dataset, seed: int, report: Report | None = None, 
         network = Network(dataset.side)
         _fit(network, images, dataset.train.labels, report)
     seconds = time.perf_counter() - started
-    untested = Classifier(network, dataset.side, proportion(0, 1), seconds, key)
-    test = untested.probabilities(black_and_white(dataset.test.images, dataset.n_levels)).argmax(1)
+    test = _through(network, black_and_white(dataset.test.images, dataset.n_levels), network, N_CLASSES).argmax(1)
     accuracy = proportion(int((test == dataset.test.labels).sum()), len(dataset.test))
     trained = Classifier(network, dataset.side, accuracy, seconds, key)
     if path is not None:
@@ -230,6 +222,16 @@ def _fit(network: Network, images: Images, labels: Labels, report: Report | None
                 report(done / n_updates, f"classifier, epoch {epoch + 1} of {epochs}")
     if report is not None:
         report(1.0, "classifier")
+
+
+@torch.no_grad()
+def _through(network: Network, images: Images, function: Callable[[Tensor], Tensor], width: int) -> Floats:
+    """What a function of the network makes of all images, in batches and without dropout."""
+    network.eval()
+    found = np.empty((len(images), width))
+    for start in range(0, len(images), BATCH):
+        found[start : start + BATCH] = function(_pixels(images[start : start + BATCH])).double().numpy()
+    return found
 
 
 def _pixels(images: Images) -> Tensor:

@@ -19,7 +19,7 @@ SIDE = 12
 
 
 class StripeReader:
-    """A judge without errors: digit k is k white rows; features are the row sums and two columns' sums."""
+    """A judge without errors: digit k is k white rows; features are the rows' sums."""
 
     side = SIDE
 
