@@ -19,6 +19,7 @@ from glauber.torch import (
     contrastive_divergence,
 )
 from glauber.torch.likelihood import annealed_log_weights
+from numpy.typing import NDArray
 from torch import Tensor
 
 from examples.mnist_ebm.models import ImageModel, Likelihood
@@ -118,17 +119,35 @@ class MachineModel(ImageModel):
 
     def _drawn(self, start: int, n: int, labels: Tensor | None) -> Tensor:
         count, pixels = min(AT_A_TIME, n - start), self.side * self.side
-        clamp = None
-        if labels is not None:
-            held = label_spins(labels[start : start + count], self.copies)
-            clamp = torch.cat([held.new_zeros(count, pixels), held], 1)
+        clamp = None if labels is None else self._held(labels[start : start + count])
         states = self.machine.sample(count, n_sweeps=self.sample_sweeps, clamp=clamp)
         return (states[:, :pixels] > 0).to(torch.uint8).reshape(count, self.side, self.side)
 
     @torch.no_grad()
-    def energies(self, states: Tensor) -> Tensor:
-        """Of states of all units."""
-        return self.machine.energy(states)
+    def advance(
+        self, states: NDArray[Any] | None, n_sweeps: int, n_chains: int = 64, labels: Tensor | None = None
+    ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+        """Chains (n_chains, n_units) so many sweeps on, from random states for None, and their energies.
+
+        With labels, (n_chains,), their p-bits are held.
+        """
+        start = None if states is None else torch.from_numpy(np.asarray(states, dtype=np.float32))
+        clamp = None if labels is None else self._held(labels)
+        found = self.machine.sample(
+            n_chains if start is None else len(start), n_sweeps=n_sweeps, initial=start, clamp=clamp
+        )
+        return found.to(torch.int8).numpy(), self.machine.energy(found).double().numpy()
+
+    @torch.no_grad()
+    def energies_of(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of images and labels, hidden units drawn given them."""
+        data = self.visible(images, labels)
+        return self.machine.energy(self.machine.sample(len(data), n_sweeps=5, clamp=data))
+
+    def _held(self, labels: Tensor) -> Tensor:
+        """A clamp of the label's p-bits alone."""
+        held = label_spins(labels, self.copies)
+        return torch.cat([held.new_zeros(len(labels), self.side * self.side), held], 1)
 
     @torch.no_grad()
     def reconstruction_error(self, images: Tensor) -> float:

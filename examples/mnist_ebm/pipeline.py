@@ -1,0 +1,142 @@
+"""The whole study, stage by stage; what is done is kept, and a study that was stopped goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import provenance
+from examples.mnist_ebm import stages
+from examples.mnist_ebm.classifier import Classifier, train_classifier
+from examples.mnist_ebm.config import DataConfig, read_config
+from examples.mnist_ebm.data import Dataset, load
+from examples.mnist_ebm.evaluate import train_and_judge
+from examples.mnist_ebm.search import SearchConfig, read_search, search
+
+Report = Callable[[float, str], None]
+PACKAGES = ("glauber", "torch", "numpy", "thrml", "jax")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage found, and where and when."""
+
+    figures: Any
+    made: dict[str, Any]
+
+
+class Study:
+    """Stages of one folder.
+
+    Args:
+        configs: folder with a TOML file for each run, and `search.toml`.
+        out: folder for everything that is made.
+        sizes: of the stages that are no trainings.
+        data: folder with MNIST's files, or None to look for them.
+        report: told the fraction of a stage, and what it is at.
+    """
+
+    def __init__(
+        self, configs: Path, out: Path, sizes: stages.Sizes, data: Path | None = None, report: Report | None = None
+    ) -> None:
+        self.out, self.sizes, self.data, self.report = out, sizes, data, report
+        self.runs = {path.stem: read_config(path) for path in sorted(configs.glob("*.toml")) if path.stem != "search"}
+        self.searched: SearchConfig = read_search(configs / "search.toml")
+        self._datasets: dict[DataConfig, Dataset] = {}
+        self._classifier: Classifier | None = None
+
+    def dataset(self, config: DataConfig) -> Dataset:
+        """Images of a configuration, loaded once."""
+        if config not in self._datasets:
+            self._datasets[config] = load(**config.model_dump(), path=self.data)
+        return self._datasets[config]
+
+    @property
+    def classifier(self) -> Classifier:
+        """The judge, trained once."""
+        if self._classifier is None:
+            images = self.dataset(DataConfig(n_train=self.sizes.n_classifier))
+            self._classifier = train_classifier(images, 0, self.report, self.out / "classifier.pt")
+        return self._classifier
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Of one training."""
+        return self.out / "runs" / f"{name}-{seed}"
+
+    def stage(self, name: str, key: str, make: Callable[[], Any]) -> Result:
+        """What `make` returns, kept in `name`.json; made again only if `key` changes."""
+        path = self.out / f"{name}.json"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if held["key"] == digest:
+                return Result(held["figures"], held["made"])
+        except (FileNotFoundError, ValueError, KeyError):
+            pass  # none yet, or one that was damaged
+        if self.report is not None:
+            self.report(0.0, name)
+        figures = plain(make())
+        made = provenance(PACKAGES)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        content = {"key": digest, "made": made, "figures": figures}
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+        return Result(figures, made)
+
+    def trained(self, name: str, seed: int) -> Result:
+        """Figures of one run."""
+        config, folder = self.runs[name], self.folder(name, seed)
+
+        def make() -> Any:
+            dataset = self.dataset(config.data)
+            classifier = self.classifier if dataset.side == 28 else None
+            return train_and_judge(config, dataset, classifier, seed, folder, self.report)
+
+        return self.stage(f"runs/{name}-{seed}/figures", config.digest, make)
+
+    def stages(self) -> dict[str, Callable[[], Result]]:
+        """All stages by name, in order; each returns what it found, made now or before."""
+        every: dict[str, Callable[[], Result]] = {"explore": self._of("explore", stages.explored)}
+        every["search"] = lambda: self.stage(
+            "search", self.searched.model_dump_json(), lambda: search(self.searched, *self._for_search())
+        )
+        for name, config in self.runs.items():
+            for seed in config.seeds:
+                every[f"train {name}, seed {seed}"] = partial(self.trained, name, seed)
+        for name, make in stages.STAGES.items():
+            every[name] = self._of(name, make)
+        return every
+
+    def _for_search(self) -> tuple[Dataset, Path, Report | None]:
+        return self.dataset(self.searched.base.data), self.out / "search", self.report
+
+    def _of(self, name: str, make: Callable[[Study], Any]) -> Callable[[], Result]:
+        key = f"{self.sizes!r} {[config.digest for config in self.runs.values()]}"
+        return lambda: self.stage(name, key, lambda: make(self))
+
+    def run(self, only: str = "") -> dict[str, Result]:
+        """Every stage whose name begins with `only`."""
+        return {name: make() for name, make in self.stages().items() if name.startswith(only)}
+
+
+def plain(value: Any) -> Any:
+    """Numbers, texts, lists and dicts for JSON; what is no number there is None."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,351 @@
+"""What the study looks at beside trainings: one function a stage, from trained models to figures and pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import glauber as gl
+import numpy as np
+import torch
+from glauber.torch import Sampler
+from numpy.typing import NDArray
+
+from examples.mnist_ebm import blocks, convergence, explore, joules, pictures, speed
+from examples.mnist_ebm.annealing import log_partition
+from examples.mnist_ebm.chain import ChainModel
+from examples.mnist_ebm.config import DataConfig, GridConfig, RbmConfig, RunConfig, TrainingConfig
+from examples.mnist_ebm.data import Images, black_and_white
+from examples.mnist_ebm.evaluate import drawn, trained
+from examples.mnist_ebm.grid import GridModel
+from examples.mnist_ebm.machines import RbmModel
+from examples.mnist_ebm.models import ImageModel
+from examples.mnist_ebm.quality import energy_histogram, proportion
+from examples.mnist_ebm.train import make_model, tensors, train
+
+if TYPE_CHECKING:
+    from examples.mnist_ebm.pipeline import Study
+
+N_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the stages are.
+
+    Attributes:
+        n_classifier: images that the judge learns from; None for all.
+        n_small: images that the small models learn from, which are compared with exact sums.
+        small_epochs: over them.
+        n_digit: images of each digit that its grid learns from.
+        digit_epochs: over them.
+        n_chains: chains of the stages on mixing.
+        n_sweeps: from noise, and samples of each chain in equilibrium.
+        rounds: of the comparison of speed.
+        seconds: of each run in it.
+        n_epoch: images of the epoch that is timed.
+    """
+
+    n_classifier: int | None = None
+    n_small: int = 10_000
+    small_epochs: float = 10
+    n_digit: int = 4000
+    digit_epochs: float = 10
+    n_chains: int = 64
+    n_sweeps: int = 2000
+    rounds: int = 5
+    seconds: float = 0.3
+    n_epoch: int = 10_000
+
+
+SMOKE = Sizes(1500, 300, 1, 100, 1, 16, 60, 2, 0.005, 500)
+
+
+def explored(study: Study) -> Any:
+    """The data at 2, 4 and 16 levels."""
+    datasets = [study.dataset(DataConfig(n_levels=levels)) for levels in (2, 4, 16)]
+    found = explore.explore(datasets)
+    explore.draw(study.out / "explore.png", datasets, found)
+    return found
+
+
+def exact(study: Study) -> Any:
+    """Small models whose likelihood is known exactly, beside what annealed importance sampling says of them."""
+    rows, sizes = [], study.sizes
+    for side in (4, 5):
+        models: dict[str, GridConfig | RbmConfig] = {
+            "grid, 4 neighbours, tied": GridConfig(kind="grid", neighbours=4, tied=True),
+            "grid, 8 neighbours": GridConfig(kind="grid", neighbours=8, tied=False),
+            "RBM, 8 hidden": RbmConfig(kind="rbm", n_hidden=8),
+        }
+        for name, model in models.items():
+            data = DataConfig(n_levels=2 if model.kind == "rbm" else 4, side=side, n_train=sizes.n_small)
+            how = TrainingConfig(epochs=sizes.small_epochs, learning_rate=0.01, penalty=0.0, check_every=10**6)
+            config = RunConfig(title=f"{name}, {side} x {side}", data=data, model=model, training=how)
+            dataset, folder = study.dataset(data), study.out / "exact" / f"{name}-{side}".replace(" ", "-")
+            with gl.open_device(config.device, seed=0) as device:
+                made = make_model(config, dataset, device, 0)
+                train(made, dataset, config, 0, folder, study.report)
+                images, labels = tensors(dataset.test)
+                found = made.log_likelihood(images, labels)
+                if isinstance(made, GridModel):
+                    base = made.base.double().numpy()
+                    annealed = log_partition(
+                        made.potts_model(), base, made.sampler, n_chains=256, n_temperatures=sizes.n_sweeps
+                    )
+                    log_z, error = annealed.value, annealed.standard_error
+                    truth = float(-made.energy(images).double().mean()) - found.nats
+                else:
+                    assert isinstance(made, RbmModel)
+                    machine = made.machine
+                    with torch.no_grad():
+                        truth = float(machine.log_partition())
+                        log_z, error = _annealed(made, sizes.n_sweeps)
+                        found = made.log_likelihood(images, labels)
+            rows.append(
+                {
+                    "model": name,
+                    "side": side,
+                    "n_levels": dataset.n_levels,
+                    "nats": found.nats,
+                    "standard_error": found.standard_error,
+                    "log_z_exact": truth,
+                    "log_z_annealed": log_z,
+                    "log_z_error": error,
+                }
+            )
+    return rows
+
+
+def _annealed(model: RbmModel, n_temperatures: int) -> tuple[float, float]:
+    from glauber.torch import annealed_importance
+
+    found = annealed_importance(model.machine, n_chains=256, n_temperatures=n_temperatures)
+    return found.value, found.standard_error
+
+
+def digits(study: Study) -> Any:
+    """A grid for each digit: the only way in which a model without labels makes the digit that is asked for."""
+    rows = []
+    for digit in range(N_CLASSES):
+        available = int((study.dataset(DataConfig(n_levels=4)).train.labels == digit).sum())
+        data = DataConfig(n_levels=4, digits=(digit,), n_train=min(study.sizes.n_digit, available))
+        model = GridConfig(kind="grid", neighbours=8, n_sweeps=5)
+        how = TrainingConfig(epochs=study.sizes.digit_epochs, learning_rate=0.01, check_every=10**6)
+        config = RunConfig(title=f"grid of digit {digit}", data=data, model=model, training=how)
+        dataset, folder = study.dataset(data), study.out / "digits" / str(digit)
+        with gl.open_device(config.device, seed=digit) as device:
+            made = make_model(config, dataset, device, digit)
+            train(made, dataset, config, digit, folder, study.report)
+            likelihood = made.log_likelihood(*tensors(dataset.test))
+            samples = drawn(made, 500)
+        right = proportion(int((study.classifier.probabilities(samples).argmax(1) == digit).sum()), len(samples))
+        rows.append({"digit": digit, "right": right, "likelihood": likelihood})
+    return rows
+
+
+def epoch(study: Study) -> Any:
+    """Seconds that an epoch of CD-1 takes on the 4-level grid, all of it: data, sampling, gradient, Adam."""
+    rows = []
+    for neighbours, tied in ((4, True), (8, False)):
+        data = DataConfig(n_levels=4, n_train=study.sizes.n_epoch)
+        model = GridConfig(kind="grid", neighbours=neighbours, tied=tied, objective="cd", n_sweeps=1)
+        dataset = study.dataset(data)
+        config = RunConfig(title="epoch", data=data, model=model)
+        with gl.open_device(config.device, seed=0) as device:
+            made = make_model(config, dataset, device, 0)
+            images, labels = tensors(dataset.train)
+            adam = torch.optim.Adam(made.parameter_groups(0.01), fused=True)
+            times = []
+            for _ in range(3):
+                began = time.perf_counter()
+                for rows_of in torch.split(torch.randperm(len(images)), 100):
+                    adam.zero_grad()
+                    torch.autograd.backward(made.loss(images[rows_of], labels[rows_of]))
+                    adam.step()
+                times.append(time.perf_counter() - began)
+        rows.append({"neighbours": neighbours, "tied": tied, "images": len(images), "seconds": times})
+    return rows
+
+
+def colourings(study: Study) -> Any:
+    """Two against four blocks on the trained grid of four neighbours."""
+    name = "grid4-tied"
+    config = study.runs[name]
+    with gl.open_device(config.device, seed=0) as device:
+        model = trained(
+            config, study.dataset(config.data), device, config.seeds[0], study.folder(name, config.seeds[0])
+        )
+        assert isinstance(model, GridModel)
+        effect = blocks.colouring_effect(
+            model.potts_model(),
+            model.lattice,
+            Sampler(device, 1),
+            n_chains=study.sizes.n_chains,
+            n_samples=study.sizes.n_sweeps,
+            n_warmup=study.sizes.n_sweeps,
+            report=study.report,
+        )
+    two, four = (blocks.colouring(model.side, k) for k in (2, 4))
+    blocks.check_colouring(model.lattice, two)
+    blocks.check_colouring(model.lattice, four)
+    blocks.draw_colourings(study.out / "blocks.png", {"2 colours": two, "4 colours": four})
+    blocks.draw_effect(study.out / "blocks_effect.png", effect)
+    return {"effect": effect, "z": {name: effect.z(name) for name in effect.times["2"]}}
+
+
+def mixing(study: Study) -> Any:
+    """Energies from noise, how long states are remembered, and sweeps until the judge recognises a digit."""
+    found: dict[str, Any] = {}
+    trajectories, memories, targets, histograms = {}, {}, {}, {}
+    sweeps = convergence.checkpoints(study.sizes.n_sweeps)
+    for name in ("grid4-tied", "grid8-edges", "rbm-pcd"):
+        config, seed = study.runs[name], study.runs[name].seeds[0]
+        dataset = study.dataset(config.data)
+        with gl.open_device(config.device, seed=1) as device:
+            model = trained(config, dataset, device, seed, study.folder(name, seed))
+            assert isinstance(model, GridModel | RbmModel)
+            advance = partial(model.advance, n_chains=study.sizes.n_chains)
+            states, energies = convergence.states_from_noise(advance, sweeps, study.report)
+            recognised = convergence.recognition(sweeps, states, partial(_confidence, study, model))
+            last, series = states[-1], []
+            for _ in range(study.sizes.n_sweeps // 10):
+                last, energy = advance(last, 10)
+                series.append(energy)
+            images, labels = tensors(dataset.test)
+            of_data = data_energies(model, images[:1000], labels[:1000])
+        trajectories[name] = convergence.trajectory(sweeps, energies)
+        memories[name] = convergence.memory(np.stack(series, 1), 10)
+        targets[name] = float(of_data.mean())
+        histograms[name] = {"data": of_data, "samples": series[-1], "noise": energies[0]}
+        found[name] = {
+            "trajectory": trajectories[name],
+            "memory": memories[name],
+            "data": targets[name],
+            "recognition": recognised,
+        }
+    convergence.draw_convergence(study.out / "mixing.png", trajectories, memories, targets)
+    for name, held in histograms.items():
+        energy_histogram(study.out / f"energies-{name}.png", held)
+    name, seed = "chain", study.runs["chain"].seeds[0]
+    with gl.open_device(study.runs[name].device, seed=2) as device:
+        chain = trained(study.runs[name], study.dataset(study.runs[name].data), device, seed, study.folder(name, seed))
+        assert isinstance(chain, ChainModel)
+        labels = torch.arange(10 * study.sizes.n_chains) % N_CLASSES
+        path = chain.path(labels).numpy()
+    found[name] = convergence.recognition(
+        [step * chain.n_sweeps for step in range(len(path))], path, lambda part: _sure(study, part)
+    )
+    return found
+
+
+def _confidence(study: Study, model: ImageModel, states: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    return _sure(study, black_and_white(as_images(model, states), model.n_levels))
+
+
+def _sure(study: Study, images: Images) -> NDArray[np.floating[Any]]:
+    return np.asarray(study.classifier.probabilities(images).max(1))
+
+
+def as_images(model: ImageModel, states: NDArray[Any]) -> Images:
+    """The pixels of states by site or unit, as levels."""
+    pixels = states[..., : model.side**2]
+    levels = pixels if isinstance(model, GridModel) else pixels > 0
+    return levels.astype(np.uint8).reshape(*states.shape[:-1], model.side, model.side)
+
+
+def data_energies(model: GridModel | RbmModel, images: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
+    """Of images; an RBM's hidden units are drawn given them."""
+    with torch.no_grad():
+        if isinstance(model, GridModel):
+            return model.energy(images).double().numpy()
+        return model.energies_of(images, labels).double().numpy()
+
+
+def speeds(study: Study) -> Any:
+    """Sweeps of the device beside THRML and a plain loop."""
+    how: dict[str, Any] = {"rounds": study.sizes.rounds, "seconds": study.sizes.seconds}
+    if study.sizes == SMOKE:
+        how |= {"others": (), "cases": [("tied", 14, 1), ("per edge", 14, 4), ("tables", 14, 4)]}
+    with gl.open_device("sim://ideal", seed=0) as device:
+        found = speed.measure_speed(device, report=study.report, **how)
+    speed.draw_speed(study.out / "speed.png", found)
+    return {**vars(found), "table": speed.table(found), "thrml_faster": found.overtakes("THRML")}
+
+
+def energy(study: Study) -> Any:
+    """Work and modelled joules of a sample, and joules by a meter where this computer has one."""
+    chain, rbm = study.runs["chain"].model, study.runs["rbm-pcd"].model
+    assert chain.kind == "chain"
+    assert rbm.kind == "rbm"
+    pixels, levels, batch = 28 * 28, 4, 1000
+    bits = (levels - 1).bit_length()
+    n_chain = pixels * chain.n_hidden + pixels + chain.n_hidden
+    jobs = [
+        joules.ChipJob(
+            "grid, 4 levels", bits * pixels, bits * pixels, joules.grid_edges(28, 4) + levels * pixels, 1000
+        ),
+        joules.ChipJob(
+            "RBM", pixels + rbm.n_hidden, pixels, pixels * rbm.n_hidden + pixels + rbm.n_hidden, rbm.sample_sweeps
+        ),
+        joules.ChipJob("chain", pixels + chain.n_hidden, pixels, n_chain, chain.n_sweeps, chain.n_steps),
+    ]
+    work = {
+        "grid, 4 levels, 4 neighbours": joules.grid_sweep(28, levels, 4, tied=True, chains=batch),
+        "grid, 4 levels, 8 neighbours": joules.grid_sweep(28, levels, 8, tied=False, chains=batch),
+        "RBM": joules.rbm_sweep(pixels, rbm.n_hidden, batch),
+        "chain, one machine": joules.chain_step(pixels, chain.n_hidden, chain.n_sweeps, batch),
+    }
+    found = [joules.on_chip(job, chip) for job in jobs for chip in joules.CHIPS]
+    found.append(joules.on_gpu("RBM", work["RBM"].times(rbm.sample_sweeps), rbm.sample_sweeps))
+    found.append(
+        joules.on_gpu("chain", work["chain, one machine"].times(chain.n_steps), chain.n_steps * chain.n_sweeps)
+    )
+    joules.draw(study.out / "joules.png", found)
+    config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
+    n = 20 * study.sizes.n_chains
+    with gl.open_device(config.device, seed=3) as device:
+        model = trained(config, study.dataset(config.data), device, seed, study.folder("chain", seed))
+        metered = joules.metered(lambda: model.sample(n), n)
+    return {"work": work, "devices": found, "metered": metered}
+
+
+def drawings(study: Study) -> Any:
+    """Sample grids, the landscape, and the animations."""
+    for name, config in study.runs.items():
+        if config.data.side != 28:
+            continue
+        with np.load(study.folder(name, config.seeds[0]) / "samples.npz") as held:
+            shown, labels = held["shown"], held["labels"]
+        rows = {"": shown} if labels.max() == 255 else pictures.by_digit(shown, labels, 10)
+        pictures.draw_samples(study.out / f"samples-{name}.png", rows, 2, config.title)
+    config, seed = study.runs["rbm-pcd"], study.runs["rbm-pcd"].seeds[0]
+    dataset = study.dataset(config.data)
+    with gl.open_device(config.device, seed=4) as device:
+        model = trained(config, dataset, device, seed, study.folder("rbm-pcd", seed))
+        assert isinstance(model, RbmModel)
+        sweeps = convergence.checkpoints(study.sizes.n_sweeps, 60)
+        labels = torch.arange(N_CLASSES)
+        advance = partial(model.advance, n_chains=N_CLASSES, labels=labels)
+        states, energies = convergence.states_from_noise(advance, sweeps)
+        frames = as_images(model, states)
+        images, digits_of = tensors(dataset.test)
+        real = data_energies(model, images[:2000], digits_of[:2000])
+    pictures.draw_landscape(study.out / "landscape.png", dataset.test.images[:2000], real, frames, energies)
+    pictures.animate(study.out / "animation.gif", frames, energies, 2)
+    return {"frames": len(frames), "sweeps": sweeps}
+
+
+STAGES: dict[str, Callable[[Study], Any]] = {
+    "exact": exact,
+    "digits": digits,
+    "epoch": epoch,
+    "blocks": colourings,
+    "mixing": mixing,
+    "speed": speeds,
+    "joules": energy,
+    "pictures": drawings,
+}
