@@ -154,7 +154,8 @@ def colouring_effect(
         colour = device_colouring(form)
         check_colouring(lattice, colour)
         blocks[name] = np.bincount(colour).tolist()
-        result = sampler.run(form, schedule, on_overflow="scale")
+        # energies batch by batch: of all states at once they would take gigabytes
+        result = sampler.run(form, schedule, on_overflow="scale", observe={"samples", "energies"})
         states = result.states
         if pixels is None:
             pixels = np.argsort(states.reshape(-1, lattice.n_sites).var(axis=0))[::-1][:N_PIXELS]
