@@ -21,6 +21,7 @@ class DataConfig(_Strict):
     side: int = Field(default=28, ge=2, le=28)
     digits: tuple[int, ...] | None = None
     n_train: int | None = None
+    n_test: int | None = None
 
 
 class _Trained(_Strict):
@@ -30,6 +31,7 @@ class _Trained(_Strict):
     n_sweeps: int = Field(default=1, ge=1)
     n_chains: int = Field(default=128, ge=1)
     sample_sweeps: int = Field(default=1000, ge=1)
+    n_temperatures: int = Field(default=1000, ge=20)
 
 
 class GridConfig(_Trained):
@@ -46,7 +48,6 @@ class RbmConfig(_Trained):
     kind: Literal["rbm"]
     n_hidden: int = Field(default=500, ge=1)
     deviation: float = Field(default=0.01, gt=0)
-    n_temperatures: int = Field(default=2000, ge=20)
 
 
 class DeepConfig(_Trained):
@@ -55,7 +56,6 @@ class DeepConfig(_Trained):
     kind: Literal["deep"]
     chip: str = "niazi-2024"
     label_copies: int = Field(default=5, ge=1)
-    n_temperatures: int = Field(default=1000, ge=20)
 
 
 class ChainConfig(_Strict):

@@ -91,6 +91,7 @@ def load(
     side: int = 28,
     digits: tuple[int, ...] | None = None,
     n_train: int | None = None,
+    n_test: int | None = None,
     path: Path | None = None,
 ) -> Dataset:
     """MNIST at so many grey levels, split.
@@ -103,6 +104,7 @@ def load(
         side: 28, or smaller: each new pixel is the mean brightness of its share of the old ones.
         digits: only these; None for all ten.
         n_train: only so many images to train on; None for all.
+        n_test: only so many to report on; None for all.
         path: a folder with MNIST's four files, packed or not; None looks as find_raw does.
 
     Raises:
@@ -121,11 +123,16 @@ def load(
         kept = part if digits is None else part.take(np.isin(part.labels, digits))
         made.append(replace(kept, images=discretise(shrink(kept.images, side), n_levels)))
     train, validation, test = made
-    if n_train is not None:
-        if not 1 <= n_train <= len(train):
-            raise ValueError(f"n_train must be 1 to {len(train)}, the images there are, not {n_train!r}")
-        train = train.take(np.arange(n_train))
+    train, test = _first("n_train", train, n_train), _first("n_test", test, n_test)
     return Dataset(source, n_levels, train, validation, test)
+
+
+def _first(name: str, part: Part, n: int | None) -> Part:
+    if n is None:
+        return part
+    if not 1 <= n <= len(part):
+        raise ValueError(f"{name} must be 1 to {len(part)}, the images there are, not {n!r}")
+    return part.take(np.arange(n))
 
 
 def discretise(brightness: NDArray[np.uint8], n_levels: int) -> Images:

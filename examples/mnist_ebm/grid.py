@@ -50,6 +50,7 @@ class GridModel(ImageModel):
         n_sweeps: Gibbs sweeps a minibatch.
         n_chains: persistent chains or ladders.
         sample_sweeps: sweeps from random states to a sample.
+        n_temperatures: of annealed importance sampling; a fifth of it for a quick look.
 
     Raises:
         InvalidModelError: a number out of range, or an objective that there is not.
@@ -76,6 +77,7 @@ class GridModel(ImageModel):
         n_sweeps: int = 1,
         n_chains: int = 100,
         sample_sweeps: int = 1000,
+        n_temperatures: int = 1000,
     ) -> None:
         super().__init__(side, whole_number("n_levels", n_levels, 2))
         if objective not in OBJECTIVES:
@@ -86,6 +88,7 @@ class GridModel(ImageModel):
         self.n_sweeps = whole_number("n_sweeps", n_sweeps, 1)
         self.n_chains = whole_number("n_chains", n_chains, 1)
         self.sample_sweeps = whole_number("sample_sweeps", sample_sweeps, 1)
+        self.n_temperatures = whole_number("n_temperatures", n_temperatures, 5)
         n_edges = len(self.lattice.edges)
         shape: tuple[int, ...] = (self.lattice.n_directions,) if tied else (n_edges,)
         if neighbours == 8 and not tied:
@@ -276,7 +279,7 @@ class GridModel(ImageModel):
         if can_be_summed(self.side, self.n_levels):
             log_z, error, how = exact_log_partition(self.potts_model(), self.side), 0.0, "exact"
         else:
-            n_chains, n_temperatures = (100, 200) if quick else (256, 1000)
+            n_chains, n_temperatures = (100, self.n_temperatures // 5) if quick else (256, self.n_temperatures)
             found = log_partition(
                 self.potts_model(),
                 self.base.double().numpy(),

@@ -62,7 +62,7 @@ class Study:
     def classifier(self) -> Classifier:
         """The judge, trained once."""
         if self._classifier is None:
-            images = self.dataset(DataConfig(n_train=self.sizes.n_classifier))
+            images = self.dataset(DataConfig(n_train=self.sizes.n_classifier, n_test=self.sizes.n_test))
             self._classifier = train_classifier(images, 0, self.report, self.out / "classifier.pt")
         return self._classifier
 
@@ -124,6 +124,7 @@ class Study:
 
     def run(self, only: str = "") -> dict[str, Result]:
         """Every stage whose name begins with `only`."""
+        self.out.mkdir(parents=True, exist_ok=True)
         return {name: make() for name, make in self.stages().items() if name.startswith(only)}
 
 

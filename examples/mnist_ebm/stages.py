@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import glauber as gl
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from glauber.torch import Sampler
 from numpy.typing import NDArray
 
+from examples.intervals import proportion
 from examples.mnist_ebm import blocks, convergence, explore, joules, pictures, speed
 from examples.mnist_ebm.annealing import log_partition
 from examples.mnist_ebm.chain import ChainModel
@@ -23,7 +24,7 @@ from examples.mnist_ebm.evaluate import drawn, trained
 from examples.mnist_ebm.grid import GridModel
 from examples.mnist_ebm.machines import RbmModel
 from examples.mnist_ebm.models import ImageModel
-from examples.mnist_ebm.quality import energy_histogram, proportion
+from examples.mnist_ebm.quality import energy_histogram
 from examples.mnist_ebm.train import make_model, tensors, train
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Sizes:
 
     Attributes:
         n_classifier: images that the judge learns from; None for all.
+        n_test: images that stages report on; None for all.
         n_small: images that the small models learn from, which are compared with exact sums.
         small_epochs: over them.
         n_digit: images of each digit that its grid learns from.
@@ -50,6 +52,7 @@ class Sizes:
     """
 
     n_classifier: int | None = None
+    n_test: int | None = None
     n_small: int = 10_000
     small_epochs: float = 10
     n_digit: int = 4000
@@ -61,12 +64,12 @@ class Sizes:
     n_epoch: int = 10_000
 
 
-SMOKE = Sizes(1500, 300, 1, 100, 1, 16, 60, 2, 0.005, 500)
+SMOKE = Sizes(1500, 300, 300, 1, 100, 1, 16, 60, 2, 0.005, 500)
 
 
 def explored(study: Study) -> Any:
     """The data at 2, 4 and 16 levels."""
-    datasets = [study.dataset(DataConfig(n_levels=levels)) for levels in (2, 4, 16)]
+    datasets = [study.dataset(DataConfig(n_levels=levels, n_test=study.sizes.n_test)) for levels in (2, 4, 16)]
     found = explore.explore(datasets)
     explore.draw(study.out / "explore.png", datasets, found)
     return found
@@ -82,7 +85,10 @@ def exact(study: Study) -> Any:
             "RBM, 8 hidden": RbmConfig(kind="rbm", n_hidden=8),
         }
         for name, model in models.items():
-            data = DataConfig(n_levels=2 if model.kind == "rbm" else 4, side=side, n_train=sizes.n_small)
+            levels = 2 if model.kind == "rbm" else 4
+            data = DataConfig(n_levels=levels, side=side, n_train=sizes.n_small, n_test=sizes.n_test)
+                n_levels=2 if model.kind == "rbm" else 4, side=side, n_train=sizes.n_small, n_test=sizes.n_test
+            )
             how = TrainingConfig(epochs=sizes.small_epochs, learning_rate=0.01, penalty=0.0, check_every=10**6)
             config = RunConfig(title=f"{name}, {side} x {side}", data=data, model=model, training=how)
             dataset, folder = study.dataset(data), study.out / "exact" / f"{name}-{side}".replace(" ", "-")
@@ -133,7 +139,7 @@ def digits(study: Study) -> Any:
     for digit in range(N_CLASSES):
         available = int((study.dataset(DataConfig(n_levels=4)).train.labels == digit).sum())
         data = DataConfig(n_levels=4, digits=(digit,), n_train=min(study.sizes.n_digit, available))
-        model = GridConfig(kind="grid", neighbours=8, n_sweeps=5)
+        model = GridConfig(kind="grid", neighbours=8, n_sweeps=5, n_temperatures=max(20, study.sizes.n_sweeps // 8))
         how = TrainingConfig(epochs=study.sizes.digit_epochs, learning_rate=0.01, check_every=10**6)
         config = RunConfig(title=f"grid of digit {digit}", data=data, model=model, training=how)
         dataset, folder = study.dataset(data), study.out / "digits" / str(digit)
@@ -150,7 +156,8 @@ def digits(study: Study) -> Any:
 def epoch(study: Study) -> Any:
     """Seconds that an epoch of CD-1 takes on the 4-level grid, all of it: data, sampling, gradient, Adam."""
     rows = []
-    for neighbours, tied in ((4, True), (8, False)):
+    kinds: tuple[tuple[Literal[4, 8], bool], ...] = ((4, True), (8, False))
+    for neighbours, tied in kinds:
         data = DataConfig(n_levels=4, n_train=study.sizes.n_epoch)
         model = GridConfig(kind="grid", neighbours=neighbours, tied=tied, objective="cd", n_sweeps=1)
         dataset = study.dataset(data)
