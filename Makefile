@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 PEERS := .venv-bench
 CORE := $(wildcard csrc/src/* csrc/include/glauber/* firmware_stubs/*.[ch] firmware_stubs/ports/host/*) csrc/CMakeLists.txt
 
-.PHONY: demo test check firmware fuzz bench bench-solve bench-scaling bench-instructions clean
+.PHONY: demo test check mnist firmware fuzz bench bench-solve bench-scaling bench-instructions clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.digits --out out/digits
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not slow" -n 2
+
+# Energy models of MNIST, hours; `.venv/bin/python -m examples.mnist_ebm --smoke` takes a minute.
+mnist: $(VENV)/.ready
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[torch,examples,thrml]'
+	$(BIN)/python -m examples.mnist_ebm --out out/mnist_ebm
 
 # Style, types and import rules, as CI runs them.
 check: $(VENV)/.ready

@@ -11,6 +11,7 @@ import torch
 from glauber.errors import GlauberError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
 
 from examples.mnist_ebm.pipeline import Study
 from examples.mnist_ebm.report import write_report
@@ -29,10 +30,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the stages and stop")
     arguments = parser.parse_args(given)
     console = Console(stderr=True)
-    torch.set_num_threads(1)  # more of them wait for each other while the device samples
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     try:
-        with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
+        # more threads wait for each other, and for the device's, on a machine of few cores
+        with (
+            threadpool_limits(1),
+            Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar,
+        ):
+            torch.set_num_threads(1)
             task = bar.add_task("", total=1.0)
 
             def report(fraction: float, what: str) -> None:

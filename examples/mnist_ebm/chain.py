@@ -22,8 +22,9 @@ class ChainModel(ImageModel):
     Args:
         n_hidden: of each machine.
         n_steps: machines.
-        kept: correlation of the noisiest state with the data.
-        n_sweeps: of each machine, in training and generation alike.
+        kept: correlation of the noisiest state with the data, or of each; see DenoisingChain.
+        n_sweeps: of each machine in training.
+        sample_sweeps: of each machine in generation.
         n_paths: noise paths of the likelihood's bound.
         n_temperatures: of its annealed runs.
         side: pixels along a side.
@@ -40,8 +41,9 @@ class ChainModel(ImageModel):
         self,
         n_hidden: int,
         n_steps: int,
-        kept: float,
+        kept: float | tuple[float, ...],
         n_sweeps: int,
+        sample_sweeps: int,
         n_paths: int,
         n_temperatures: int,
         side: int,
@@ -51,7 +53,8 @@ class ChainModel(ImageModel):
     ) -> None:
         super().__init__(side, 2)
         sampler = device if isinstance(device, Sampler) else Sampler(device)
-        self.n_sweeps, self.n_paths, self.n_temperatures = n_sweeps, n_paths, n_temperatures
+        self.n_sweeps, self.sample_sweeps = n_sweeps, sample_sweeps
+        self.n_paths, self.n_temperatures = n_paths, n_temperatures
         self.chain = DenoisingChain(
             lambda: RestrictedBoltzmannMachine(side * side, n_hidden, sampler),
             n_steps,
@@ -63,12 +66,18 @@ class ChainModel(ImageModel):
         self.register_buffer("class_shares", class_shares.float())
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Machines of noisier states learn more slowly, as r_(t-1)^2: their fields add up more of nothing but noise."""
+        """Machines of noisier states learn more slowly, as r_(t-1)^2: their fields add up more of nothing but noise.
+
+        What the label does is learned at the full rate everywhere.
+        """
         chain = self.chain
-        groups = zip(chain.machines, chain.linear, chain.lift, chain.given, chain.correlation, strict=False)
+        groups = zip(chain.machines, chain.linear, chain.lift, chain.correlation, strict=False)
         return [
-            {"params": [*machine.parameters(), *conditions], "lr": learning_rate * correlation**2}
-            for machine, *conditions, correlation in groups
+            {"params": list(chain.given), "lr": learning_rate},
+            *(
+                {"params": [*machine.parameters(), *conditions], "lr": learning_rate * correlation**2}
+                for machine, *conditions, correlation in groups
+            ),
         ]
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ class ChainModel(ImageModel):
     @torch.no_grad()
     def path(self, labels: Tensor) -> Tensor:
         """Images from noise to digit, uint8 (n_steps + 1, n, side, side)."""
-        states = self.chain.generate(len(labels), self.n_sweeps, context=_one_hot(labels), whole_path=True)
+        states = self.chain.generate(len(labels), self.sample_sweeps, context=_one_hot(labels), whole_path=True)
         return (states > 0).to(torch.uint8).reshape(-1, len(labels), self.side, self.side)
 
     @torch.no_grad()

@@ -64,8 +64,9 @@ class ChainConfig(_Strict):
     kind: Literal["chain"]
     n_hidden: int = Field(default=256, ge=1)
     n_steps: int = Field(default=4, ge=1)
-    kept: float = Field(default=0.1, gt=0, lt=1)
+    kept: float | tuple[float, ...] = 0.1
     n_sweeps: int = Field(default=10, ge=1)
+    sample_sweeps: int = Field(default=40, ge=1)
     n_paths: int = Field(default=4, ge=1)
     n_temperatures: int = Field(default=200, ge=2)
 

@@ -19,6 +19,7 @@ from examples.mnist_ebm.data import Dataset, Images, black_and_white
 from examples.mnist_ebm.models import ImageModel
 from examples.mnist_ebm.quality import judge
 from examples.mnist_ebm.train import Report, make_model, tensors, train
+from examples.mnist_ebm.vae import Vae
 
 N_CLASSES = 10
 EXAMPLES = 100
@@ -83,6 +84,9 @@ def _judged(
         "sampling_seconds": seconds,
         "unconditional": asdict(judge(free, None, dataset, classifier, seed, report)),
     }
+    if isinstance(model, Vae):  # as autoencoders are mostly shown, though these are no samples of the model
+        modes: Images = model.sample_modes(config.n_samples).numpy()
+        figures["modes"] = asdict(judge(modes, None, dataset, classifier, seed, report))
     shown, asked = free[:EXAMPLES], None
     if model.conditional:
         asked = torch.arange(len(free)) % N_CLASSES

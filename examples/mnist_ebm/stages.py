@@ -85,10 +85,8 @@ def exact(study: Study) -> Any:
             "RBM, 8 hidden": RbmConfig(kind="rbm", n_hidden=8),
         }
         for name, model in models.items():
-            levels = 2 if model.kind == "rbm" else 4
+            levels: Literal[2, 4] = 2 if model.kind == "rbm" else 4
             data = DataConfig(n_levels=levels, side=side, n_train=sizes.n_small, n_test=sizes.n_test)
-                n_levels=2 if model.kind == "rbm" else 4, side=side, n_train=sizes.n_small, n_test=sizes.n_test
-            )
             how = TrainingConfig(epochs=sizes.small_epochs, learning_rate=0.01, penalty=0.0, check_every=10**6)
             config = RunConfig(title=f"{name}, {side} x {side}", data=data, model=model, training=how)
             dataset, folder = study.dataset(data), study.out / "exact" / f"{name}-{side}".replace(" ", "-")
@@ -103,7 +101,7 @@ def exact(study: Study) -> Any:
                         made.potts_model(), base, made.sampler, n_chains=256, n_temperatures=sizes.n_sweeps
                     )
                     log_z, error = annealed.value, annealed.standard_error
-                    truth = float(-made.energy(images).double().mean()) - found.nats
+                    truth = -float(made.energy(images).double().mean().detach()) - found.nats
                 else:
                     assert isinstance(made, RbmModel)
                     machine = made.machine
@@ -138,8 +136,11 @@ def digits(study: Study) -> Any:
     rows = []
     for digit in range(N_CLASSES):
         available = int((study.dataset(DataConfig(n_levels=4)).train.labels == digit).sum())
-        data = DataConfig(n_levels=4, digits=(digit,), n_train=min(study.sizes.n_digit, available))
-        model = GridConfig(kind="grid", neighbours=8, n_sweeps=5, n_temperatures=max(20, study.sizes.n_sweeps // 8))
+        n_train, sweeps = min(study.sizes.n_digit, available), study.sizes.n_sweeps
+        data = DataConfig(n_levels=4, digits=(digit,), n_train=n_train)
+        model = GridConfig(
+            kind="grid", neighbours=8, n_sweeps=5, sample_sweeps=sweeps // 2, n_temperatures=max(20, sweeps // 8)
+        )
         how = TrainingConfig(epochs=study.sizes.digit_epochs, learning_rate=0.01, check_every=10**6)
         config = RunConfig(title=f"grid of digit {digit}", data=data, model=model, training=how)
         dataset, folder = study.dataset(data), study.out / "digits" / str(digit)
@@ -147,7 +148,7 @@ def digits(study: Study) -> Any:
             made = make_model(config, dataset, device, digit)
             train(made, dataset, config, digit, folder, study.report)
             likelihood = made.log_likelihood(*tensors(dataset.test))
-            samples = drawn(made, 500)
+            samples = drawn(made, 4 * study.sizes.n_chains)
         right = proportion(int((study.classifier.probabilities(samples).argmax(1) == digit).sum()), len(samples))
         rows.append({"digit": digit, "right": right, "likelihood": likelihood})
     return rows
@@ -244,7 +245,7 @@ def mixing(study: Study) -> Any:
         labels = torch.arange(10 * study.sizes.n_chains) % N_CLASSES
         path = chain.path(labels).numpy()
     found[name] = convergence.recognition(
-        [step * chain.n_sweeps for step in range(len(path))], path, lambda part: _sure(study, part)
+        [step * chain.sample_sweeps for step in range(len(path))], path, lambda part: _sure(study, part)
     )
     return found
 
@@ -298,18 +299,18 @@ def energy(study: Study) -> Any:
         joules.ChipJob(
             "RBM", pixels + rbm.n_hidden, pixels, pixels * rbm.n_hidden + pixels + rbm.n_hidden, rbm.sample_sweeps
         ),
-        joules.ChipJob("chain", pixels + chain.n_hidden, pixels, n_chain, chain.n_sweeps, chain.n_steps),
+        joules.ChipJob("chain", pixels + chain.n_hidden, pixels, n_chain, chain.sample_sweeps, chain.n_steps),
     ]
     work = {
         "grid, 4 levels, 4 neighbours": joules.grid_sweep(28, levels, 4, tied=True, chains=batch),
         "grid, 4 levels, 8 neighbours": joules.grid_sweep(28, levels, 8, tied=False, chains=batch),
         "RBM": joules.rbm_sweep(pixels, rbm.n_hidden, batch),
-        "chain, one machine": joules.chain_step(pixels, chain.n_hidden, chain.n_sweeps, batch),
+        "chain, one machine": joules.chain_step(pixels, chain.n_hidden, chain.sample_sweeps, batch),
     }
     found = [joules.on_chip(job, chip) for job in jobs for chip in joules.CHIPS]
     found.append(joules.on_gpu("RBM", work["RBM"].times(rbm.sample_sweeps), rbm.sample_sweeps))
     found.append(
-        joules.on_gpu("chain", work["chain, one machine"].times(chain.n_steps), chain.n_steps * chain.n_sweeps)
+        joules.on_gpu("chain", work["chain, one machine"].times(chain.n_steps), chain.n_steps * chain.sample_sweeps)
     )
     joules.draw(study.out / "joules.png", found)
     config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
@@ -327,7 +328,11 @@ def drawings(study: Study) -> Any:
             continue
         with np.load(study.folder(name, config.seeds[0]) / "samples.npz") as held:
             shown, labels = held["shown"], held["labels"]
-        rows = {"": shown} if labels.max() == 255 else pictures.by_digit(shown, labels, 10)
+        columns = len(shown) // N_CLASSES
+        if labels.max() == 255:  # none was asked for; rows without names
+            rows = {" " * k: shown[k * columns : (k + 1) * columns] for k in range(N_CLASSES)}
+        else:
+            rows = pictures.by_digit(shown, labels, columns)
         pictures.draw_samples(study.out / f"samples-{name}.png", rows, 2, config.title)
     config, seed = study.runs["rbm-pcd"], study.runs["rbm-pcd"].seeds[0]
     dataset = study.dataset(config.data)

@@ -16,7 +16,7 @@ from glauber.torch.likelihood import annealed_log_weights  # noqa: E402
 SPINS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)))
 
 
-def make(device, kind="restricted", n_steps=2, kept=0.2):
+def make(device, kind="restricted", n_steps=2, kept=0.2, n_context=0):
     torch.manual_seed(5)
 
     def machine():
@@ -29,16 +29,18 @@ def make(device, kind="restricted", n_steps=2, kept=0.2):
         made.couplings.data = 0.8 * torch.randn(len(made.couplings))
         return made
 
-    chain = gl.torch.DenoisingChain(machine, n_steps, kept)
+    chain = gl.torch.DenoisingChain(machine, n_steps, kept, n_context=n_context)
     for linear, lift in zip(chain.linear, chain.lift, strict=True):
         linear.data = 0.2 * torch.randn(4, 4)
         lift.data = 0.3 * torch.randn(4, 2)
+    for given in chain.given:
+        given.data = 0.6 * torch.randn(n_context, 6)
     return chain
 
 
-def log_back(chain, step):
+def log_back(chain, step, context=None):
     """Log p(x_(t-1) | x_t), exactly: rows by x_t, columns by x_(t-1)."""
-    extra = chain.condition(SPINS, step)
+    extra = chain.condition(SPINS, step, None if context is None else context.expand(16, -1))
     joint = torch.stack([-chain.machines[step - 1].free_energy(SPINS, row).double() for row in extra])
     return torch.log_softmax(joint, 1)
 
@@ -48,11 +50,11 @@ def log_noise(chain, step):
     return torch.log_softmax(chain.pull[step - 1] * (SPINS @ SPINS.T).double(), 1)
 
 
-def exact_log_law(chain):
+def exact_log_law(chain, context=None):
     """Log p(x_0) of all states: the sum over all paths."""
     log_law = torch.full((16,), -4 * math.log(2), dtype=torch.float64)
     for step in range(chain.n_steps, 0, -1):
-        log_law = torch.logsumexp(log_law[:, None] + log_back(chain, step), 0)
+        log_law = torch.logsumexp(log_law[:, None] + log_back(chain, step, context), 0)
     return log_law.detach()
 
 
@@ -138,6 +140,47 @@ def test_what_is_generated_has_the_chains_law(device):
     assert path[0].mean().abs() < 5 / math.sqrt(12_000)  # noise is fair
 
 
+def test_a_context_is_a_law_of_its_own(device):
+    """Three contexts in one call: each row's likelihood and samples follow the law of its own."""
+    chain = make(device, n_context=3)
+    contexts = torch.eye(3)
+    laws = torch.stack([exact_log_law(chain, row) for row in contexts])
+    assert float((laws.exp()[0] - laws.exp()[1]).abs().max()) > 0.05
+    many = contexts.repeat_interleave(2000, 0)
+    drawn = (chain.generate(6000, n_sweeps=30, context=many) > 0).long() @ torch.tensor([8, 4, 2, 1])
+    for k, law in enumerate(laws.exp()):
+        counts = torch.bincount(drawn[2000 * k : 2000 * (k + 1)], minlength=16)
+        assert chi2.sf(float(((counts - 2000 * law) ** 2 / (2000 * law)).sum()), 15) > 1e-6
+    rows, each = SPINS[[0, 6, 15]], torch.arange(3).repeat(10)
+    found = chain.log_likelihood(rows.repeat(10, 1), contexts[each], n_paths=100).reshape(10, 3)
+    truth = laws[torch.arange(3), [0, 6, 15]]
+    assert ((found.mean(0) - truth).abs() < 5 * found.std(0) / math.sqrt(10)).all()
+
+
+def test_a_contexts_gradient_is_that_of_its_conditional_likelihood(device):
+    chain = make(device, n_context=2)
+    context = torch.tensor([[1.0, -0.5]])
+    joint = log_noise(chain, 1)[[3]].exp().mean(0)[:, None] * log_noise(chain, 2).exp()
+    loss = -(joint * log_back(chain, 2, context[0]).T).sum()
+    (exact,) = torch.autograd.grad(loss, chain.given[1])
+    data = SPINS[[3]].repeat(400, 1)
+    found = torch.stack(
+        [
+            torch.autograd.grad(chain.step_loss(data, 2, 100, context.expand(400, -1)), chain.given[1])[0]
+            for _ in range(40)
+        ]
+    )
+    error = found.std(0) / math.sqrt(40)
+    assert ((found.mean(0) - exact) / error).abs().max() < 6
+    assert exact.abs().max() > 10 * error.max()
+
+
+def test_correlations_of_the_users_own(device):
+    chain = make(device, n_steps=2, kept=(0.9, 0.2))
+    assert chain.correlation == [1, 0.9, 0.2]
+    assert [math.tanh(pull) for pull in chain.pull] == pytest.approx([0.9, 2 / 9])
+
+
 @pytest.mark.parametrize("kind", ["restricted", "dense"])
 def test_a_steps_gradient_is_that_of_its_conditional_likelihood(device, kind):
     """Against the exact gradient of E_q[-log p(x_1 | x_2)] given data, by 40 estimates in equilibrium."""
@@ -197,6 +240,13 @@ def test_a_device_without_fields_for_each_chain_is_refused():
         (lambda d, c: gl.torch.DenoisingChain(lambda: torch.nn.Linear(2, 2), 2), "BoltzmannMachine, not a Linear"),
         (lambda d, c: gl.torch.DenoisingChain(lambda: gl.torch.BoltzmannMachine(2, 0, d), 0), "n_steps"),
         (lambda d, c: gl.torch.DenoisingChain(lambda: gl.torch.BoltzmannMachine(2, 0, d), 2, 1.0), "kept"),
+        (lambda d, c: gl.torch.DenoisingChain(lambda: c.machines[0], 2, (0.5, 0.5)), "that fall"),
+        (lambda d, c: gl.torch.DenoisingChain(lambda: c.machines[0], 2, (0.5,)), "2 of them"),
+        (lambda d, c: gl.torch.DenoisingChain(lambda: c.machines[0], 1, (1.0,)), "kept"),
+        (lambda d, c: gl.torch.DenoisingChain(lambda: c.machines[0], 1, n_context=-1), "n_context"),
+        (lambda d, c: c.generate(2, context=torch.ones(2, 1)), "context of 0 numbers"),
+        (lambda d, c: make(d, n_context=3).generate(2), "context of 3 numbers"),
+        (lambda d, c: make(d, n_context=3).loss(SPINS, 2, torch.ones(16, 2)), "context of 3 numbers"),
         (
             lambda d, c: gl.torch.DenoisingChain(
                 iter([gl.torch.BoltzmannMachine(2, 0, d), gl.torch.BoltzmannMachine(3, 0, d)]).__next__, 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ LARGEST_MEAN = 0.98
 class DenoisingChain(nn.Module):
     """A denoising thermodynamic model (Jelincic et al. 2025): data is noised step by step, machines undo the steps.
 
-    Noise flips spins independently; x_t keeps the correlation r_t = 1 - (1 - kept) t / T with the data. Step t back is
+    Noise flips spins independently; x_t keeps the correlation r_t with the data. Step t back is
 
         p(x_(t-1) | x_t) ~ sum_z exp(-E_t(x_(t-1), z) + x_t (G_t + A_t) x_(t-1) + x_t B_t z)
 
@@ -38,14 +39,14 @@ class DenoisingChain(nn.Module):
     Args:
         machine: makes the machine of a step, all with the same visible units; called n_steps times.
         n_steps: T.
-        kept: r_T, small enough that x_T is noise.
+        kept: r_T, small enough that x_T is noise, to which r_t falls linearly; or all of r_1 .. r_T.
         n_context: numbers that say what an image is to be; 0 for none.
         means: of the data, (n_visible,). With them each machine's visible fields start at those of independent spins
             of the means at its level, and x_T has its means too; None: 0.
 
     Raises:
-        InvalidModelError: kept outside 0 to 1, means of another shape or beyond -1 to 1, or what `machine` makes are no
-            machines of one number of visible units.
+        InvalidModelError: kept outside 0 to 1 or not falling, means of another shape or beyond -1 to 1, or what
+            `machine` makes are no machines of one number of visible units.
 
     Attributes:
         machines: of steps 1 .. T; the first one's output is data.
@@ -63,15 +64,14 @@ class DenoisingChain(nn.Module):
         self,
         machine: Callable[[], BoltzmannMachine],
         n_steps: int,
-        kept: float = 0.1,
+        kept: float | Sequence[float] = 0.1,
         means: Tensor | None = None,
         n_context: int = 0,
     ) -> None:
         super().__init__()
         n_steps = whole_number("n_steps", n_steps, 1)
         self.n_context = whole_number("n_context", n_context, 0)
-        if not 0 < kept < 1:
-            raise InvalidModelError(f"kept must lie between 0 and 1, not {kept!r}")
+        self.correlation = _correlations(kept, n_steps)
         made = [machine() for _ in range(n_steps)]
         for one in made:
             if not isinstance(one, BoltzmannMachine):
@@ -80,7 +80,6 @@ class DenoisingChain(nn.Module):
                 raise InvalidModelError("all machines of a chain must have the same number of visible units")
         self.machines = nn.ModuleList(made)
         self.n_visible = n = made[0].n_visible
-        self.correlation = [1 - (1 - kept) * t / n_steps for t in range(n_steps + 1)]
         self.pull = [math.atanh(b / a) for a, b in zip(self.correlation, self.correlation[1:], strict=False)]
         self.linear = nn.ParameterList(torch.zeros(n, n) for _ in made)
         self.lift = nn.ParameterList(torch.zeros(n, one.n_hidden) for one in made)
@@ -233,6 +232,20 @@ class DenoisingChain(nn.Module):
             cleaner = noisier
         total += (cleaner * self.base[-1] - log_2cosh(self.base[-1])).double().sum(1)  # p(x_T)
         return torch.logsumexp(total.reshape(n_paths, -1), 0) - math.log(n_paths)
+
+
+def _correlations(kept: float | Sequence[float], n_steps: int) -> list[float]:
+    """r_0 .. r_T."""
+    if isinstance(kept, int | float):
+        found = [1 - (1 - kept) * t / n_steps for t in range(n_steps + 1)]
+    else:
+        found = [1.0, *(float(one) for one in kept)]
+    falls = all(0 < after < before for before, after in itertools.pairwise(found))
+    if len(found) != n_steps + 1 or not falls:
+        raise InvalidModelError(
+            f"kept must be a number between 0 and 1, or {n_steps} of them, one a step, that fall; not {kept!r}"
+        )
+    return found
 
 
 def _log_normalisation(machine: BoltzmannMachine, extra: Tensor) -> Tensor:

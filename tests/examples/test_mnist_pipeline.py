@@ -1,0 +1,108 @@
+"""examples/mnist_ebm as a whole, in its tiny size."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
+pytest.importorskip("thrml", reason="needs the extra thrml: pip install -e '.[thrml]'")
+
+from examples.mnist_ebm.data import find_raw
+from examples.mnist_ebm.pipeline import plain
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "examples.mnist_ebm", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    try:
+        find_raw()
+    except FileNotFoundError as error:
+        pytest.skip(f"needs MNIST: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_tiny_study_is_complete_and_is_not_done_twice(mnist, tmp_path):
+    """Stopped in the middle, gone on, and done again: figures are those of a study that was never stopped."""
+    command = [sys.executable, "-m", "examples.mnist_ebm", "--smoke", "--out", str(tmp_path)]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "runs").exists():
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.1)
+    time.sleep(1)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode in (130, -signal.SIGINT), said
+    done = run("--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "RESULTS.md").read_text()
+    for picture in (part.split(")")[0] for part in page.split("](")[1:]):
+        assert (tmp_path / picture).stat().st_size > 1000, picture
+    for stage in ("explore", "search", "exact", "digits", "epoch", "blocks", "mixing", "speed", "joules", "pictures"):
+        assert json.loads((tmp_path / f"{stage}.json").read_text())["figures"]
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*.json")}
+    again = run("--smoke", "--out", str(tmp_path))
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime for path in tmp_path.rglob("*.json")} == before
+    assert (tmp_path / "RESULTS.md").read_text() == page
+    kept = json.loads((tmp_path / "runs" / "chain-0" / "figures.json").read_text())["figures"]
+    other = tmp_path / "other"
+    assert run("--smoke", "--out", str(other), "--only", "train chain").returncode == 0
+    fresh = json.loads((other / "runs" / "chain-0" / "figures.json").read_text())["figures"]
+    for name in ("looks", "likelihood", "conditional", "unconditional"):
+        assert fresh[name] == kept[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("--data", "/nowhere"), 1, "lacks some of"),
+        (("--only", "trian"), 2, "--list names them"),
+        (("--out", "/proc/nowhere"), 1, "error:"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(arguments, code, word):
+    done = run("--smoke", "--only", "explore", *arguments)
+    assert done.returncode == code
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_stages_are_listed():
+    done = run("--smoke", "--list")
+    assert done.returncode == 0
+    assert "train chain, seed 0" in done.stdout.splitlines()
+
+
+def test_results_hold_numbers_texts_and_lists_only():
+    import numpy as np
+
+    given = {"a": np.float64(1.5), 2: (np.int64(3), float("nan"), None), "c": [True, "text"]}
+    assert plain(given) == {"a": 1.5, "2": [3, None, None], "c": [True, "text"]}
+
+
+def test_a_damaged_result_is_made_again(tmp_path):
+    from examples.mnist_ebm.pipeline import Study
+    from examples.mnist_ebm.stages import SMOKE
+
+    study = Study(ROOT / "examples" / "mnist_ebm" / "configs" / "smoke", tmp_path, SMOKE)
+    made = []
+    for content in (None, '{"key": "half', None):
+        if content is not None:
+            (tmp_path / "s.json").write_text(content)
+        assert study.stage("s", "key", lambda: made.append(1) or {"x": 1}).figures == {"x": 1}
+    assert len(made) == 2
+    assert study.stage("s", "another key", lambda: {"x": 2}).figures == {"x": 2}
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
