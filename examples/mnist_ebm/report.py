@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from examples.intervals import interval
 from examples.mnist_ebm.claim import reading
+from examples.mnist_ebm.files import write_whole
 
 if TYPE_CHECKING:
     from examples.mnist_ebm.pipeline import Result, Study
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 def write_report(study: Study, results: dict[str, Result]) -> None:
     """Write RESULTS.md into the study's folder."""
-    text = markdown(study, results)
-    path = study.out / "RESULTS.md"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(study.out / "RESULTS.md", markdown(study, results))
 
 
 def markdown(study: Study, results: dict[str, Result]) -> str:

@@ -1,9 +1,8 @@
-"""Hyperparameter search: short trainings drawn from a space, a table of runs that goes on where it was stopped."""
+"""Hyperparameter search: short trainings drawn from a space; it goes on where it was stopped."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +47,7 @@ def read_search(path: Path) -> SearchConfig:
         found = SearchConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         for choice in combinations(found):
             with_choice(found.base, choice)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return found
 
@@ -80,27 +79,23 @@ def with_choice(base: RunConfig, choice: dict[str, Any]) -> RunConfig:
 def search(config: SearchConfig, dataset: Dataset, folder: Path, report: Report | None = None) -> list[dict[str, Any]]:
     """The table, best first: each run's choice, likelihood of validation images and seconds.
 
-    A run that was done before, by this file's `runs.jsonl` and its configuration's digest, is not done again, and one
-    that was interrupted goes on from its checkpoint.
+    Each run has a folder with its checkpoints: one that was finished is not done again, and one that was interrupted
+    goes on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    table = folder / "runs.jsonl"
-    done = {row["digest"]: row for row in map(json.loads, table.read_text().splitlines())} if table.exists() else {}
     choices, rows = combinations(config), []
     for number, choice in enumerate(choices):
         run = with_choice(config.base, choice)
-        if run.digest not in done:
 
-            def tell(fraction: float, what: str, number: int = number) -> None:
-                if report is not None:
-                    report((number + fraction) / len(choices), f"search {number + 1} of {len(choices)}: {what}")
+        def tell(fraction: float, what: str, number: int = number) -> None:
+            if report is not None:
+                report((number + fraction) / len(choices), f"search {number + 1} of {len(choices)}: {what}")
 
-            with gl.open_device(run.device, seed=config.seed) as device:
-                model = make_model(run, dataset, device, config.seed)
-                course = train(model, dataset, run, config.seed, folder / run.digest, tell)
-            best = max(course.looks, key=lambda look: look["nats"])
-            done[run.digest] = {
-                "digest": run.digest,
+        with gl.open_device(run.device, seed=config.seed) as device:
+            model = make_model(run, dataset, device, config.seed)
+            course = train(model, dataset, run, config.seed, folder / run.digest, tell)
+        best = max(course.looks, key=lambda look: look["nats"])
+        rows.append(
+            {
                 "choice": choice,
                 "nats": best["nats"],
                 "standard_error": best["standard_error"],
@@ -108,7 +103,5 @@ def search(config: SearchConfig, dataset: Dataset, folder: Path, report: Report 
                 "updates": course.updates,
                 "seconds": course.seconds,
             }
-            with table.open("a") as file:
-                file.write(json.dumps(done[run.digest]) + "\n")
-        rows.append(done[run.digest])
+        )
     return sorted(rows, key=lambda row: -row["nats"])

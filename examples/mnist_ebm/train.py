@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +20,7 @@ from torch import Tensor
 from examples.mnist_ebm.chain import ChainModel
 from examples.mnist_ebm.config import ChainConfig, DeepConfig, GridConfig, RbmConfig, RunConfig, VaeConfig
 from examples.mnist_ebm.data import Dataset, Part
+from examples.mnist_ebm.files import write_whole
 from examples.mnist_ebm.grid import GridModel
 from examples.mnist_ebm.machines import DeepModel, RbmModel
 from examples.mnist_ebm.models import ImageModel
@@ -111,7 +112,8 @@ def train(
         dataset: its data.
         config: how.
         seed: of the order of the images.
-        folder: for `checkpoint.pt`, `best.pt`, `course.json`, and `tensorboard` where that is installed.
+        folder: for `run.txt`, `checkpoint.pt`, `best.pt`, `course.json`, and `tensorboard` where that is installed.
+            Checkpoints of another configuration or seed in it are removed.
         report: told the fraction done and what it is at.
     """
     how, course = config.training, Course()
@@ -121,7 +123,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: min(1.0, 2 * (1 - k / n_updates)))
     penalised = [value for name, value in model.named_parameters() if not name.endswith(KEPT_FREE)]
     parts: dict[str, Any] = {"model": model, "adam": adam, "rate": rate, "course": course}
-    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, config, seed)
     last, best = folder / "checkpoint.pt", folder / "best.pt"
     begin = load_checkpoint(last, **parts) if last.exists() else 0
     writer = _writer(folder / "tensorboard", config, begin)
@@ -161,8 +163,22 @@ def train(
         if writer is not None:
             writer.close()
     load_checkpoint(best, model=model)
-    _write_course(folder / "course.json", course)
+    write_whole(folder / "course.json", json.dumps(asdict(course), allow_nan=False))
     return course
+
+
+def _claim(folder: Path, config: RunConfig, seed: int) -> None:
+    """Note whose folder it is. A training never goes on from another's checkpoints, which would pass as its own."""
+    run = config.model_dump_json(include={"device", "data", "model", "training"}, indent=1) + f"\nseed {seed}\n"
+    note = folder / "run.txt"
+    held = note.read_text(encoding="utf-8") if note.exists() else None
+    if held == run:
+        return
+    if held is not None:
+        for name in ("checkpoint.pt", "best.pt"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    write_whole(note, run)
 
 
 def _rows(n: int, batch: int, seed: int, step: int) -> Tensor:
@@ -223,9 +239,3 @@ def _write_look(writer: SummaryWriter, model: ImageModel, course: Course, drawn:
             writer.add_histogram(name, value.detach(), course.updates)
     rows = drawn.float().reshape(-1, 8, model.side, model.side).permute(0, 2, 1, 3)
     writer.add_image("samples", rows.reshape(1, -1, 8 * model.side) / (model.n_levels - 1), course.updates)
-
-
-def _write_course(path: Path, course: Course) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(course), allow_nan=False))
-    os.replace(temporary, path)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import urllib.error
 
 import numpy as np
@@ -62,9 +63,16 @@ def test_files_packed_or_not(folder):
     assert set(ones.train.labels) <= {1, 7}
 
 
+def test_only_so_many_or_all_there_are(folder):
+    """The package has 8,000 images to train on; what asks for 10,000 takes those."""
+    found = data.load(2, path=folder, n_train=5, n_test=10**6)
+    assert (len(found.train), len(found.test)) == (5, 20)
+    assert np.array_equal(found.train.images, data.load(2, path=folder).train.images[:5])
+
+
 def test_the_environment_names_a_folder(folder, monkeypatch):
     monkeypatch.setenv("GLAUBER_DATA", str(folder.parent))
-    assert data.load(2, n_train=10).source == "MNIST, all 70,000"
+    assert data.load(2, n_train=10).source == data.load(2, path=folder).source == data.ALL
 
 
 def test_a_damaged_file_is_refused(folder):
@@ -89,8 +97,8 @@ def test_a_damaged_file_is_refused(folder):
         ({"n_levels": 2, "side": 29}, "2 to 28"),
         ({"n_levels": 2, "digits": ()}, "some of 0 to 9"),
         ({"n_levels": 2, "digits": (10,)}, "some of 0 to 9"),
-        ({"n_levels": 2, "n_train": 0}, "the images there are"),
-        ({"n_levels": 2, "n_train": 10**6}, "the images there are"),
+        ({"n_levels": 2, "n_train": 0}, "at least 1"),
+        ({"n_levels": 2, "n_test": -3}, "at least 1"),
     ],
 )
 def test_what_cannot_be_is_said(folder, arguments, word):
@@ -98,9 +106,12 @@ def test_what_cannot_be_is_said(folder, arguments, word):
         data.load(**arguments, path=folder)
 
 
-def test_without_any_source_all_are_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "failure", [urllib.error.URLError("no network"), http.client.IncompleteRead(b""), ValueError("another content")]
+)
+def test_without_any_source_all_are_named(monkeypatch, tmp_path, failure):
     def nowhere(address, timeout):
-        raise urllib.error.URLError("no network")
+        raise failure
 
     monkeypatch.setenv("GLAUBER_DATA", str(tmp_path))
     monkeypatch.setattr(data, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[to
 pytest.importorskip("thrml", reason="needs the extra thrml: pip install -e '.[thrml]'")
 
 from examples.mnist_ebm.data import find_raw
+from examples.mnist_ebm.files import write_whole
 from examples.mnist_ebm.pipeline import plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,10 +100,39 @@ def test_a_damaged_result_is_made_again(tmp_path):
 
     study = Study(ROOT / "examples" / "mnist_ebm" / "configs" / "smoke", tmp_path, SMOKE)
     made = []
-    for content in (None, '{"key": "half', None):
+    for content in (None, '{"key": "half', "[]", None):
         if content is not None:
             (tmp_path / "s.json").write_text(content)
         assert study.stage("s", "key", lambda: made.append(1) or {"x": 1}).figures == {"x": 1}
-    assert len(made) == 2
+    assert len(made) == 3
     assert study.stage("s", "another key", lambda: {"x": 2}).figures == {"x": 2}
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_results_of_other_images_are_not_mixed(tmp_path, monkeypatch):
+    import numpy as np
+
+    from examples.mnist_ebm import pipeline
+    from examples.mnist_ebm.config import DataConfig
+    from examples.mnist_ebm.data import ALL, PACKAGED, Dataset, Part
+    from examples.mnist_ebm.stages import SMOKE
+
+    part = Part(np.zeros((1, 28, 28), dtype=np.uint8), np.zeros(1, dtype=np.uint8))
+    for source, levels in ((PACKAGED, 2), (PACKAGED, 4), (ALL, 2)):
+        monkeypatch.setattr(pipeline, "load", lambda source=source, **how: Dataset(source, 2, part, part, part))
+        study = pipeline.Study(ROOT / "examples" / "mnist_ebm" / "configs" / "smoke", tmp_path, SMOKE)
+        if source == PACKAGED:
+            assert study.dataset(DataConfig(n_levels=levels)).source == PACKAGED
+        else:
+            with pytest.raises(ValueError, match=r"10,000 of npm.*all 70,000.*--out"):
+                study.dataset(DataConfig(n_levels=levels))
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_whole(path, "first")
+    (path.parent / f".a.txt.{os.getpid()}").symlink_to("/dev/full")  # as on a full disk
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "second")
+    assert path.read_text() == "first"
+    assert os.listdir(path.parent) == ["a.txt"]

@@ -13,7 +13,7 @@ import glauber as gl  # noqa: E402
 from examples.mnist_ebm.config import RunConfig, read_config  # noqa: E402
 from examples.mnist_ebm.data import Dataset, Part  # noqa: E402
 from examples.mnist_ebm.machines import label_spins, pixel_spins  # noqa: E402
-from examples.mnist_ebm.search import combinations, read_search, search  # noqa: E402
+from examples.mnist_ebm.search import SearchConfig, combinations, read_search, search  # noqa: E402
 from examples.mnist_ebm.train import make_model, train  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "mnist_ebm" / "configs"
@@ -93,6 +93,23 @@ def test_training_raises_the_likelihood(name, dataset, tmp_path):
     assert after.nats < 0
     assert course.looks[-1]["update"] == course.updates == 60
     assert json.loads((tmp_path / "course.json").read_text())["losses"] == course.losses
+
+
+@pytest.mark.parametrize(("seed", "training"), [(1, {"learning_rate": 0.02}), (2, {})])
+def test_a_training_never_goes_on_from_anothers_checkpoints(dataset, tmp_path, seed, training):
+    def trained(run, seed, folder):
+        with gl.open_device("sim://ideal", seed=0) as device:
+            return train(make_model(run, dataset, device, seed), dataset, run, seed, folder)
+
+    first, other = config(MODELS["grid"]), config(MODELS["grid"], **training)
+    before = trained(first, 1, tmp_path / "one")
+    after, fresh = (trained(other, seed, tmp_path / folder) for folder in ("one", "two"))
+    assert after.losses == fresh.losses != before.losses
+    retitled = other.model_copy(update={"title": "another", "n_samples": 50})
+    checkpoint = tmp_path / "two" / "checkpoint.pt"
+    made = checkpoint.stat().st_mtime_ns
+    assert trained(retitled, seed, tmp_path / "two") == fresh
+    assert checkpoint.stat().st_mtime_ns == made  # what it is called and judged by decides no parameter
 
 
 def test_early_stop_when_the_likelihood_falls(dataset, tmp_path):
@@ -191,19 +208,19 @@ def test_a_wrong_configuration_names_file_and_field(tmp_path, text, word):
 
 
 def test_a_search_resumes_and_sorts(dataset, tmp_path):
-    base = config(MODELS["rbm, cd"], epochs=1).model_dump_json()
-    path = tmp_path / "search.json"
-    path.write_text(base)
+    base = config(MODELS["rbm, cd"], epochs=1)
     space = {"training.learning_rate": [0.001, 0.03], "model.n_sweeps": [1, 2]}
-    from examples.mnist_ebm.search import SearchConfig
-
-    held = SearchConfig(base=json.loads(base), space=space, n_runs=3, seed=1)
+    held = SearchConfig(base=base, space=space, n_runs=3, seed=1)
     assert len({json.dumps(choice) for choice in combinations(held)}) == 3
     rows = search(held, dataset, tmp_path / "s")
     assert [row["nats"] for row in rows] == sorted((row["nats"] for row in rows), reverse=True)
     told = []
     assert search(held, dataset, tmp_path / "s", lambda fraction, what: told.append(what)) == rows
     assert told == []  # nothing was trained again
+    every = held.model_copy(update={"n_runs": 4})
+    other = {json.dumps(row["choice"]): row["nats"] for row in search(every, dataset, tmp_path / "s")}
+    again = search(every.model_copy(update={"seed": 2}), dataset, tmp_path / "s")
+    assert all(row["nats"] != other[json.dumps(row["choice"])] for row in again)  # another seed is another search
 
 
 def test_a_search_with_an_unknown_name_is_refused(tmp_path):
