@@ -103,7 +103,11 @@ class ChainModel(ImageModel):
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor, *, quick: bool = False) -> Likelihood:
-        """Log p(image, label), below log p(image), and from below: a mean over noise paths."""
+        """Log p(image, label), below log p(image), and from below: a mean over noise paths.
+
+        From below as far as the annealed runs find the machines' log Z, whose error acts the other way; see
+        DenoisingChain.log_likelihood.
+        """
         values = self.chain.log_likelihood(
             pixel_spins(images),
             _one_hot(labels),
@@ -113,7 +117,8 @@ class ChainModel(ImageModel):
         )
         values = values + self.class_shares[labels.long()].double().log()
         spread = float(values.std()) / math.sqrt(len(values))
-        return Likelihood(float(values.mean()), spread, "lower bound over noise paths, with the label", len(values))
+        how = "lower bound over noise paths, log Z by AIS, with the label"
+        return Likelihood(float(values.mean()), spread, how, len(values))
 
 
 def _one_hot(labels: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from examples.intervals import Proportion, proportion
 from examples.mnist_ebm.data import Dataset, Images, Labels, black_and_white
+from examples.mnist_ebm.files import write_whole
 
 Floats = NDArray[np.float64]
 Report = Callable[[float, str], None]
@@ -120,13 +121,9 @@ class Classifier:
             "key": self.key,
             "state": self.network.state_dict(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            torch.save(content, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_whole(path, buffer.getvalue())
 
 
 def check_black_and_white(images: Images, side: int) -> None:

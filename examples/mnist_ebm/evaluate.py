@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import time
+import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,15 @@ from typing import Any
 import glauber as gl
 import numpy as np
 import torch
+from glauber.errors import FileFormatError
 from glauber.torch import Sampler, load_checkpoint
+from numpy.typing import NDArray
 from torch import Tensor
 
 from examples.mnist_ebm.classifier import Classifier
 from examples.mnist_ebm.config import RunConfig
 from examples.mnist_ebm.data import Dataset, Images, black_and_white
+from examples.mnist_ebm.files import write_whole
 from examples.mnist_ebm.models import ImageModel
 from examples.mnist_ebm.quality import judge
 from examples.mnist_ebm.train import Report, make_model, tensors, train
@@ -96,13 +102,27 @@ def _judged(
         )
         first = np.argsort(asked.numpy()[:EXAMPLES], kind="stable")
         shown, asked = of_class[:EXAMPLES][first], asked[:EXAMPLES][torch.from_numpy(first)]
-    np.savez_compressed(
-        folder / "samples.npz",
-        free=free[:EXAMPLES],
-        shown=shown,
-        labels=np.full(len(shown), 255) if asked is None else asked.numpy(),
-    )
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, shown=shown, labels=np.full(len(shown), 255) if asked is None else asked.numpy())
+    write_whole(folder / "samples.npz", buffer.getvalue())
     return figures
+
+
+def kept_samples(folder: Path) -> tuple[Images, NDArray[np.int64]]:
+    """The images of a run that were kept, and the digits asked for, 255 where none was.
+
+    Raises:
+        FileFormatError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    path = folder / "samples.npz"
+    content = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as held:
+            return held["shown"], held["labels"]
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        advice = f"remove {folder / 'figures.json'}, and it is made again"
+        raise FileFormatError(f"{path} is damaged ({error}): {advice}") from error
 
 
 def drawn(model: ImageModel, n: int, labels: Tensor | None = None) -> Images:

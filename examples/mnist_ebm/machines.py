@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import glauber as gl
 import numpy as np
 import torch
+from glauber.errors import InvalidModelError
 from glauber.torch import (
     BoltzmannMachine,
     GraphRestrictedBoltzmannMachine,
@@ -18,7 +19,7 @@ from glauber.torch import (
     annealed_importance,
     contrastive_divergence,
 )
-from glauber.torch.likelihood import annealed_log_weights
+from glauber.torch.likelihood import LogPartition, annealed_log_weights
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -176,21 +177,31 @@ class RbmModel(MachineModel):
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor, *, quick: bool = False) -> Likelihood:
-        """By annealed importance sampling; labels that are not known are summed over the ten one-hot states."""
+        """Log p(image and some digit), by annealed importance sampling: below log p(image).
+
+        Labels that are not known are summed over the ten one-hot states; Z goes over all states of the label's p-bits.
+        """
         machine, pixels = self.machine, self.side * self.side
         base = torch.zeros_like(machine.fields)
         base[: machine.n_visible] = machine.fields[: machine.n_visible]
+        n_temperatures = self.n_temperatures // 10 if quick else self.n_temperatures
         found = annealed_importance(
             machine,
             n_chains=64 if quick else 256,
-            n_temperatures=self.n_temperatures // 10 if quick else self.n_temperatures,
+            n_temperatures=n_temperatures,
             base=_means_of(self, images, base, pixels),
         )
+        how = f"AIS, {_effort(found)}, {n_temperatures} temperatures"
+        return _summary(self.log_weights(images) - found.value, found.standard_error, how)
+
+    @torch.no_grad()
+    def log_weights(self, images: Tensor) -> Tensor:
+        """Log of Z p(image and some digit), exactly, doubles (n,)."""
         each = []
         for label in range(N_CLASSES):
             data = self.visible(images, torch.full((len(images),), label))
-            each.append(-machine.free_energy(data).double())
-        return _summary(torch.logsumexp(torch.stack(each), 0) - found.value, found.standard_error, "AIS")
+            each.append(-self.machine.free_energy(data).double())
+        return torch.logsumexp(torch.stack(each), 0)
 
 
 class DeepModel(MachineModel):
@@ -204,6 +215,9 @@ class DeepModel(MachineModel):
         seed: of the places.
         graph: of the chip.
         others: as for MachineModel.
+
+    Raises:
+        InvalidModelError: the chip has no graph, or too few sites.
     """
 
     kind = "deep"
@@ -211,20 +225,22 @@ class DeepModel(MachineModel):
     def __init__(
         self, n_copies: int, graph: Any, seed: int, side: int, means: Tensor, device: gl.Device | Sampler, **how: Any
     ) -> None:
+        if graph is None:
+            raise InvalidModelError("the chip has no graph in the catalogue, so that its sites cannot be told apart")
         n_visible = side * side + N_CLASSES * n_copies
         sites = np.unique(np.asarray(graph.edges()))
         if n_visible >= len(sites):
-            raise ValueError(f"{n_visible} pixels and labels leave no hidden site on a graph of {len(sites)}")
+            raise InvalidModelError(f"{n_visible} pixels and labels leave no hidden site on a graph of {len(sites)}")
         places = np.random.default_rng(seed).permutation(sites)[:n_visible]
         machine = GraphRestrictedBoltzmannMachine(graph, places.tolist(), device)
         super().__init__(machine, side, means, copies=n_copies, **how)
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor, *, quick: bool = False) -> Likelihood:
-        """Of image and label together, a lower bound for the image: hidden units are not summed but annealed.
+        """Of image and label together, which is below that of the image: hidden units are not summed but annealed.
 
         log p(v) = log Z(hidden units given v) - log Z, both by annealed importance sampling. The first estimate is low
-        on average and so is log p, the second acts the other way.
+        on average and so is log p, the second acts the other way: it is no bound where few chains are effective.
         """
         machine, n = self.machine, self.machine.n_visible
         temperatures = self.n_temperatures // 10 if quick else self.n_temperatures
@@ -248,7 +264,8 @@ class DeepModel(MachineModel):
             extra_fields=(machine.fields[n:] + data @ couplings).repeat(repeats, 1),
         ).reshape(repeats, -1)
         log_z = torch.logsumexp(weights, 0) - math.log(repeats)
-        return _summary(own.double() + log_z - whole.value, whole.standard_error, "AIS, with the label")
+        how = f"AIS, {_effort(whole)}, {temperatures} temperatures, with the label"
+        return _summary(own.double() + log_z - whole.value, whole.standard_error, how)
 
 
 def _hidden_part(machine: BoltzmannMachine) -> BoltzmannMachine:
@@ -272,6 +289,10 @@ def _means_of(model: MachineModel, images: Tensor, base: Tensor, pixels: int) ->
     base[:pixels] = torch.atanh(means)
     base[pixels : model.machine.n_visible] = math.atanh(2 / N_CLASSES - 1)
     return base
+
+
+def _effort(found: LogPartition) -> str:
+    return f"{len(found.log_weights)} chains ({found.effective_chains:.0f} effective)"
 
 
 def _summary(values: Tensor, of_log_z: float, how: str) -> Likelihood:

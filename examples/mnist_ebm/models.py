@@ -17,7 +17,8 @@ class Likelihood:
     Attributes:
         nats: of an image, mean.
         standard_error: of `nats`: spread over images, and of the estimate of log Z.
-        how: method, and what it bounds: "exact", "AIS", "lower bound over noise paths, ...".
+        how: method, and what it bounds: "exact", "AIS, ...", "lower bound over noise paths, ...". "With the label": of
+            image and label together, which is below that of the image.
         n_images: images that it is the mean of.
     """
 

@@ -24,11 +24,12 @@ def markdown(study: Study, results: dict[str, Result]) -> str:
     made = [one.made for one in results.values()]
     machines = sorted({f"{one['cpu']}, {one['cores']} cores" for one in made})
     days = sorted({one["date"][:10] for one in made})
+    versions = [f"{name} {', '.join(sorted({one['versions'][name] for one in made}))}" for name in ("glauber", "torch")]
     parts = [
         ["# Results", ""],
         [
             f"`python -m examples.mnist_ebm`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(machines)},"
-            f" one thread of PyTorch, glauber {made[0]['versions']['glauber']}. Data: {found['explore']['source']}."
+            f" one thread of PyTorch, {', '.join(versions)}. Data: {found['explore']['source']}."
             " Each row of a table is a file in `configs/`. The machine had other work beside: ratios of times count.",
             "",
         ],
@@ -37,7 +38,7 @@ def markdown(study: Study, results: dict[str, Result]) -> str:
         _quality(runs),
         _conditional(runs, found["digits"]),
         _exact(found["exact"]),
-        _search(found["search"], study.searched.n_runs),
+        _search(found["search"]),
         _blocks(found["blocks"]),
         _mixing(found["mixing"]),
         _speed(found["speed"], found["epoch"]),
@@ -97,7 +98,8 @@ def _quality(runs: dict[str, list[Any]]) -> list[str]:
         "## Samples, judged by a small CNN",
         "",
         "All in black and white. FID and KID on the features of this example's own CNN: they compare with one another"
-        " only. The floor is what other real images have.",
+        " only. The floor is what other real images have: validation images, and where there are more samples than"
+        " those, training images too, which the CNN has seen.",
         "",
         "| model | smallest share of a digit | recognised with 90 % confidence | FID (95 %) | KID, thousandths |"
         " share of pixels in which two samples differ | nearest training image, pixels | samples/s |",
@@ -184,13 +186,13 @@ def _exact(rows: list[Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _search(rows: list[Any], n_runs: int) -> list[str]:
+def _search(rows: list[Any]) -> list[str]:
     names = sorted(rows[0]["choice"])
     lines = [
         "## Search",
         "",
-        f"{n_runs} short trainings of the RBM drawn from the space in `configs/search.toml`, best first; nats of"
-        " validation images.",
+        f"{len(rows)} short trainings drawn from the space in `configs/search.toml`, best first; nats of validation"
+        " images, one look each, so that those of the first are flattered by having been chosen.",
         "",
         f"| {' | '.join(name.split('.')[-1] for name in names)} | log p | one sweep changes | seconds |",
         f"|{'---|' * (len(names) + 3)}",
@@ -198,7 +200,7 @@ def _search(rows: list[Any], n_runs: int) -> list[str]:
     for one in rows:
         lines.append(
             f"| {' | '.join(str(one['choice'][name]) for name in names)} | {_pm(one['nats'], one['standard_error'])} |"
-            f" {100 * one['reconstruction_error']:.1f} % of pixels | {one['seconds']:.0f} |"
+            f" {_percent(one['reconstruction_error'])} | {one['seconds']:.0f} |"
         )
     return [*lines, ""]
 
@@ -282,7 +284,8 @@ def _joules(found: dict[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        "Joules of a sample by published figures; nothing of it was measured here.",
+        "Joules of a sample by published figures; nothing of it was measured here. The chain's fields are computed by"
+        " the host, whose joules are not in the chips' rows.",
         "",
         "| model | device | status | joules a sample | of updates | provenance | without a figure | has the p-bits |",
         "|---|---|---|---|---|---|---|---|",
@@ -303,7 +306,8 @@ def _joules(found: dict[str, Any]) -> list[str]:
     else:
         u = metered["standard_uncertainty"]
         lines.append(
-            f"By {metered['meter']}: {metered['joules']:.3g} ± {u:.1g} J an image of the chain on this computer."
+            f"By {metered['meter']}: {metered['joules']:.3g} ± {_number(u, '.1g')} J an image of the chain on this"
+            " computer."
         )
     return [*lines, "", "### The published factor", "", reading(), ""]
 
@@ -316,6 +320,10 @@ def _pm(value: float | None, error: float | None, digits: int = 1) -> str:
 
 def _share(part: dict[str, Any]) -> str:
     return f"{100 * part['share']:.1f} % ({100 * part['low']:.1f} to {100 * part['high']:.1f})"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} % of pixels"
 
 
 def _number(value: float | None, how: str) -> str:

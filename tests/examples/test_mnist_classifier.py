@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,15 @@ def test_a_damaged_file_is_named_and_replaced(tmp_path, monkeypatch):
     monkeypatch.setitem(classifier.SETTINGS, "epochs", 1)
     made = classifier.train_classifier(dataset(), 0, path=path)
     assert classifier.load_classifier(path).key == made.key
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(trained, tmp_path):
+    path = tmp_path / "classifier.pt"
+    trained.save(path)
+    (tmp_path / f".classifier.pt.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        trained.save(path)
+    assert classifier.load_classifier(path).key == trained.key
 
 
 def test_intervals_of_proportions_are_wilsons():

@@ -128,6 +128,22 @@ def test_results_of_other_images_are_not_mixed(tmp_path, monkeypatch):
                 study.dataset(DataConfig(n_levels=levels))
 
 
+def test_damaged_samples_are_named_with_what_to_do(tmp_path):
+    import numpy as np
+    from glauber.errors import FileFormatError
+
+    from examples.mnist_ebm.evaluate import kept_samples
+
+    path = tmp_path / "samples.npz"
+    np.savez_compressed(path, shown=np.ones((3, 2, 2)), labels=np.arange(3))
+    assert kept_samples(tmp_path)[1].tolist() == [0, 1, 2]
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], whole[:60] + b"\0\0\0\0\0\0" + whole[66:], b"nothing of it"):
+        path.write_bytes(content)
+        with pytest.raises(FileFormatError, match=r"samples\.npz is damaged.*remove .*figures\.json"):
+            kept_samples(tmp_path)
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "a.txt"
     write_whole(path, "first")

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
 
 import glauber as gl  # noqa: E402
+from glauber.errors import InvalidModelError  # noqa: E402
 
 from examples.mnist_ebm.config import RunConfig, read_config  # noqa: E402
 from examples.mnist_ebm.data import Dataset, Part  # noqa: E402
@@ -135,6 +136,8 @@ def test_the_rbms_likelihood_is_the_sum_over_all_states(dataset):
             )
         exact = float(torch.logsumexp(each, 0).mean()) - exact_log_z
         found = model.log_likelihood(images, labels)
+        assert torch.equal(model.log_weights(images), torch.logsumexp(each.double(), 0))
+    assert found.how.startswith("AIS, 256 chains (")
     spread = float(torch.logsumexp(each, 0).std()) / 20**0.5
     of_log_z = (found.standard_error**2 - spread**2) ** 0.5
     assert abs(found.nats - exact) < 4 * of_log_z + 1e-4
@@ -157,6 +160,15 @@ def test_the_deep_machines_likelihood_is_the_sum_over_all_states(dataset):
             exact = machine.log_likelihood(model.visible(images, labels), exact_by_rows(model))
         found = model.log_likelihood(images, labels)
     assert abs(found.nats - float(exact.mean())) < 4 * found.standard_error / 10**0.5 + 0.05, found
+
+
+def test_a_chip_without_a_graph_or_with_too_few_sites_is_refused(dataset):
+    deep = MODELS["deep"]
+    with gl.open_device("sim://ideal", seed=0) as device:
+        with pytest.raises(InvalidModelError, match="no graph"):
+            make_model(config(deep | {"chip": "x0"}), dataset, device, 0)
+        with pytest.raises(InvalidModelError, match="no hidden site on a graph of 64"):
+            make_model(config(deep | {"label_copies": 5}), dataset, device, 0)
 
 
 def exact_by_rows(model):

@@ -78,6 +78,7 @@ class Step:
 
 
 FEW = 256
+"""Values that are looked at first where there are many."""
 
 
 def largest(values: NDArray[Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -236,10 +236,13 @@ class DenoisingChain(nn.Module):
 
 def _correlations(kept: float | Sequence[float], n_steps: int) -> list[float]:
     """r_0 .. r_T."""
-    if isinstance(kept, int | float):
-        found = [1 - (1 - kept) * t / n_steps for t in range(n_steps + 1)]
-    else:
-        found = [1.0, *(float(one) for one in kept)]
+    try:
+        if isinstance(kept, Iterable):
+            found = [1.0, *(float(one) for one in kept)]
+        else:
+            found = [1 - (1 - float(kept)) * t / n_steps for t in range(n_steps + 1)]
+    except (TypeError, ValueError):  # no numbers
+        found = []
     falls = all(0 < after < before for before, after in itertools.pairwise(found))
     if len(found) != n_steps + 1 or not falls:
         raise InvalidModelError(
