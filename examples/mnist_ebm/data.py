@@ -235,7 +235,7 @@ def _idx(name: str, content: bytes) -> NDArray[np.uint8]:
         raise ValueError(f"{name} is not MNIST's: MD5 {found} instead of {FILES[name]}")
     axes = content[3]
     shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4)
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape.astype(int))
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape.astype(int)).copy()  # writable
 
 
 def _get(address: str) -> bytes:

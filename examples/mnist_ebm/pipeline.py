@@ -41,6 +41,10 @@ class Study:
         sizes: of the stages that are no trainings.
         data: folder with MNIST's files, or None to look for them.
         report: told the fraction of a stage, and what it is at.
+
+    Raises:
+        ValueError: a configuration is wrong, or one that stages look at is missing or of another kind.
+        OSError: one cannot be read.
     """
 
     def __init__(
@@ -48,6 +52,13 @@ class Study:
     ) -> None:
         self.out, self.sizes, self.data, self.report = out, sizes, data, report
         self.runs = {path.stem: read_config(path) for path in sorted(configs.glob("*.toml")) if path.stem != "search"}
+        for name, kind in stages.LOOKED_AT.items():
+            if name not in self.runs or self.runs[name].model.kind != kind:
+                raise ValueError(
+                    f"{configs / name}.toml must be there, with a model of kind {kind!r}: stages look at it"
+                )
+        if empty := [name for name, config in self.runs.items() if not config.seeds]:
+            raise ValueError(f"{configs / empty[0]}.toml: seeds must be one or more")
         self.searched: SearchConfig = read_search(configs / "search.toml")
         self._datasets: dict[DataConfig, Dataset] = {}
         self._classifier: Classifier | None = None

@@ -233,7 +233,8 @@ def _mixing(found: dict[str, Any]) -> list[str]:
         "",
         "Sweeps after which the mean energy stays within three errors of its last value, memory of the energy, and"
         " sweeps by which half of the chains have shown a digit that the CNN recognises with 90 % confidence. The"
-        " chain's sweeps are those of all its machines together.",
+        " chain's sweeps are those of all its machines together. Energies are looked at each sweep, and the RBM's at"
+        " every tenth, so that its time reads 10 where it is shorter.",
         "",
         "| model | settled | tau_int of the energy [sweeps] | half recognised by | recognised at the end |",
         "|---|---|---|---|---|",
@@ -274,7 +275,7 @@ def _joules(found: dict[str, Any]) -> list[str]:
     lines = [
         "## Energy",
         "",
-        "| a sweep of an image, 1,000 at once | updates | multiply-adds | exponentials | random bits | bytes moved |",
+        "| for one image, 1,000 at once | updates | multiply-adds | exponentials | random bits | bytes moved |",
         "|---|---|---|---|---|---|",
     ]
     for name, one in found["work"].items():

@@ -59,6 +59,7 @@ def test_files_packed_or_not(folder):
     found = data.load(4, path=folder)
     assert (len(found.train) + len(found.validation), len(found.test)) == (60, 20)
     assert found.train.images.max() == 3
+    assert found.test.labels.flags.writeable  # as torch wants it
     ones = data.load(2, path=folder, digits=(1, 7))
     assert set(ones.train.labels) <= {1, 7}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,28 @@ def test_a_damaged_result_is_made_again(tmp_path):
     assert len(made) == 3
     assert study.stage("s", "another key", lambda: {"x": 2}).figures == {"x": 2}
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("chain", None, r"chain\.toml must be there"),
+        ("chain", 'title = "a"\n[model]\nkind = "rbm"\n', "kind 'chain'"),
+        ("vae", 'title = "a"\nseeds = []\n[model]\nkind = "vae"\nn_parameters = 100000\n', r"vae\.toml: seeds"),
+    ],
+)
+def test_configurations_that_stages_cannot_work_with_are_named(tmp_path, name, text, word):
+    from examples.mnist_ebm.pipeline import Study
+    from examples.mnist_ebm.stages import SMOKE
+
+    folder = tmp_path / "configs"
+    shutil.copytree(ROOT / "examples" / "mnist_ebm" / "configs" / "smoke", folder)
+    Study(folder, tmp_path / "out", SMOKE)
+    (folder / f"{name}.toml").unlink()
+    if text is not None:
+        (folder / f"{name}.toml").write_text(text)
+    with pytest.raises(ValueError, match=word):
+        Study(folder, tmp_path / "out", SMOKE)
 
 
 def test_results_of_other_images_are_not_mixed(tmp_path, monkeypatch):
