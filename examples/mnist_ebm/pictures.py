@@ -1,4 +1,4 @@
-"""Pictures of samples, of chains on their way downhill, and of blocks: from arrays, whatever the model."""
+"""Pictures of samples, of chains on their way downhill: from arrays, whatever the model."""
 
 from __future__ import annotations
 
@@ -207,36 +207,3 @@ def _palette() -> Image.Image:
     palette = Image.new("P", (1, 1))
     palette.putpalette([*greys.tolist(), *hues])
     return palette
-
-
-# Blocks
-
-
-def draw_blocks(path: Path, colourings: Mapping[str, NDArray[np.integer]]) -> None:
-    """Colourings of a grid, a row each: all blocks, then each block while it is updated and the others are held.
-
-    Args:
-        path: of the picture.
-        colourings: by name: the block of each site (side, side), 0 .. n_blocks - 1.
-    """
-    most = max(int(blocks.max()) + 1 for blocks in colourings.values())
-    size = (1.9 * (most + 1), 2.1 * len(colourings))
-    figure, axes = plt.subplots(len(colourings), most + 1, figsize=size, squeeze=False, layout="constrained")
-    palette = matplotlib.colormaps["tab10"]
-    for row, (name, blocks) in zip(axes, colourings.items(), strict=True):
-        n_blocks = int(blocks.max()) + 1
-        colours = palette(np.arange(n_blocks))[:, :3]
-        row[0].imshow(colours[blocks])
-        row[0].set_title(f"{name}: {n_blocks} blocks", fontsize=9)
-        for block, ax in enumerate(row[1:]):
-            if block >= n_blocks:
-                ax.set_axis_off()
-                continue
-            active = blocks == block
-            ax.imshow(np.where(active[..., None], colours[block], 0.88))
-            ax.set_title(f"step {block + 1}: {int(active.sum())} sites at once", fontsize=8)
-        for ax in row:
-            ax.set_xticks([])
-            ax.set_yticks([])
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

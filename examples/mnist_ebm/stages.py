@@ -27,6 +27,7 @@ from examples.mnist_ebm.machines import RbmModel
 from examples.mnist_ebm.models import ImageModel
 from examples.mnist_ebm.quality import energy_histogram
 from examples.mnist_ebm.train import make_model, tensors, train
+from examples.mnist_ebm.vae import parameters_near
 
 if TYPE_CHECKING:
     from examples.mnist_ebm.pipeline import Study
@@ -314,6 +315,11 @@ def energy(study: Study) -> Any:
     found = [joules.on_chip(job, chip) for job in jobs for chip in joules.CHIPS]
     found.append(joules.on_gpu("RBM", rbm_sweep.times(rbm.sample_sweeps), rbm.sample_sweeps))
     found.append(joules.on_gpu("chain", one_step.times(chain.n_steps), chain.n_steps * chain.sample_sweeps))
+    for name, held in ((name, one.model) for name, one in study.runs.items()):
+        if held.kind == "vae":
+            hidden = parameters_near(held.n_parameters, latent=held.n_latent)
+            image = work[f"{name}: an image"] = joules.vae_sample(28, hidden, held.n_latent, batch)
+            found.append(joules.on_gpu(name, image, 1))
     joules.draw(study.out / "joules.png", found)
     config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
     n = 20 * study.sizes.n_chains

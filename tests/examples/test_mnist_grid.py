@@ -251,16 +251,16 @@ def test_a_sweep_changes_the_share_of_pixels_it_says(device):
 @pytest.mark.parametrize(("neighbours", "tied"), FORMS)
 def test_an_epoch_of_ten_thousand_digits_takes_under_ten_seconds(device, neighbours, tied):
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # more of them wait for each other on a busy machine
+    torch.set_num_threads(1)
     images = noise(10_000, 28, 4)
     model = GridModel(device, 28, 4, neighbours=neighbours, tied=tied)
     model.start_from(images)
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
-    began = time.perf_counter()
+    began = time.process_time()  # of all threads, whatever else the machine does
     for rows in torch.randperm(len(images)).split(100):
         adam.zero_grad()
         model.loss(images[rows], LABELS).backward()
         adam.step()
-    taken = time.perf_counter() - began
+    taken = time.process_time() - began
     torch.set_num_threads(before)
     assert taken < 10
