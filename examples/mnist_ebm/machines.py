@@ -175,6 +175,15 @@ class RbmModel(MachineModel):
         super().__init__(machine, side, means, **how)
 
     @torch.no_grad()
+    def free_energy(self, images: Tensor) -> Tensor:
+        """Summed over hidden units and the ten one-hot states of the label."""
+        each = [
+            -self.machine.free_energy(self.visible(images, torch.full((len(images),), label))).double()
+            for label in range(N_CLASSES)
+        ]
+        return -torch.logsumexp(torch.stack(each), 0)
+
+    @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor, *, quick: bool = False) -> Likelihood:
         """By annealed importance sampling; labels that are not known are summed over the ten one-hot states."""
         machine, pixels = self.machine, self.side * self.side
@@ -186,11 +195,7 @@ class RbmModel(MachineModel):
             n_temperatures=self.n_temperatures // 10 if quick else self.n_temperatures,
             base=_means_of(self, images, base, pixels),
         )
-        each = []
-        for label in range(N_CLASSES):
-            data = self.visible(images, torch.full((len(images),), label))
-            each.append(-machine.free_energy(data).double())
-        return _summary(torch.logsumexp(torch.stack(each), 0) - found.value, found.standard_error, "AIS")
+        return _summary(-self.free_energy(images) - found.value, found.standard_error, "AIS")
 
 
 class DeepModel(MachineModel):

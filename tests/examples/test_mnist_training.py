@@ -161,6 +161,24 @@ def exact_by_rows(model):
     return float(np.logaddexp.reduce(log_z))
 
 
+@pytest.mark.parametrize("name", ["rbm, pcd", "deep", "chain"])
+def test_energies_of_torch_numpy_and_the_device_agree(name, dataset):
+    with gl.open_device("sim://ideal", seed=0) as device:
+        model = make_model(config(MODELS[name]), dataset, device, 3)
+        machine = model.chain.machines[1] if name == "chain" else model.machine
+        torch.nn.init.normal_(machine.couplings, std=0.5, generator=torch.Generator().manual_seed(1))
+        result = machine.run(gl.SamplingSchedule(n_samples=3, n_chains=20, n_warmup=5))
+        of_torch = machine.energy(machine.units(result.states)).detach().numpy()
+    fields, couplings = machine.fields.detach().numpy(), machine.couplings.detach().numpy()
+    of_numpy = np.zeros_like(of_torch)
+    for place in np.ndindex(of_numpy.shape):
+        units = result.states[place][machine.sites]
+        pairs = sum(j * units[a] * units[b] for (a, b), j in zip(machine.edges.tolist(), couplings, strict=True))
+        of_numpy[place] = -float(fields @ units) - pairs
+    assert of_torch == pytest.approx(of_numpy, rel=1e-5, abs=1e-5)
+    assert result.energies == pytest.approx(of_numpy, rel=1e-5, abs=1e-5)
+
+
 def test_labels_and_pixels_are_spins():
     assert label_spins(torch.tensor([3]), 2).tolist()[0] == [1.0 if k % 10 == 3 else -1.0 for k in range(20)]
     assert pixel_spins(torch.tensor([[[0, 1], [1, 0]]], dtype=torch.uint8)).tolist() == [[-1, 1, 1, -1]]
