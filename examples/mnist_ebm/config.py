@@ -130,8 +130,8 @@ class RunConfig(_Strict):
 
     @property
     def digest(self) -> str:
-        """Of everything that decides the result."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """Of everything that decides the result of one seed."""
+        return hashlib.sha256(self.model_dump_json(exclude={"title", "seeds"}).encode()).hexdigest()[:16]
 
 
 def read_config(path: Path) -> RunConfig:

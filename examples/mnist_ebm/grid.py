@@ -265,6 +265,11 @@ class GridModel(ImageModel):
         return self.images(self.run(schedule, observe="last").last)
 
     @torch.no_grad()
+    def free_energy(self, images: Tensor) -> Tensor:
+        """The energy itself: nothing is hidden."""
+        return self.energy(images).double()
+
+    @torch.no_grad()
     def reconstruction_error(self, images: Tensor) -> float | None:
         """Share of pixels that one sweep from the images changes."""
         schedule = SamplingSchedule(n_samples=1, n_chains=len(images))

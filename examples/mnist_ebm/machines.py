@@ -176,6 +176,15 @@ class RbmModel(MachineModel):
         super().__init__(machine, side, means, **how)
 
     @torch.no_grad()
+    def free_energy(self, images: Tensor) -> Tensor:
+        """Summed over hidden units and the ten one-hot states of the label."""
+        each = [
+            -self.machine.free_energy(self.visible(images, torch.full((len(images),), label))).double()
+            for label in range(N_CLASSES)
+        ]
+        return -torch.logsumexp(torch.stack(each), 0)
+
+    @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor, *, quick: bool = False) -> Likelihood:
         """Log p(image and some digit), by annealed importance sampling: below log p(image).
 
@@ -192,16 +201,7 @@ class RbmModel(MachineModel):
             base=_means_of(self, images, base, pixels),
         )
         how = f"AIS, {_effort(found)}, {n_temperatures} temperatures"
-        return _summary(self.log_weights(images) - found.value, found.standard_error, how)
-
-    @torch.no_grad()
-    def log_weights(self, images: Tensor) -> Tensor:
-        """Log of Z p(image and some digit), exactly, doubles (n,)."""
-        each = []
-        for label in range(N_CLASSES):
-            data = self.visible(images, torch.full((len(images),), label))
-            each.append(-self.machine.free_energy(data).double())
-        return torch.logsumexp(torch.stack(each), 0)
+        return _summary(-self.free_energy(images) - found.value, found.standard_error, how)
 
 
 class DeepModel(MachineModel):

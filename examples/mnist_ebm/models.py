@@ -70,6 +70,11 @@ class ImageModel(nn.Module, ABC):
         """How well it predicts images it has not seen; `quick` for early stopping, with a larger error."""
 
     @torch.no_grad()
+    def free_energy(self, images: Tensor) -> Tensor | None:
+        """-log of the unnormalised law of images (n,), hidden units and label summed out; None where that is no sum."""
+        return None
+
+    @torch.no_grad()
     def reconstruction_error(self, images: Tensor) -> float | None:
         """Share of pixels that one step of the model's own dynamics changes in data; None where it has none."""
         return None

@@ -110,7 +110,7 @@ def exact(study: Study) -> Any:
                     assert isinstance(made, RbmModel)
                     with torch.no_grad():
                         truth = float(made.machine.log_partition())
-                    each = made.log_weights(images) - truth
+                    each = -made.free_energy(images) - truth
                     nats, spread = float(each.mean()), float(each.std()) / len(each) ** 0.5
                     log_z, error = _annealed(made, sizes.n_sweeps)
             rows.append(

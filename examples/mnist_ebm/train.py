@@ -214,7 +214,7 @@ def _look(
         one["nats"] < top["nats"] - 2 * one["standard_error"] for one in recent
     )
     if writer is not None:
-        _write_look(writer, model, course, drawn)
+        _write_look(writer, model, course, {"data": images, "samples": drawn})
 
 
 def _writer(folder: Path, config: RunConfig, begin: int) -> SummaryWriter | None:
@@ -229,7 +229,7 @@ def _writer(folder: Path, config: RunConfig, begin: int) -> SummaryWriter | None
     return writer
 
 
-def _write_look(writer: SummaryWriter, model: ImageModel, course: Course, drawn: Tensor) -> None:
+def _write_look(writer: SummaryWriter, model: ImageModel, course: Course, shown: dict[str, Tensor]) -> None:
     look = course.looks[-1]
     writer.add_scalar("validation/nats", look["nats"], course.updates)
     if look["reconstruction_error"] is not None:
@@ -237,5 +237,9 @@ def _write_look(writer: SummaryWriter, model: ImageModel, course: Course, drawn:
     for name, value in model.named_parameters():
         if value.numel():
             writer.add_histogram(name, value.detach(), course.updates)
-    rows = drawn.float().reshape(-1, 8, model.side, model.side).permute(0, 2, 1, 3)
+    for name, images in shown.items():
+        energies = model.free_energy(images)
+        if energies is not None:
+            writer.add_scalar(f"energy/{name}", float(energies.mean()), course.updates)
+    rows = shown["samples"].float().reshape(-1, 8, model.side, model.side).permute(0, 2, 1, 3)
     writer.add_image("samples", rows.reshape(1, -1, 8 * model.side) / (model.n_levels - 1), course.updates)

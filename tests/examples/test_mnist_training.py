@@ -136,7 +136,7 @@ def test_the_rbms_likelihood_is_the_sum_over_all_states(dataset):
             )
         exact = float(torch.logsumexp(each, 0).mean()) - exact_log_z
         found = model.log_likelihood(images, labels)
-        assert torch.equal(model.log_weights(images), torch.logsumexp(each.double(), 0))
+        assert torch.equal(model.free_energy(images), -torch.logsumexp(each.double(), 0))
     assert found.how.startswith("AIS, 256 chains (")
     spread = float(torch.logsumexp(each, 0).std()) / 20**0.5
     of_log_z = (found.standard_error**2 - spread**2) ** 0.5
@@ -188,6 +188,24 @@ def exact_by_rows(model):
             log_z = np.logaddexp.reduce(table, axis=1)
         log_z = log_z + inner
     return float(np.logaddexp.reduce(log_z))
+
+
+@pytest.mark.parametrize("name", ["rbm, pcd", "deep", "chain"])
+def test_energies_of_torch_numpy_and_the_device_agree(name, dataset):
+    with gl.open_device("sim://ideal", seed=0) as device:
+        model = make_model(config(MODELS[name]), dataset, device, 3)
+        machine = model.chain.machines[1] if name == "chain" else model.machine
+        torch.nn.init.normal_(machine.couplings, std=0.5, generator=torch.Generator().manual_seed(1))
+        result = machine.run(gl.SamplingSchedule(n_samples=3, n_chains=20, n_warmup=5))
+        of_torch = machine.energy(machine.units(result.states)).detach().numpy()
+    fields, couplings = machine.fields.detach().numpy(), machine.couplings.detach().numpy()
+    of_numpy = np.zeros_like(of_torch)
+    for place in np.ndindex(of_numpy.shape):
+        units = result.states[place][machine.sites]
+        pairs = sum(j * units[a] * units[b] for (a, b), j in zip(machine.edges.tolist(), couplings, strict=True))
+        of_numpy[place] = -float(fields @ units) - pairs
+    assert of_torch == pytest.approx(of_numpy, rel=1e-5, abs=1e-5)
+    assert result.energies == pytest.approx(of_numpy, rel=1e-5, abs=1e-5)
 
 
 def test_labels_and_pixels_are_spins():
