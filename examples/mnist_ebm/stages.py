@@ -19,7 +19,7 @@ from examples.mnist_ebm import blocks, convergence, explore, joules, pictures, s
 from examples.mnist_ebm.annealing import log_partition
 from examples.mnist_ebm.chain import ChainModel
 from examples.mnist_ebm.config import DataConfig, GridConfig, RbmConfig, RunConfig, TrainingConfig
-from examples.mnist_ebm.data import Images, black_and_white
+from examples.mnist_ebm.data import Images, black_and_white, some
 from examples.mnist_ebm.evaluate import drawn, kept_samples, trained
 from examples.mnist_ebm.grid import GridModel
 from examples.mnist_ebm.lattice import exact_log_partition
@@ -226,8 +226,7 @@ def mixing(study: Study) -> Any:
             for _ in range(study.sizes.n_sweeps // every):
                 last, energy = advance(last, every)
                 series.append(energy)
-            images, labels = tensors(dataset.test)
-            of_data = data_energies(model, images[:1000], labels[:1000])
+            of_data = data_energies(model, *tensors(some(dataset.test, 1000)))
         trajectories[name] = convergence.trajectory(sweeps, energies)
         memories[name] = convergence.memory(np.stack(series, 1), every)
         targets[name] = float(of_data.mean())
@@ -351,9 +350,9 @@ def drawings(study: Study) -> Any:
         advance = partial(model.advance, n_chains=N_CLASSES, labels=asked)
         states, energies = convergence.states_from_noise(advance, sweeps)
         frames = as_images(model, states)
-        images, digits_of = tensors(dataset.test)
-        real = data_energies(model, images[:2000], digits_of[:2000])
-    pictures.draw_landscape(study.out / "landscape.png", dataset.test.images[:2000], real, frames, energies)
+        shown_test = some(dataset.test, 2000)
+        real = data_energies(model, *tensors(shown_test))
+    pictures.draw_landscape(study.out / "landscape.png", shown_test.images, real, frames, energies)
     pictures.animate(study.out / "animation.gif", frames, energies, 2)
     return {"frames": len(frames), "sweeps": sweeps}
 

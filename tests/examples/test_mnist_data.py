@@ -68,7 +68,13 @@ def test_only_so_many_or_all_there_are(folder):
     """The package has 8,000 images to train on; what asks for 10,000 takes those."""
     found = data.load(2, path=folder, n_train=5, n_test=10**6)
     assert (len(found.train), len(found.test)) == (5, 20)
-    assert np.array_equal(found.train.images, data.load(2, path=folder).train.images[:5])
+    every = data.load(2, path=folder)
+    assert np.array_equal(found.train.images, every.train.images[:5])
+    few = {image.tobytes() for image in data.load(2, path=folder, n_test=8).test.images}
+    places = [k for k, image in enumerate(every.test.images) if image.tobytes() in few]
+    assert len(places) == 8
+    assert max(places) >= 10  # from both halves, which are from different writers
+    assert min(places) < 10
 
 
 def test_the_environment_names_a_folder(folder, monkeypatch):
