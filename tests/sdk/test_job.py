@@ -407,6 +407,7 @@ def test_a_refused_job_shifts_no_seed():
     np.testing.assert_array_equal(*seen)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where other tests have loaded it
 def test_a_forked_child_is_told_to_open_its_own(device):
     read, write = os.pipe()
     with warnings.catch_warnings():

@@ -288,6 +288,7 @@ def test_two_processes_never_run_one_job(path, often):
         job.result(30)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where other tests have loaded it
 def test_a_fork_may_not_use_the_store_and_leaves_the_lock_alone(path):
     with JobStore(path) as store:
         runner = store.runner
