@@ -198,6 +198,9 @@ def _search(rows: list[Any]) -> list[str]:
         f"|{'---|' * (len(names) + 3)}",
     ]
     for one in rows:
+        if "why" in one:
+            lines.append(f"| {' | '.join(str(one['choice'][name]) for name in names)} | diverged: {one['why']} | | |")
+            continue
         lines.append(
             f"| {' | '.join(str(one['choice'][name]) for name in names)} | {_pm(one['nats'], one['standard_error'])} |"
             f" {_percent(one['reconstruction_error'])} | {one['seconds']:.0f} |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +81,7 @@ def search(config: SearchConfig, dataset: Dataset, folder: Path, report: Report 
     """The table, best first: each run's choice, likelihood of validation images and seconds.
 
     Each run has a folder with its checkpoints: one that was finished is not done again, and one that was interrupted
-    goes on.
+    goes on. One that diverges is last, with log p of minus infinity and why.
     """
     choices, rows = combinations(config), []
     for number, choice in enumerate(choices):
@@ -92,7 +93,11 @@ def search(config: SearchConfig, dataset: Dataset, folder: Path, report: Report 
 
         with gl.open_device(run.device, seed=config.seed) as device:
             model = make_model(run, dataset, device, config.seed)
-            course = train(model, dataset, run, config.seed, folder / run.digest, tell)
+            try:
+                course = train(model, dataset, run, config.seed, folder / run.digest, tell)
+            except FloatingPointError as error:  # too large a rate: that is a result
+                rows.append({"choice": choice, "nats": -math.inf, "why": str(error)})
+                continue
         best = max(course.looks, key=lambda look: look["nats"])
         rows.append(
             {

@@ -253,6 +253,24 @@ def test_a_search_resumes_and_sorts(dataset, tmp_path):
     assert all(row["nats"] != other[json.dumps(row["choice"])] for row in again)  # another seed is another search
 
 
+def test_a_run_that_diverges_is_last_in_the_search(dataset, tmp_path, monkeypatch):
+    from examples.mnist_ebm import search as module
+
+    real = module.train
+
+    def train_or_diverge(model, data, run, *arguments):
+        if run.training.learning_rate == 5.0:
+            raise FloatingPointError("the gradient is nan at update 3: try a smaller learning_rate")
+        return real(model, data, run, *arguments)
+
+    monkeypatch.setattr(module, "train", train_or_diverge)
+    base = json.loads(config(MODELS["rbm, cd"], epochs=1).model_dump_json())
+    held = module.SearchConfig(base=base, space={"training.learning_rate": [5.0, 0.01]}, n_runs=2)
+    rows = search(held, dataset, tmp_path)
+    assert [row["choice"]["training.learning_rate"] for row in rows] == [0.01, 5.0]
+    assert "nan at update 3" in rows[1]["why"]
+
+
 def test_a_search_with_an_unknown_name_is_refused(tmp_path):
     path = tmp_path / "search.toml"
     path.write_text(
