@@ -6,7 +6,7 @@ that all figures are of one space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,29 +170,28 @@ def _some(images: Images, rng: np.random.Generator) -> Images:
 # Pictures
 
 
-def draw_coverage(path: Path, judged: Mapping[str, Quality]) -> None:
+def draw_coverage(path: Path, coverage: Mapping[str, Sequence[Proportion]], real: Sequence[float]) -> None:
     """Share of samples recognised as each digit, with 95 % intervals, for several models; dashes: the test images."""
     figure, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    width = 0.8 / len(judged)
-    for k, (name, quality) in enumerate(judged.items()):
-        at = np.arange(N_CLASSES) + (k - (len(judged) - 1) / 2) * width
-        shares = np.array([one.share for one in quality.coverage])
-        ends = [[one.share - one.low for one in quality.coverage], [one.high - one.share for one in quality.coverage]]
+    width = 0.8 / len(coverage)
+    for k, (name, parts) in enumerate(coverage.items()):
+        at = np.arange(N_CLASSES) + (k - (len(coverage) - 1) / 2) * width
+        shares = np.array([one.share for one in parts])
+        ends = [[one.share - one.low for one in parts], [one.high - one.share for one in parts]]
         ax.bar(at, shares, width, yerr=np.clip(ends, 0, None), capsize=2, error_kw={"lw": 0.8}, label=name)
     digits = np.arange(N_CLASSES)
-    real = next(iter(judged.values())).coverage_real
     ax.hlines(real, digits - 0.45, digits + 0.45, color="black", linestyle="dashed", lw=1, label="test images")
     ax.set_xticks(range(N_CLASSES))
     ax.set_xlabel("recognised digit")
     ax.set_ylabel("share of samples")
-    ax.legend(fontsize=8, ncols=min(4, len(judged) + 1), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.legend(fontsize=8, ncols=min(4, len(coverage) + 1), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def draw_confusion(path: Path, conditional: Conditional) -> None:
+def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], title: str) -> None:
     """Samples by digit asked for and recognised."""
-    table = np.array(conditional.confusion)
+    table = np.array(confusion)
     shares = table / table.sum(1, keepdims=True).clip(1)
     figure, ax = plt.subplots(figsize=(5.2, 5), layout="constrained")
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -211,27 +210,24 @@ def draw_confusion(path: Path, conditional: Conditional) -> None:
     ax.set_yticks(range(N_CLASSES))
     ax.set_xlabel("recognised as")
     ax.set_ylabel("asked for")
-    ax.set_title(f"as asked: {conditional.right}", fontsize=10)
+    ax.set_title(title, fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def draw_neighbours(
-    path: Path, samples: Images, neighbours: Images, distances: NDArray[np.integer], n_levels: int = 2
-) -> None:
+def draw_neighbours(path: Path, samples: Images, neighbours: Images, distances: NDArray[np.integer]) -> None:
     """Samples, each above its nearest training image and the number of pixels that differ (see distances.nearest).
 
     Args:
         path: of the picture.
-        samples: (n, side, side); 16 are wide enough.
+        samples: black and white (n, side, side); 20 are wide enough.
         neighbours: (n, side, side).
         distances: pixels that differ (n,).
-        n_levels: of both.
     """
     figure, axes = plt.subplots(2, len(samples), figsize=(0.8 * len(samples), 2.1), squeeze=False, layout="constrained")
     for column, distance in enumerate(distances):
         for ax, images in zip(axes[:, column], (samples, neighbours), strict=True):
-            ax.imshow(images[column], cmap="gray", vmin=0, vmax=n_levels - 1)
+            ax.imshow(images[column], cmap="gray", vmin=0, vmax=1)
             ax.set_xticks([])
             ax.set_yticks([])
         axes[1, column].set_xlabel(f"{distance}", fontsize=8)

@@ -134,7 +134,7 @@ def _quality(runs: dict[str, list[Any]]) -> list[str]:
             f" floor {fid['floor']:.1f} | {_pm(1e3 * kid['floor'], 1e3 * kid['floor_error'])} |"
             f" {100 * real['diversity']['pixels_real']['mean']:.1f} % | {real['neighbours']['median_real']:.0f} | |"
         )
-    lines += [""]
+    lines += ["", "![digits that the CNN recognises](coverage.png)", ""]
     for name, seeds in runs.items():
         if "unconditional" in seeds[0]:
             lines += [f"![{seeds[0]['title']}](samples-{name}.png)"]
@@ -164,6 +164,9 @@ def _conditional(runs: dict[str, list[Any]], digits: list[Any]) -> list[str]:
     lines += [
         f"| ten grids of 8 neighbours, one for each digit | {100 * sum(hits) / 10:.1f} %, mean of digits | {worst}:"
         f" {_share(digits[worst]['right'])} | |",
+        "",
+        "![asked for and recognised](confusion.png)",
+        "![samples and their nearest training images](neighbours.png)",
         "",
     ]
     return lines

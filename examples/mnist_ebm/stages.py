@@ -14,18 +14,19 @@ import torch
 from glauber.torch import Sampler, annealed_importance
 from numpy.typing import NDArray
 
-from examples.intervals import proportion
+from examples.intervals import Proportion, proportion
 from examples.mnist_ebm import blocks, convergence, explore, joules, pictures, speed
 from examples.mnist_ebm.annealing import log_partition
 from examples.mnist_ebm.chain import ChainModel
 from examples.mnist_ebm.config import DataConfig, GridConfig, RbmConfig, RunConfig, TrainingConfig
 from examples.mnist_ebm.data import Images, black_and_white, some
+from examples.mnist_ebm.distances import nearest
 from examples.mnist_ebm.evaluate import drawn, kept_samples, trained
 from examples.mnist_ebm.grid import GridModel
 from examples.mnist_ebm.lattice import exact_log_partition
 from examples.mnist_ebm.machines import RbmModel
 from examples.mnist_ebm.models import ImageModel
-from examples.mnist_ebm.quality import energy_histogram
+from examples.mnist_ebm.quality import draw_confusion, draw_coverage, draw_neighbours, energy_histogram
 from examples.mnist_ebm.train import make_model, tensors, train
 from examples.mnist_ebm.vae import parameters_near
 
@@ -329,10 +330,16 @@ def energy(study: Study) -> Any:
 
 
 def drawings(study: Study) -> Any:
-    """Sample grids, the landscape, and the animations."""
+    """Sample grids, what the judge made of them, nearest training images, the landscape, and the animation."""
+    coverage: dict[str, list[Proportion]] = {}
+    real_shares: list[float] = []
     for name, config in study.runs.items():
         if config.data.side != 28:
             continue
+        figures = study.trained(name, config.seeds[0]).figures
+        real_shares = figures["unconditional"]["coverage_real"]
+        if name in LOOKED_AT or config.model.kind == "vae":
+            coverage[name] = [Proportion(**one) for one in figures["unconditional"]["coverage"]]
         shown, labels = kept_samples(study.folder(name, config.seeds[0]))
         columns = len(shown) // N_CLASSES
         if labels.max() == 255:  # none was asked for; rows without names
@@ -340,6 +347,8 @@ def drawings(study: Study) -> Any:
         else:
             rows = pictures.by_digit(shown, labels, columns)
         pictures.draw_samples(study.out / f"samples-{name}.png", rows, 2, config.title)
+    draw_coverage(study.out / "coverage.png", coverage, real_shares)
+    _draw_chain(study)
     config, seed = study.runs["rbm-pcd"], study.runs["rbm-pcd"].seeds[0]
     dataset = study.dataset(config.data)
     with gl.open_device(config.device, seed=4) as device:
@@ -355,6 +364,21 @@ def drawings(study: Study) -> Any:
     pictures.draw_landscape(study.out / "landscape.png", shown_test.images, real, frames, energies)
     pictures.animate(study.out / "animation.gif", frames, energies, 2)
     return {"frames": len(frames), "sweeps": sweeps}
+
+
+def _draw_chain(study: Study) -> None:
+    """What the judge recognised in the chain's images of each digit, and the training images nearest to them."""
+    config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
+    asked = study.trained("chain", seed).figures["conditional"]["conditional"]
+    right = f"{config.title}: {Proportion(**asked['right'])} as asked"
+    draw_confusion(study.out / "confusion.png", asked["confusion"], right)
+    dataset = study.dataset(config.data)
+    samples, labels = kept_samples(study.folder("chain", seed))
+    every = [np.flatnonzero(labels == digit)[:2] for digit in range(N_CLASSES)]
+    few = samples[np.concatenate(every)]
+    train_images = black_and_white(dataset.train.images, dataset.n_levels)
+    distances, which = nearest(few, train_images)
+    draw_neighbours(study.out / "neighbours.png", few, train_images[which], distances)
 
 
 STAGES: dict[str, Callable[[Study], Any]] = {

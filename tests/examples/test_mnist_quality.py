@@ -170,8 +170,8 @@ def test_planted_labels_are_covered_and_confused_as_planted(dataset, tmp_path):
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert json.loads(json.dumps(asdict(found)))["conditional"]["right"]["share"] == 0.75
-    quality.draw_coverage(tmp_path / "coverage.png", {"planted": found})
-    quality.draw_confusion(tmp_path / "confusion.png", found.conditional)
+    quality.draw_coverage(tmp_path / "coverage.png", {"planted": found.coverage}, found.coverage_real)
+    quality.draw_confusion(tmp_path / "confusion.png", found.conditional.confusion, "planted")
     apart, which = distances.nearest(planted.images[:8], dataset.train.images)
     quality.draw_neighbours(tmp_path / "near.png", planted.images[:8], dataset.train.images[which], apart)
     quality.energy_histogram(tmp_path / "energy.png", {"data": np.arange(9.0), "noise": np.arange(5.0, 20)})
