@@ -1,10 +1,15 @@
 /* Potts spins of up to 16 states, a vector of decisions at once: chains of one position, or positions of one chain.
  *
- * A field of every state by integer additions, weights from a table by the gap to the best state, inclusive sums, and
- * the count of sums that lie at or below u C / 2^32: machine.md, section 9, lane by lane.
+ * A field of every state by integer additions, weights by the gap to the best state, inclusive sums, and the count of
+ * sums that lie at or below u C / 2^32: machine.md, section 9, lane by lane. Up to 16 weights are in a register.
+ * Where fields have more gaps, weights are floats of 24 bits, good enough for all but a few decisions in ten thousand;
+ * those, whose border is nearer than the floats can be wrong, are taken again with whole numbers.
  */
 
 typedef int32_t ints __attribute__((vector_size(GLB_VECTOR_BYTES)));
+typedef float floats __attribute__((vector_size(GLB_VECTOR_BYTES)));
+
+GLB_INLINE floats splat_float(float x) { return (floats){0} + x; }
 
 GLB_INLINE words select_words(words mask, words one, words zero) { return (one & mask) | (zero & ~mask); }
 
@@ -53,17 +58,6 @@ GLB_INLINE words lookup(const uint32_t *table, words index) {
 #endif
 }
 
-/* The same where there are at most 16 entries: they are in a register. */
-GLB_INLINE words lookup_few(const uint32_t *table, words few, words index) {
-#if defined(GLB_AVX512)
-    (void)table;
-    return (words)_mm512_permutexvar_epi32((__m512i)index, (__m512i)few);
-#else
-    (void)few;
-    return lookup(table, index);
-#endif
-}
-
 /* floor(a b / 2^32) */
 GLB_INLINE words high_product(words a, words b) {
 #if defined(GLB_AVX512)
@@ -86,17 +80,68 @@ GLB_INLINE words high_product(words a, words b) {
 #endif
 }
 
-/* The states that u draws. allowed: a mask by state, or NULL. */
-GLB_INLINE words draw_states(const glb_potts_data *data, const ints *field, const words *allowed, words u, int q,
-                             int FEW) {
-    words few = splat(0);
-    words sum[GLB_POTTS_STATES];
-    ints best = field[0];
-    words total = splat(0);
-    words state = splat(0);
-    if (FEW) {
-        memcpy(&few, data->weights, sizeof few); /* padded to a vector */
+/* 2^-(gap b), within 2^-22 of the weight of section 9 over the best state's: 2^-24.4 by two roundings of the product,
+ * which matter most at a weight of 1 / e, 2^-23.7 by the polynomial, and 2^-23 by its roundings. (2^-22.5 was the most
+ * seen in ten million.) */
+GLB_INLINE floats rough_weight(words gap, floats b) {
+    floats x = __builtin_convertvector((ints)gap, floats) * b;
+    floats beyond = splat_float(64.0f); /* a weight of 0 as good as any, whose exponent is still a float's */
+#if defined(GLB_AVX512)
+    x = (floats)_mm512_min_ps((__m512)x, (__m512)beyond);
+#else
+    x = (floats)select_words((words)(x < beyond), (words)x, (words)beyond);
+#endif
+    floats rounded = x + 0x1.8p23f; /* to a whole number, which is in the lowest bits */
+    floats f = x - (rounded - 0x1.8p23f);
+    floats p = splat_float(-0x1.5c08e6p-10f); /* of 2^-f on -1/2 .. 1/2, with the least largest error */
+    p = p * f + 0x1.3d0c52p-7f;
+    p = p * f - 0x1.c6b6e4p-5f;
+    p = p * f + 0x1.ebf918p-3f;
+    p = p * f - 0x1.62e428p-1f;
+    p = p * f + 1.0f;
+    return (floats)((words)p - ((words)rounded << 23));
+}
+
+/* count + 1 where sum <= target. */
+GLB_INLINE words count_floats(words count, floats sum, floats target) {
+#if defined(GLB_AVX512)
+    __mmask16 passed = _mm512_cmp_ps_mask((__m512)sum, (__m512)target, _CMP_LE_OQ);
+    return (words)_mm512_mask_add_epi32((__m512i)count, passed, (__m512i)count, _mm512_set1_epi32(1));
+#else
+    return count - (words)(sum <= target);
+#endif
+}
+
+/* Takes the decisions of some lanes with whole numbers. */
+GLB_APART void decide_exactly(const glb_potts_data *data, const ints *field, words position, words u, words undecided,
+                              words *state) {
+    int32_t q = data->program->n_states;
+    uint32_t at[V];
+    uint32_t word[V];
+    uint32_t open[V];
+    uint32_t drawn[V];
+    store(at, position);
+    store(word, u);
+    store(open, undecided);
+    store(drawn, *state);
+    for (int i = 0; i < V; i++) {
+        if (open[i] != 0) {
+            int64_t own[GLB_POTTS_STATES];
+            uint64_t sum[GLB_POTTS_STATES];
+            for (int k = 0; k < q; k++) {
+                own[k] = field[k][i];
+            }
+            drawn[i] = (uint32_t)glb_potts_draw(data->program, (int32_t)at[i], own, sum, data->b, word[i]);
+        }
     }
+    *state = load(drawn);
+}
+
+/* The states that u draws. allowed: a mask by state, or NULL. */
+GLB_INLINE words draw_states(const glb_potts_data *data, const ints *field, const words *allowed, words position,
+                             words u, int q, int FEW) {
+    ints best = field[0];
+    words state = splat(0);
     if (allowed != NULL) {
         best = (ints)select_words(allowed[0], (words)best, splat(0x80000000u));
     }
@@ -107,19 +152,48 @@ GLB_INLINE words draw_states(const glb_potts_data *data, const ints *field, cons
         }
         best = larger(best, own);
     }
-    for (int k = 0; k < q; k++) {
-        words gap = (words)(best - field[k]);
-        words weight;
-        if (allowed != NULL) {
-            gap &= allowed[k];
+#if defined(GLB_AVX512)
+    if (FEW) {
+        __m512i few = (__m512i)load(data->weights);
+        words sum[GLB_POTTS_STATES];
+        words total = splat(0);
+        for (int k = 0; k < q; k++) {
+            words gap = (words)best - (words)field[k];
+            words weight = (words)_mm512_permutexvar_epi32((__m512i)(allowed == NULL ? gap : gap & allowed[k]), few);
+            total += allowed == NULL ? weight : weight & allowed[k];
+            sum[k] = total;
         }
-        weight = FEW ? lookup_few(data->weights, few, gap) : lookup(data->weights, gap);
-        total += allowed != NULL ? weight & allowed[k] : weight;
+        words target = high_product(u, total);
+        for (int k = 0; k + 1 < q; k++) {
+            state = count_up(state, sum[k], target);
+        }
+        return state;
+    }
+#endif
+    (void)FEW;
+    floats sum[GLB_POTTS_STATES];
+    floats total = splat_float(0);
+    floats b = splat_float(0x1p-32f * (float)data->b);
+    for (int k = 0; k < q; k++) {
+        words gap = (words)best - (words)field[k];
+        floats weight = rough_weight(allowed == NULL ? gap : gap & allowed[k], b);
+        total += allowed == NULL ? weight : (floats)((words)weight & allowed[k]);
         sum[k] = total;
     }
-    words target = high_product(u, total);
+    /* A sum is wrong by q (2^-22 + 15 2^-24) at most, as each of up to 15 additions rounds a number of up to q, and the
+     * target by that and q 2^-23: together less than q 2^-18. */
+    floats target = __builtin_convertvector((ints)(u >> 8), floats) * 0x1p-24f * total;
+    floats wrong = splat_float(0x1p-18f * (float)q);
+    floats low = target - wrong;
+    floats high = target + wrong;
+    words most = splat(0);
     for (int k = 0; k + 1 < q; k++) {
-        state = count_up(state, sum[k], target);
+        state = count_floats(state, sum[k], low);
+        most = count_floats(most, sum[k], high);
+    }
+    words undecided = state ^ most;
+    if (any(undecided)) {
+        decide_exactly(data, field, position, u, undecided, &state);
     }
     return state;
 }
@@ -198,7 +272,8 @@ GLB_INLINE void potts_chains_block(const glb_potts_data *data, int64_t number, i
                 }
             }
         }
-        words drawn = draw_states(data, field, program->allowed != NULL ? allowed : NULL, x[p % 4], q, FEW);
+        words drawn = draw_states(data, field, program->allowed != NULL ? allowed : NULL, splat((uint32_t)p), x[p % 4], q,
+                                  FEW);
         store(lane, drawn);
         uint8_t *target = spins + (int64_t)V * p;
         if (run->potts_clamp == NULL) {
@@ -265,7 +340,7 @@ GLB_INLINE void potts_sites_chain(const glb_potts_data *data, int64_t number, in
             }
         }
         words u = words_at(&random, &key, (uint32_t)data->sweep, chain, group->first);
-        words drawn = draw_states(data, field, program->allowed != NULL ? allowed : NULL, u, q, FEW);
+        words drawn = draw_states(data, field, program->allowed != NULL ? allowed : NULL, safe, u, q, FEW);
         store(lane, drawn);
         for (int i = 0; i < group->count; i++) {
             if (held == NULL || held[group->first + i] < 0) {
@@ -278,7 +353,7 @@ GLB_INLINE void potts_sites_chain(const glb_potts_data *data, int64_t number, in
 /* Blocks of V chains, or chains, begin .. end - 1. Two, three and four states, and few weights, have code of their
  * own: loops over states unroll. */
 static void potts_kernel(const glb_potts_data *data, int64_t begin, int64_t end) {
-    int few = data->n_weights <= 16 && V == 16;
+    int few = data->n_weights <= GLB_POTTS_FEW && GLB_VECTOR_BYTES == 4 * GLB_POTTS_FEW;
     for (int64_t number = begin; number < end; number++) {
 #define GLB_DRAW(Q)                                                                                                    \
     if (data->form == GLB_POTTS_SITES) {                                                                               \

@@ -112,8 +112,8 @@ static void local_fields(const glb_potts_job *job, int64_t chain, int32_t positi
 }
 
 /* The state whose share of the inclusive sums holds u. */
-static int32_t categorical(const glb_potts *program, int32_t position, const int64_t *field, uint64_t *sum, uint64_t b,
-                           uint32_t u) {
+int32_t glb_potts_draw(const glb_potts *program, int32_t position, const int64_t *field, uint64_t *sum, uint64_t b,
+                       uint32_t u) {
     int32_t q = program->n_states;
     uint32_t bits = glb_ceil_log2((uint32_t)q);
     int64_t best = INT64_MIN;
@@ -182,7 +182,8 @@ static void work(void *argument, glb_team *team, int thread) {
             for (int32_t p = 0; p < program->n_sites; p++) {
                 if (clamp == NULL || clamp[p] < 0) {
                     local_fields(job, chain, p, spin, field);
-                    spin[p] = categorical(program, p, field, sum, b, draw(&key, (uint32_t)p, sweep, number));
+                    uint32_t u = draw(&key, (uint32_t)p, sweep, number);
+                    spin[p] = glb_potts_draw(program, p, field, sum, b, u);
                 }
             }
             if (job->output->every > 0 && (s + 1) % job->output->every == 0) {

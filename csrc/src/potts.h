@@ -8,6 +8,7 @@
 
 enum {
     GLB_POTTS_STATES = 16, /* of the vector kernels, at most */
+    GLB_POTTS_FEW = 16,    /* weights, at most, that are looked up in a register */
     GLB_POTTS_PAD = 64     /* bytes before and behind the spins of a chain by sites: a vector's other positions */
 };
 
@@ -45,8 +46,7 @@ typedef struct {
     int64_t n_entries;     /* words of the groups */
     int64_t n_distances;   /* bytes: as many as pay, at most */
     int64_t row;           /* bytes: from one chain's spins to the next one's */
-    int64_t groups;        /* where in the scratch, in bytes; the weights come first */
-    int64_t entries;       /* or distances */
+    int64_t entries;       /* where in the scratch, in bytes, behind the groups; or distances */
     int64_t rows;
     int64_t fields;
     int64_t spins;
@@ -91,7 +91,8 @@ typedef struct {
     const glb_potts *program;
     const glb_run *run;
     int form;
-    const uint32_t *weights; /* of a state by its gap to the best, for this sweep's b; padded to a vector */
+    uint64_t b;              /* of this sweep */
+    const uint32_t *weights; /* 16, of a state by its gap to the best, where there are no more gaps */
     int64_t n_weights;
     uint8_t *spins; /* but by sites */
     int32_t *state; /* by sites */
@@ -117,6 +118,10 @@ int glb_potts_fill(const glb_potts *program, const glb_potts_plan *plan, uint8_t
 
 /* b of a sweep. */
 uint64_t glb_potts_b(const glb_run *run, uint64_t sweep);
+
+/* The state that u draws, by these fields of its states and exact weights; sum: room for as many numbers. */
+int32_t glb_potts_draw(const glb_potts *program, int32_t position, const int64_t *field, uint64_t *sum, uint64_t b,
+                       uint32_t u);
 
 /* Counts and keeps the states of a chain's positions begin .. end - 1; `spin` begins with the first of them. */
 void glb_potts_sample(const glb_potts_job *job, int64_t chain, const int32_t *spin, int32_t begin, int32_t end,

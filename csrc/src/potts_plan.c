@@ -109,8 +109,7 @@ static void place(const glb_potts *program, const glb_run *run, glb_potts_plan *
         fields = n * program->n_states;
         spins = round_up(run->n_chains, 4 * plan->V) * n;
     }
-    plan->groups = round_up(4 * (plan->n_weights > 16 ? plan->n_weights : 16), 64);
-    plan->entries = plan->groups + round_up(groups, 64);
+    plan->entries = round_up(groups, 64);
     plan->rows = plan->entries + round_up(entries, 64);
     plan->fields = plan->rows + round_up(rows, 64);
     plan->spins = plan->fields + round_up(fields, 64);
@@ -119,7 +118,6 @@ static void place(const glb_potts *program, const glb_run *run, glb_potts_plan *
 }
 
 glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, int without_site_bytes) {
-    enum { MOST_WEIGHTS = 1 << 20 };
     const glb_kernels *kernels = glb_kernels_of(run->isa);
     glb_potts_plan plan = {.form = GLB_POTTS_ONE_BY_ONE};
     if (kernels == NULL || kernels->potts == NULL || run->kernel == GLB_KERNEL_EXACT ||
@@ -131,9 +129,7 @@ glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, 
     int64_t n = program->n_sites;
     plan.V = V;
     plan.n_weights = largest_gap(program, run) + 1;
-    /* a table pays when there are more weights to look up than to make, in one sweep or in the many that share a b */
-    int64_t looked_up = (run->n_b == 1 ? 16 : 1) * n * run->n_chains * program->n_states;
-    if (plan.n_weights > MOST_WEIGHTS || plan.n_weights > looked_up) {
+    if (plan.n_weights > INT32_MAX) {
         return plan;
     }
     int64_t n_groups = 0;
@@ -277,7 +273,7 @@ static int fill_byte_groups(const glb_potts *program, const glb_potts_plan *plan
 }
 
 int glb_potts_fill(const glb_potts *program, const glb_potts_plan *plan, uint8_t *scratch) {
-    void *groups = scratch + plan->groups;
+    void *groups = scratch;
     void *entries = scratch + plan->entries;
     if (plan->form == GLB_POTTS_SITES) {
         fill_groups(program, plan, groups, entries);

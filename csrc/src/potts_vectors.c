@@ -9,7 +9,6 @@ struct vectors {
     const glb_potts_job *job;
     glb_potts_data data;
     glb_potts_kernel kernel;
-    uint32_t *weights;
     uint8_t *spins; /* unless the caller's are used */
     uint8_t *open;  /* or NULL */
 };
@@ -75,14 +74,11 @@ static void exchange_spins(const struct vectors *vectors, int64_t begin, int64_t
     }
 }
 
-static void fill_weights(const struct vectors *vectors, uint64_t b, int thread) {
-    const glb_potts_job *job = vectors->job;
-    int64_t n = job->plan.n_weights;
+static void fill_weights(const glb_potts_job *job, uint64_t b, uint32_t weights[GLB_POTTS_FEW]) {
     uint32_t q = (uint32_t)job->program->n_states;
     uint32_t bits = glb_ceil_log2(q);
-    int64_t end = n * (thread + 1) / job->run->n_threads;
-    for (int64_t gap = n * thread / job->run->n_threads; gap < end; gap++) {
-        vectors->weights[gap] = (uint32_t)glb_potts_weight(glb_scale((uint64_t)gap, b), q, bits);
+    for (int64_t gap = 0; gap < job->plan.n_weights && gap < GLB_POTTS_FEW; gap++) {
+        weights[gap] = (uint32_t)glb_potts_weight(glb_scale((uint64_t)gap, b), q, bits);
     }
 }
 
@@ -91,6 +87,7 @@ static void work(void *argument, glb_team *team, int thread) {
     const glb_potts_job *job = vectors->job;
     const glb_run *run = job->run;
     glb_potts_data data = vectors->data;
+    uint32_t weights[GLB_POTTS_FEW] = {0};
     int form = job->plan.form;
     int64_t per_unit = form == GLB_POTTS_CHAINS ? job->plan.V : form == GLB_POTTS_CHAIN_BYTES ? 4 * job->plan.V : 1;
     int64_t units = (run->n_chains + per_unit - 1) / per_unit;
@@ -98,16 +95,17 @@ static void work(void *argument, glb_team *team, int thread) {
     int64_t end = units * (thread + 1) / run->n_threads;
     int64_t first = per_unit * begin < run->n_chains ? per_unit * begin : run->n_chains;
     int64_t last = per_unit * end < run->n_chains ? per_unit * end : run->n_chains;
+    (void)team;
+    data.weights = weights;
     if (form != GLB_POTTS_SITES) {
         exchange_spins(vectors, first, last, TO_BYTES, 0);
     }
     for (int64_t s = 0; s < job->n_sweeps; s++) {
         data.sweep = job->first_sweep + (uint64_t)s;
         uint64_t b = glb_potts_b(run, data.sweep);
-        if (s == 0 || b != glb_potts_b(run, data.sweep - 1)) {
-            glb_barrier(team); /* nobody may still be reading the old weights */
-            fill_weights(vectors, b, thread);
-            glb_barrier(team);
+        if (s == 0 || b != data.b) {
+            data.b = b;
+            fill_weights(job, b, weights);
         }
         vectors->kernel(&data, begin, end);
         if (job->output->every <= 0 || (s + 1) % job->output->every != 0) {
@@ -136,23 +134,20 @@ int glb_potts_sweep_in_vectors(const glb_potts_job *job) {
     uint8_t *scratch = job->scratch;
     struct vectors vectors = {.job = job,
                               .kernel = in_bytes ? kernels->potts_bytes : kernels->potts,
-                              .weights = (uint32_t *)(void *)scratch,
                               .spins = scratch + plan->spins,
                               .open = in_bytes && job->run->potts_clamp != NULL ? scratch + plan->open : NULL};
-    memset(scratch, 0, (size_t)plan->groups);
     memset(scratch + plan->spins, 0, (size_t)(plan->size - plan->spins));
     vectors.data = (glb_potts_data){.program = job->program,
                                     .run = job->run,
                                     .form = plan->form,
-                                    .weights = vectors.weights,
                                     .n_weights = plan->n_weights,
                                     .spins = vectors.spins,
                                     .open = vectors.open,
                                     .state = job->state,
-                                    .groups = (const void *)(scratch + plan->groups),
+                                    .groups = (const void *)scratch,
                                     .entries = (const void *)(scratch + plan->entries),
                                     .n_groups = plan->n_groups,
-                                    .byte_groups = (const void *)(scratch + plan->groups),
+                                    .byte_groups = (const void *)scratch,
                                     .distances = (const void *)(scratch + plan->entries),
                                     .rows = scratch + plan->rows,
                                     .row = plan->row,

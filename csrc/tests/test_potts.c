@@ -242,6 +242,8 @@ static void test_potts_runs(void) {
         {61, 3, 2, 999, 2, 0, 0, 0, 1, 0, 0, 1},  {61, 5, 2, 999, 1, 0, 0, 0, 0, 1, 0, 1},
         {45, 2, 3, 999, 1, 0, 0, 0, 1, 0, 1, 1},  {45, 16, 2, 999, 1, 0, 0, 0, 1, 0, 0, 1},
         {45, 4, 2, 60, 1, 0, 0, 0, 0, 0, 0, 0},
+        /* more gaps than could be looked up */
+        {901, 4, 2, 1700, 30000000, 0, 0, 0, 0, 0, 0, 0}, {901, 4, 2, 1700, 30000, 0, 0, 0, 0, 0, 1, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int32_t n = cases[i].n;
@@ -329,8 +331,8 @@ static void test_potts_runs(void) {
 /* Two allowed states whose border lies as close to the draw as a field can bring it: on it exactly for q <= 64, where
  * the lower state must lose. A state that is not allowed has the largest field of all, and must not count. */
 static void test_potts_ties(void) {
-    static const int32_t sizes[] = {3, 64, 65, 300};
-    for (int i = 0; i < 4; i++) {
+    static const int32_t sizes[] = {3, 4, 16, 64, 65, 300};
+    for (int i = 0; i < 6; i++) {
         enum { SITES = 40 };
         int32_t q = sizes[i];
         int exact = 0;
@@ -375,7 +377,11 @@ static void test_potts_ties(void) {
               exact, POTTS_CHAINS * SITES, (int)q);
         job.program = potts_program(&job, q);
         potts_oracle(&job);
-        potts_shard(&job, 0, POTTS_CHAINS, glb_isa_best(), 1, 1);
+        for (int isa = 0; isa < GLB_N_ISA; isa++) {
+            if (glb_isa_available(isa)) {
+                potts_shard(&job, 0, POTTS_CHAINS, isa, 1, 1);
+            }
+        }
         free_potts(&job);
         free(field);
         free(sums);

@@ -39,8 +39,7 @@ CASES: tuple[tuple[Weights, int, int], ...] = (
     *(("tables", 28, chains) for chains in (1, 64)),
 )
 """Weights, pixels along a side, chains."""
-OTHERS = ("sim://ideal?weight_bits=12", "cupy://0")
-"""With 12 bits a coupling, weights of all gaps between fields fit into a table that pays from one chain on."""
+OTHERS = ("cupy://0",)
 Report = Callable[[float, str], None]
 
 
