@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from glauber.checks import whole_number
@@ -15,6 +17,42 @@ from glauber.torch import Sampler
 from numpy.typing import NDArray
 
 from examples.mnist_ebm.lattice import fast_energies
+
+EFFECTIVE = 0.1
+"""Share of chains that an error bar asks to be effective."""
+TIMES_LONGER = 8
+"""At most, than the temperatures that a configuration names."""
+
+
+class Annealed(Protocol):
+    """An estimate that knows how many of its chains count."""
+
+    @property
+    def effective_chains(self) -> float:
+        """(sum w)^2 / sum w^2."""
+        ...
+
+
+Estimate = TypeVar("Estimate", bound=Annealed)
+
+
+def with_enough_temperatures(
+    estimate: Callable[[int], Estimate], n_chains: int, n_temperatures: int, *, quick: bool
+) -> tuple[Estimate, int]:
+    """An estimate by annealing in so many steps, doubled until EFFECTIVE of the chains are effective.
+
+    At TIMES_LONGER times as many, or at once if it is to be quick, it is taken as it is: then it is likely too low, by
+    more than its error bar.
+
+    Returns:
+        The estimate, and its number of temperatures.
+    """
+    most = n_temperatures if quick else TIMES_LONGER * n_temperatures
+    found = estimate(n_temperatures)
+    while found.effective_chains < EFFECTIVE * n_chains and 2 * n_temperatures <= most:
+        n_temperatures *= 2
+        found = estimate(n_temperatures)
+    return found, n_temperatures
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import glauber
@@ -17,7 +18,7 @@ from glauber.torch import Sampler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from examples.mnist_ebm.annealing import log_partition
+from examples.mnist_ebm.annealing import log_partition, with_enough_temperatures
 from examples.mnist_ebm.lattice import Neighbours, can_be_summed, exact_log_partition, in_copies, make_lattice
 from examples.mnist_ebm.models import ImageModel, Likelihood
 
@@ -285,12 +286,10 @@ class GridModel(ImageModel):
             log_z, error, how = exact_log_partition(self.potts_model(), self.side), 0.0, "exact"
         else:
             n_chains, n_temperatures = (100, self.n_temperatures // 5) if quick else (256, self.n_temperatures)
-            found = log_partition(
-                self.potts_model(),
-                self.base.double().numpy(),
-                self.sampler,
-                n_chains=n_chains,
-                n_temperatures=n_temperatures,
+            base = self.base.double().numpy()
+            anneal = partial(log_partition, self.potts_model(), base, self.sampler, n_chains=n_chains)
+            found, n_temperatures = with_enough_temperatures(
+                lambda n: anneal(n_temperatures=n), n_chains, n_temperatures, quick=quick
             )
             log_z, error = found.value, found.standard_error
             how = f"AIS, {n_chains} chains ({found.effective_chains:.0f} effective), {n_temperatures} temperatures"

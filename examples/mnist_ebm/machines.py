@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, cast
 
 import glauber as gl
@@ -23,6 +24,7 @@ from glauber.torch.likelihood import LogPartition, annealed_log_weights
 from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.mnist_ebm.annealing import with_enough_temperatures
 from examples.mnist_ebm.models import ImageModel, Likelihood
 
 N_CLASSES = 10
@@ -193,12 +195,11 @@ class RbmModel(MachineModel):
         machine, pixels = self.machine, self.side * self.side
         base = torch.zeros_like(machine.fields)
         base[: machine.n_visible] = machine.fields[: machine.n_visible]
-        n_temperatures = self.n_temperatures // 10 if quick else self.n_temperatures
-        found = annealed_importance(
-            machine,
-            n_chains=64 if quick else 256,
-            n_temperatures=n_temperatures,
-            base=_means_of(self, images, base, pixels),
+        base = _means_of(self, images, base, pixels)
+        n_chains, n_temperatures = (64, self.n_temperatures // 10) if quick else (256, self.n_temperatures)
+        anneal = partial(annealed_importance, machine, n_chains=n_chains, base=base)
+        found, n_temperatures = with_enough_temperatures(
+            lambda n: anneal(n_temperatures=n), n_chains, n_temperatures, quick=quick
         )
         how = f"AIS, {_effort(found)}, {n_temperatures} temperatures"
         return _summary(-self.free_energy(images) - found.value, found.standard_error, how)
@@ -245,7 +246,8 @@ class DeepModel(MachineModel):
         machine, n = self.machine, self.machine.n_visible
         temperatures = self.n_temperatures // 10 if quick else self.n_temperatures
         repeats = 2 if quick else 8
-        whole = annealed_importance(machine, n_chains=64, n_temperatures=temperatures)
+        anneal = partial(annealed_importance, machine, n_chains=64)
+        whole, of_whole = with_enough_temperatures(lambda n: anneal(n_temperatures=n), 64, temperatures, quick=quick)
         data = self.visible(images, labels)
         hidden = _hidden_part(machine)
         pairs = machine.edges
@@ -264,7 +266,7 @@ class DeepModel(MachineModel):
             extra_fields=(machine.fields[n:] + data @ couplings).repeat(repeats, 1),
         ).reshape(repeats, -1)
         log_z = torch.logsumexp(weights, 0) - math.log(repeats)
-        how = f"AIS, {_effort(whole)}, {temperatures} temperatures, with the label"
+        how = f"AIS, {_effort(whole)}, {of_whole} temperatures, with the label"
         return _summary(own.double() + log_z - whole.value, whole.standard_error, how)
 
 

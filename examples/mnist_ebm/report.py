@@ -68,7 +68,9 @@ def _models(runs: dict[str, list[Any]], explored: dict[str, Any]) -> list[str]:
         "## Log-likelihood of test images",
         "",
         "In nats, with standard errors (images, and the estimate of log Z); over seeds with Student's 95 % interval."
-        " Models of different numbers of levels have different data and compare with their own independent pixels.",
+        " Where few chains are effective, ten or less, log Z is likely found too low and log p too high, by more than"
+        " the error says. Models of different numbers of levels have different data and compare with their own"
+        " independent pixels.",
         "",
         "| model | levels | parameters | log p | each seed | how | epochs' seconds |",
         "|---|---|---|---|---|---|---|",

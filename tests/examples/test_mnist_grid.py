@@ -16,7 +16,7 @@ import torch
 from glauber.errors import InvalidModelError
 from glauber.torch import load_checkpoint, save_checkpoint
 
-from examples.mnist_ebm.annealing import log_partition
+from examples.mnist_ebm.annealing import log_partition, with_enough_temperatures
 from examples.mnist_ebm.grid import TEMPERED_BETAS, GridModel
 from examples.mnist_ebm.lattice import exact_log_partition, fast_energies, in_copies, make_lattice, plain_energy
 
@@ -264,3 +264,20 @@ def test_an_epoch_of_ten_thousand_digits_takes_under_ten_seconds(device, neighbo
     taken = time.process_time() - began
     torch.set_num_threads(before)
     assert taken < 10
+
+
+def test_annealing_takes_as_many_temperatures_as_its_chains_need():
+    class Found:
+        def __init__(self, n_temperatures, needed):
+            self.effective_chains = 100 * min(1, n_temperatures / needed)
+
+    for needed, quick, expected in ((100, False, 20), (500, False, 80), (10**9, False, 160), (10**9, True, 20)):
+        asked = []
+
+        def estimate(n, needed=needed, asked=asked):
+            asked.append(n)
+            return Found(n, needed)
+
+        found, n_temperatures = with_enough_temperatures(estimate, 100, 20, quick=quick)
+        assert n_temperatures == expected == asked[-1]
+        assert found.effective_chains == 100 * min(1, expected / needed)
