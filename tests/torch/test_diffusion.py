@@ -118,6 +118,25 @@ def test_normalisations_by_annealing_agree_with_exact_ones(device, monkeypatch):
     assert abs(difference.mean()) < 5 * difference.std() / 10
 
 
+def test_a_tolerance_takes_as_many_temperatures_as_it_needs(device, monkeypatch):
+    """Two temperatures and two repeats flatter by half a nat; with a tolerance the exact figure is met."""
+    chain = make(device)
+    with torch.no_grad():
+        for one in chain.machines:
+            one.couplings *= 4
+    rows = SPINS[[0, 6, 9, 15]].repeat(100, 1)
+    exact = chain.log_likelihood(rows, n_paths=1)
+    monkeypatch.setattr("glauber.torch.diffusion.MAX_SUMMED_HIDDEN", 0)
+    few = chain.log_likelihood(rows, n_paths=1, n_temperatures=2, n_repeats=2)
+    enough = chain.log_likelihood(rows, n_paths=1, n_temperatures=2, n_repeats=2, tolerance=0.03)
+    error = float((enough - exact).std()) / math.sqrt(len(rows))
+    assert float((few - exact).mean()) > 0.2
+    assert abs(float((enough - exact).mean())) < 2 * 0.03 + 5 * error
+    for wrong in ({"tolerance": 0.0}, {"tolerance": math.nan}, {"tolerance": 0.1, "n_repeats": 1}):
+        with pytest.raises(InvalidModelError, match="2 repeats or more"):
+            chain.log_likelihood(rows, **wrong)
+
+
 def test_means_are_where_machines_and_noise_begin(device):
     means = torch.tensor([0.8, -0.5, 0.0, 1.0])
     chain = gl.torch.DenoisingChain(lambda: gl.torch.RestrictedBoltzmannMachine(4, 2, device), 2, 0.1, means)

@@ -17,6 +17,8 @@ from glauber.torch.objectives import check_data
 
 MAX_SUMMED_HIDDEN = 12
 """Up to so many hidden units a step's normalisation is summed out exactly."""
+MOST_TIMES = 32
+"""More temperatures than asked for, at most, to reach a tolerance."""
 LARGEST_MEAN = 0.98
 """Means nearer to -1 or +1 are taken as this, so that fields stay finite."""
 
@@ -184,6 +186,7 @@ class DenoisingChain(nn.Module):
         n_paths: int = 16,
         n_temperatures: int = 100,
         n_repeats: int = 4,
+        tolerance: float | None = None,
     ) -> Tensor:
         """A lower bound of log p(x_0), given y if there is a context, by importance sampling over noise paths.
 
@@ -193,8 +196,8 @@ class DenoisingChain(nn.Module):
 
         A step's normalisation, a sum over x_(t-1) given x_t, is exact where the machine has at most 12 hidden units and
         no couplings among its visible ones. Elsewhere it is the mean of n_repeats annealed runs on the device, and that
-        it is estimated acts the other way, by about half the variance of its log a step: take more temperatures and
-        repeats until the figure stays.
+        it is estimated acts the other way, by about half the variance of its log a step: give a tolerance, or take more
+        temperatures and repeats until the figure stays.
 
         Args:
             data: spins, shape (n, n_visible).
@@ -202,8 +205,19 @@ class DenoisingChain(nn.Module):
             n_paths: noise paths for each row.
             n_temperatures: of each annealed run.
             n_repeats: annealed runs for each normalisation.
+            tolerance: nats of a step by which its estimated normalisation may flatter a row, in the mean over rows, by
+                the variance among repeats; a step's temperatures become more until it holds, up to 32 times as many.
+                None: they stay.
+
+        Raises:
+            InvalidModelError: data or context of another shape, numbers below 1, or a tolerance that is not above 0 or
+                for which there are no repeats.
         """
         data = check_data(self._machine(1), data)
+        if tolerance is not None and not (tolerance > 0 and n_repeats > 1):
+            raise InvalidModelError(
+                f"a tolerance must be above 0, and is judged by 2 repeats or more; not {tolerance!r} with {n_repeats!r}"
+            )
         n_paths = whole_number("n_paths", n_paths, 1)
         n_repeats = whole_number("n_repeats", n_repeats, 1)
         cleaner = data.repeat(n_paths, 1)
@@ -220,18 +234,37 @@ class DenoisingChain(nn.Module):
             else:
                 base = torch.zeros_like(machine.fields)
                 base[: self.n_visible] = self.base[step - 1]
-                weights = annealed_log_weights(
-                    machine,
-                    n_chains=n_repeats * len(cleaner),
-                    n_temperatures=n_temperatures,
-                    base=base,
-                    extra_fields=extra.repeat(n_repeats, 1),
-                ).reshape(n_repeats, -1)
+                weights = self._annealed(
+                    machine, base, extra.repeat(n_repeats, 1), n_temperatures, n_repeats, tolerance
+                )
                 log_z = torch.logsumexp(weights, 0) - math.log(n_repeats)
             total += -machine.free_energy(cleaner, extra).double() - log_z - log_q
             cleaner = noisier
         total += (cleaner * self.base[-1] - log_2cosh(self.base[-1])).double().sum(1)  # p(x_T)
         return torch.logsumexp(total.reshape(n_paths, -1), 0) - math.log(n_paths)
+
+    def _annealed(
+        self,
+        machine: BoltzmannMachine,
+        base: Tensor,
+        extra: Tensor,
+        n_temperatures: int,
+        n_repeats: int,
+        tolerance: float | None,
+    ) -> Tensor:
+        """Log weights (n_repeats, n_rows), from as many temperatures as the tolerance asks for; see log_likelihood."""
+        most = MOST_TIMES * n_temperatures
+        while True:
+            weights = annealed_log_weights(
+                machine, n_chains=len(extra), n_temperatures=n_temperatures, base=base, extra_fields=extra
+            ).reshape(n_repeats, -1)
+            if tolerance is None or n_temperatures == most:
+                return weights
+            flattered = float(weights.var(0).mean()) / (2 * n_repeats)
+            if flattered <= tolerance:
+                return weights
+            # a variance falls with the temperatures, or a little more slowly
+            n_temperatures = min(most, math.ceil(n_temperatures * max(1.5, 1.2 * flattered / tolerance)))
 
 
 def _correlations(kept: float | Sequence[float], n_steps: int) -> list[float]:

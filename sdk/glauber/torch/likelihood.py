@@ -150,9 +150,19 @@ def _log_ratio(
     """Log of the unnormalised law at `after` over that at `before`, doubles (n_chains,)."""
     if not machine.hidden_are_independent:  # what is extra is in both
         return (after - before) * (-machine.energy(states).double() - states.double() @ base.double())
-    visible = states[:, : machine.n_visible]
-    after_all, before_all = (_log_marginal(machine, visible, base, extra, share) for share in (after, before))
-    return after_all - before_all
+    # hidden units are summed out; in doubles, as a weight is a sum of small differences
+    visible, n = states[:, : machine.n_visible].double(), machine.n_visible
+    rise = machine.fields.double() - base.double()
+    ratio = visible @ rise[:n]
+    pairs = machine.edges[machine.visible_pairs]
+    if len(pairs):
+        products = visible[:, pairs[:, 0]] * visible[:, pairs[:, 1]]
+        ratio = ratio + products @ machine.couplings[machine.visible_pairs].double()
+    ratio = (after - before) * ratio
+    if machine.n_hidden:
+        own, learned = base[n:].double() + extra[:, n:].double(), rise[n:] + visible @ machine.weights().double()
+        ratio = ratio + (log_2cosh(own + after * learned) - log_2cosh(own + before * learned)).sum(1)
+    return ratio
 
 
 def _with_new_hidden(machine: BoltzmannMachine, visible: Tensor, base: Tensor, extra: Tensor, share: float) -> Tensor:
@@ -160,20 +170,3 @@ def _with_new_hidden(machine: BoltzmannMachine, visible: Tensor, base: Tensor, e
     n = machine.n_visible
     field = share * (machine.fields[n:] + visible @ machine.weights()) + (1 - share) * base[n:] + extra[:, n:]
     return torch.cat([visible, 2 * machine.sampler.bits(2 * field)[0] - 1], 1)
-
-
-def _log_marginal(machine: BoltzmannMachine, visible: Tensor, base: Tensor, extra: Tensor, share: float) -> Tensor:
-    """Log of the unnormalised law of visible states, hidden units summed out, at a share between base and machine.
-
-    In doubles: a weight is a sum of small differences of these.
-    """
-    visible, n = visible.double(), machine.n_visible
-    fields = share * machine.fields.double() + (1 - share) * base.double() + extra.double()
-    total = (visible * fields[:, :n]).sum(1)
-    pairs = machine.edges[machine.visible_pairs]
-    if len(pairs):
-        products = visible[:, pairs[:, 0]] * visible[:, pairs[:, 1]]
-        total = total + share * (products @ machine.couplings[machine.visible_pairs].double())
-    if machine.n_hidden:
-        total = total + log_2cosh(fields[:, n:] + share * (visible @ machine.weights().double())).sum(-1)
-    return total
