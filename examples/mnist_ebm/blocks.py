@@ -169,6 +169,46 @@ def colouring_effect(
     return ColouringEffect(blocks, times, n_chains, n_samples)
 
 
+def block_updates(
+    model: PottsModel, colour: NDArray[np.integer[Any]], sampler: Sampler, n_sweeps: int
+) -> NDArray[np.int64]:
+    """One chain from noise, looked at after each block: while the device sweeps, the others' pixels are held.
+
+    Returns:
+        States (n_sweeps * n_colours + 1, n_sites), the first random.
+    """
+    n_colours = int(colour.max()) + 1
+    schedule = SamplingSchedule(n_samples=1, n_chains=1)
+    noise = PottsModel(np.zeros_like(model.fields), np.empty((0, 2), dtype=np.int64), np.empty(0))
+    states = [sampler.run(noise, schedule, observe="last").last[0].astype(np.int64)]
+    for update in range(n_sweeps * n_colours):
+        free = colour == update % n_colours
+        held = np.where(free, -1, states[-1])
+        found = sampler.run(model, schedule, clamp=held, initial=states[-1], on_overflow="scale", observe="last")
+        states.append(found.last[0].astype(np.int64))
+    return np.stack(states)
+
+
+def draw_updates(path: Path, states: NDArray[np.integer[Any]], n_colours: int, n_levels: int) -> None:
+    """A chain after each block update, pixels that it changed in red; states as of block_updates."""
+    side = round(states.shape[1] ** 0.5)
+    figure, axes = plt.subplots(1, len(states), figsize=(1.9 * len(states), 2.2), layout="constrained")
+    for number, (ax, after) in enumerate(zip(axes, states, strict=True)):
+        picture = np.repeat(after[:, None] / (n_levels - 1), 3, axis=1)
+        if number:
+            changed = after != states[number - 1]
+            picture[changed] = 0.6 * np.array([1.0, 0.2, 0.1]) + 0.4 * picture[changed]
+            sweep, block = divmod(number - 1, n_colours)
+            ax.set_title(f"sweep {sweep + 1}, block {block + 1}:\n{int(changed.sum())} pixels change", fontsize=8)
+        else:
+            ax.set_title("noise", fontsize=8)
+        ax.imshow(picture.reshape(side, side, 3))
+        ax.set_xticks([])
+        ax.set_yticks([])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def draw_colourings(path: Path, colourings: Mapping[str, NDArray[np.integer[Any]]]) -> None:
     """Pictures of colourings by name, side by side."""
     figure, axes = plt.subplots(1, len(colourings), figsize=(4.2 * len(colourings), 4.5), layout="constrained")

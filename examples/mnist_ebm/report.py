@@ -219,6 +219,7 @@ def _blocks(found: dict[str, Any]) -> list[str]:
         "## Blocks",
         "",
         "![blocks](blocks.png)",
+        "![a chain after each block](block_updates.png)",
         "",
         f"The trained grid of four neighbours in two and in four blocks, {effect['n_chains']} chains of"
         f" {effect['n_samples']:,} states.",

@@ -200,6 +200,8 @@ def colourings(study: Study) -> Any:
             n_warmup=study.sizes.n_sweeps,
             report=study.report,
         )
+        chain = blocks.block_updates(model.potts_model(), blocks.colouring(model.side, 2), Sampler(device, 2), 3)
+    blocks.draw_updates(study.out / "block_updates.png", chain, 2, model.n_levels)
     two, four = (blocks.colouring(model.side, k) for k in (2, 4))
     blocks.check_colouring(model.lattice, two)
     blocks.check_colouring(model.lattice, four)

@@ -14,12 +14,14 @@ pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[to
 
 from examples.mnist_ebm.blocks import (
     block_gibbs,
+    block_updates,
     check_colouring,
     colouring,
     colouring_effect,
     device_colouring,
     draw_colourings,
     draw_effect,
+    draw_updates,
     in_four_blocks,
 )
 from examples.mnist_ebm.convergence import (
@@ -178,3 +180,17 @@ def test_steps_until_half_of_the_chains_were_recognised():
     assert found.share == [0.0, 0.25, 0.25, 0.75]
     assert found.median == 20
     assert recognition([1], states[:1], lambda part: 0.5 * part).median is None
+
+
+def test_an_update_of_a_block_leaves_the_others(sampler, tmp_path):
+    _, model = potts(8, 4)
+    for n_colours in (2, 4):
+        colour = colouring(8, n_colours)
+        states = block_updates(model, colour, sampler, 5)
+        assert states.shape == (5 * n_colours + 1, 64)
+        for number, (before, after) in enumerate(itertools.pairwise(states)):
+            changed = before != after
+            assert not changed[colour != number % n_colours].any()
+            assert changed.any()
+        draw_updates(tmp_path / f"{n_colours}.png", states[: n_colours + 1], n_colours, 4)
+        assert (tmp_path / f"{n_colours}.png").stat().st_size > 4000
