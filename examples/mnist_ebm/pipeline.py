@@ -91,6 +91,13 @@ class Study:
             self._classifier = train_classifier(images, 0, self.report, self.out / "classifier.pt")
         return self._classifier
 
+    @property
+    def pictures(self) -> Path:
+        """Folder of all pictures."""
+        found = self.out / "pictures"
+        found.mkdir(parents=True, exist_ok=True)
+        return found
+
     def folder(self, name: str, seed: int) -> Path:
         """Of one training."""
         return self.out / "runs" / f"{name}-{seed}"

@@ -1,7 +1,9 @@
-"""RESULTS.md, from what the stages have kept."""
+"""RESULTS.md and results.json, from what the stages have kept."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from examples.intervals import interval
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def write_report(study: Study, results: dict[str, Result]) -> None:
-    """Write RESULTS.md into the study's folder."""
+    """Write RESULTS.md, and all figures as results.json, into the study's folder."""
+    every = {name: asdict(one) for name, one in results.items()}
+    write_whole(study.out / "results.json", json.dumps(every, indent=1, allow_nan=False) + "\n")
     write_whole(study.out / "RESULTS.md", markdown(study, results))
 
 
@@ -43,12 +47,13 @@ def markdown(study: Study, results: dict[str, Result]) -> str:
         _mixing(found["mixing"]),
         _speed(found["speed"], found["epoch"]),
         _joules(found["joules"]),
+        _failed(runs, found),
     ]
     return "\n".join(line for part in parts for line in part)
 
 
 def _data(found: dict[str, Any]) -> list[str]:
-    lines = ["## Data", "", "![the data](explore.png)", ""]
+    lines = ["## Data", "", "![the data](pictures/explore.png)", ""]
     lines += [
         "| grey levels | share of pixels that never change | independent pixels, nats of a test image"
         " | given the digit |",
@@ -136,10 +141,10 @@ def _quality(runs: dict[str, list[Any]]) -> list[str]:
             f" floor {fid['floor']:.1f} | {_pm(1e3 * kid['floor'], 1e3 * kid['floor_error'])} |"
             f" {100 * real['diversity']['pixels_real']['mean']:.1f} % | {real['neighbours']['median_real']:.0f} | |"
         )
-    lines += ["", "![digits that the CNN recognises](coverage.png)", ""]
+    lines += ["", "![digits that the CNN recognises](pictures/coverage.png)", ""]
     for name, seeds in runs.items():
         if "unconditional" in seeds[0]:
-            lines += [f"![{seeds[0]['title']}](samples-{name}.png)"]
+            lines += [f"![{seeds[0]['title']}](pictures/samples-{name}.png)"]
     return [*lines, ""]
 
 
@@ -167,8 +172,8 @@ def _conditional(runs: dict[str, list[Any]], digits: list[Any]) -> list[str]:
         f"| ten grids of 8 neighbours, one for each digit | {100 * sum(hits) / 10:.1f} %, mean of digits | {worst}:"
         f" {_share(digits[worst]['right'])} | |",
         "",
-        "![asked for and recognised](confusion.png)",
-        "![samples and their nearest training images](neighbours.png)",
+        "![asked for and recognised](pictures/confusion.png)",
+        "![samples and their nearest training images](pictures/neighbours.png)",
         "",
     ]
     return lines
@@ -218,8 +223,8 @@ def _blocks(found: dict[str, Any]) -> list[str]:
     lines = [
         "## Blocks",
         "",
-        "![blocks](blocks.png)",
-        "![a chain after each block](block_updates.png)",
+        "![blocks](pictures/blocks.png)",
+        "![a chain after each block](pictures/block_updates.png)",
         "",
         f"The trained grid of four neighbours in two and in four blocks, {effect['n_chains']} chains of"
         f" {effect['n_samples']:,} states.",
@@ -233,7 +238,7 @@ def _blocks(found: dict[str, Any]) -> list[str]:
             f"| {name} | {_pm(two['sweeps'], two['standard_error'])} | {_pm(four['sweeps'], four['standard_error'])} |"
             f" {_number(found['z'][name], '+.1f')} |"
         )
-    return [*lines, "", "![their effect](blocks_effect.png)", ""]
+    return [*lines, "", "![their effect](pictures/blocks_effect.png)", ""]
 
 
 def _mixing(found: dict[str, Any]) -> list[str]:
@@ -258,9 +263,11 @@ def _mixing(found: dict[str, Any]) -> list[str]:
             f"| `{name}` | {settled} | {time} | {_after(seen['median'], seen['sweeps'][-1])} |"
             f" {100 * seen['share'][-1]:.0f} % |"
         )
-    lines += ["", "![energies and memory](mixing.png)"]
-    lines += [f"![energies of {name}](energies-{name}.png)" for name, one in found.items() if "trajectory" in one]
-    return [*lines, "", "![noise to digits](animation.gif)", "", "![landscape](landscape.png)", ""]
+    lines += ["", "![energies and memory](pictures/mixing.png)"]
+    lines += [
+        f"![energies of {name}](pictures/energies-{name}.png)" for name, one in found.items() if "trajectory" in one
+    ]
+    return [*lines, "", "![noise to digits](pictures/animation.gif)", "", "![landscape](pictures/landscape.png)", ""]
 
 
 def _speed(found: dict[str, Any], epochs: list[Any]) -> list[str]:
@@ -270,7 +277,7 @@ def _speed(found: dict[str, Any], epochs: list[Any]) -> list[str]:
         "THRML takes less time in: " + (", ".join(faster) if faster else "none of these cases") + ".",
         *(f"Left out: {name}: {why}" for name, why in found["left_out"].items()),
         "",
-        "![speed](speed.png)",
+        "![speed](pictures/speed.png)",
         "",
     ]
     for one in epochs:
@@ -310,7 +317,7 @@ def _joules(found: dict[str, Any]) -> list[str]:
             f" {fits} |"
         )
     metered = found["metered"]
-    lines += ["", "![joules](joules.png)", ""]
+    lines += ["", "![joules](pictures/joules.png)", ""]
     if metered["joules"] is None:
         lines.append(f"By a meter of this computer: none. {metered['why_not']}")
     else:
@@ -320,6 +327,43 @@ def _joules(found: dict[str, Any]) -> list[str]:
             " computer."
         )
     return [*lines, "", "### The published factor", "", reading(), ""]
+
+
+def _failed(runs: dict[str, list[Any]], found: dict[str, Any]) -> list[str]:
+    """By rules that are the same for all models."""
+    alone = {one["n_levels"]: one["independent"]["nats"] for one in found["explore"]["levels"]}
+    every = [(f"`{name}`, seed {one['seed']}", one) for name, seeds in runs.items() for one in seeds]
+    judged = [(name, one, one["unconditional"]) for name, one in every if "unconditional" in one]
+    asked = [(name, one["conditional"]["conditional"]["right"]) for name, one in every if "conditional" in one]
+    lists = {
+        "A test image is no likelier than by independent pixels": [
+            f"{name} ({one['likelihood']['nats']:.1f} nats)"
+            for name, one in every
+            if one["likelihood"]["nats"] < alone[one["n_levels"]]
+        ],
+        "A digit is less than 1 % of the free samples": [
+            f"{name} ({100 * min(part['share'] for part in free['coverage']):.1f} %)"
+            for name, _, free in judged
+            if min(part["share"] for part in free["coverage"]) < 0.01
+        ],
+        "Less than half of the free samples are recognised with 90 % confidence": [
+            f"{name} ({100 * free['confident']['share']:.0f} %)"
+            for name, _, free in judged
+            if free["confident"]["share"] < 0.5
+        ],
+        "Less than 90 % are recognised as asked": [
+            f"{name} ({100 * right['share']:.0f} %)" for name, right in asked if right["share"] < 0.9
+        ],
+        "Training was stopped early": [name for name, one in every if one["stopped_early"]],
+        "Diverged in the search": [
+            ", ".join(f"{key.split('.')[-1]} {value}" for key, value in one["choice"].items())
+            for one in found["search"]
+            if "why" in one
+        ],
+    }
+    lines = ["## What failed", ""]
+    lines += [f"- {what}: {'; '.join(who) if who else 'none'}." for what, who in lists.items()]
+    return [*lines, ""]
 
 
 def _pm(value: float | None, error: float | None, digits: int = 1) -> str:

@@ -76,7 +76,7 @@ def explored(study: Study) -> Any:
     """The data at 2, 4 and 16 levels."""
     datasets = [study.dataset(DataConfig(n_levels=levels, n_test=study.sizes.n_test)) for levels in (2, 4, 16)]
     found = explore.explore(datasets)
-    explore.draw(study.out / "explore.png", datasets, found)
+    explore.draw(study.pictures / "explore.png", datasets, found)
     return found
 
 
@@ -201,12 +201,12 @@ def colourings(study: Study) -> Any:
             report=study.report,
         )
         chain = blocks.block_updates(model.potts_model(), blocks.colouring(model.side, 2), Sampler(device, 2), 3)
-    blocks.draw_updates(study.out / "block_updates.png", chain, 2, model.n_levels)
+    blocks.draw_updates(study.pictures / "block_updates.png", chain, 2, model.n_levels)
     two, four = (blocks.colouring(model.side, k) for k in (2, 4))
     blocks.check_colouring(model.lattice, two)
     blocks.check_colouring(model.lattice, four)
-    blocks.draw_colourings(study.out / "blocks.png", {"2 colours": two, "4 colours": four})
-    blocks.draw_effect(study.out / "blocks_effect.png", effect)
+    blocks.draw_colourings(study.pictures / "blocks.png", {"2 colours": two, "4 colours": four})
+    blocks.draw_effect(study.pictures / "blocks_effect.png", effect)
     return {"effect": effect, "z": {name: effect.z(name) for name in effect.times["2"]}}
 
 
@@ -240,9 +240,9 @@ def mixing(study: Study) -> Any:
             "data": targets[name],
             "recognition": recognised,
         }
-    convergence.draw_convergence(study.out / "mixing.png", trajectories, memories, targets)
+    convergence.draw_convergence(study.pictures / "mixing.png", trajectories, memories, targets)
     for name, held in histograms.items():
-        energy_histogram(study.out / f"energies-{name}.png", held)
+        energy_histogram(study.pictures / f"energies-{name}.png", held)
     name, seed = "chain", study.runs["chain"].seeds[0]
     with gl.open_device(study.runs[name].device, seed=2) as device:
         chain = trained(study.runs[name], study.dataset(study.runs[name].data), device, seed, study.folder(name, seed))
@@ -285,7 +285,7 @@ def speeds(study: Study) -> Any:
         how |= {"others": (), "cases": [("tied", 14, 1), ("per edge", 14, 4), ("tables", 14, 4)]}
     with gl.open_device("sim://ideal", seed=0) as device:
         found = speed.measure_speed(device, report=study.report, **how)
-    speed.draw_speed(study.out / "speed.png", found)
+    speed.draw_speed(study.pictures / "speed.png", found)
     return {**vars(found), "table": speed.table(found), "thrml_faster": found.overtakes("THRML")}
 
 
@@ -322,7 +322,7 @@ def energy(study: Study) -> Any:
             hidden = parameters_near(held.n_parameters, latent=held.n_latent)
             image = work[f"{name}: an image"] = joules.vae_sample(28, hidden, held.n_latent, batch)
             found.append(joules.on_gpu(name, image, 1))
-    joules.draw(study.out / "joules.png", found)
+    joules.draw(study.pictures / "joules.png", found)
     config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
     n = 20 * study.sizes.n_chains
     with gl.open_device(config.device, seed=3) as device:
@@ -348,8 +348,8 @@ def drawings(study: Study) -> Any:
             rows = {" " * k: shown[k * columns : (k + 1) * columns] for k in range(N_CLASSES)}
         else:
             rows = pictures.by_digit(shown, labels, columns)
-        pictures.draw_samples(study.out / f"samples-{name}.png", rows, 2, config.title)
-    draw_coverage(study.out / "coverage.png", coverage, real_shares)
+        pictures.draw_samples(study.pictures / f"samples-{name}.png", rows, 2, config.title)
+    draw_coverage(study.pictures / "coverage.png", coverage, real_shares)
     _draw_chain(study)
     config, seed = study.runs["rbm-pcd"], study.runs["rbm-pcd"].seeds[0]
     dataset = study.dataset(config.data)
@@ -363,8 +363,8 @@ def drawings(study: Study) -> Any:
         frames = as_images(model, states)
         shown_test = some(dataset.test, 2000)
         real = data_energies(model, *tensors(shown_test))
-    pictures.draw_landscape(study.out / "landscape.png", shown_test.images, real, frames, energies)
-    pictures.animate(study.out / "animation.gif", frames, energies, 2)
+    pictures.draw_landscape(study.pictures / "landscape.png", shown_test.images, real, frames, energies)
+    pictures.animate(study.pictures / "animation.gif", frames, energies, 2)
     return {"frames": len(frames), "sweeps": sweeps}
 
 
@@ -373,14 +373,14 @@ def _draw_chain(study: Study) -> None:
     config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
     asked = study.trained("chain", seed).figures["conditional"]["conditional"]
     right = f"{config.title}: {Proportion(**asked['right'])} as asked"
-    draw_confusion(study.out / "confusion.png", asked["confusion"], right)
+    draw_confusion(study.pictures / "confusion.png", asked["confusion"], right)
     dataset = study.dataset(config.data)
     samples, labels = kept_samples(study.folder("chain", seed))
     every = [np.flatnonzero(labels == digit)[:2] for digit in range(N_CLASSES)]
     few = samples[np.concatenate(every)]
     train_images = black_and_white(dataset.train.images, dataset.n_levels)
     distances, which = nearest(few, train_images)
-    draw_neighbours(study.out / "neighbours.png", few, train_images[which], distances)
+    draw_neighbours(study.pictures / "neighbours.png", few, train_images[which], distances)
 
 
 STAGES: dict[str, Callable[[Study], Any]] = {

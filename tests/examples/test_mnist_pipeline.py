@@ -54,10 +54,14 @@ def test_the_tiny_study_is_complete_and_is_not_done_twice(mnist, tmp_path):
         assert (tmp_path / picture).stat().st_size > 1000, picture
     for stage in ("explore", "search", "exact", "digits", "epoch", "blocks", "mixing", "speed", "joules", "pictures"):
         assert json.loads((tmp_path / f"{stage}.json").read_text())["figures"]
-    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*.json")}
+    every = json.loads((tmp_path / "results.json").read_text())
+    assert every["speed"]["figures"] == json.loads((tmp_path / "speed.json").read_text())["figures"]
+    stages = [path for path in tmp_path.rglob("*.json") if path.name != "results.json"]
+    before = [path.stat().st_mtime for path in stages]
     again = run("--smoke", "--out", str(tmp_path))
     assert again.returncode == 0
-    assert {path: path.stat().st_mtime for path in tmp_path.rglob("*.json")} == before
+    assert [path.stat().st_mtime for path in stages] == before
+    assert json.loads((tmp_path / "results.json").read_text()) == every
     assert (tmp_path / "RESULTS.md").read_text() == page
     kept = json.loads((tmp_path / "runs" / "chain-0" / "figures.json").read_text())["figures"]
     other = tmp_path / "other"
