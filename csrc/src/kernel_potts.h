@@ -1,8 +1,8 @@
 /* Potts spins of up to 16 states, a vector of decisions at once: chains of one position, or positions of one chain.
  *
  * A field of every state by integer additions, weights by the gap to the best state, inclusive sums, and the count of
- * sums that lie at or below u C / 2^32: machine.md, section 9, lane by lane. Up to 16 weights are in a register.
- * Where fields have more gaps, weights are floats of 24 bits, good enough for all but a few decisions in ten thousand;
+ * sums that lie at or below u C / 2^32: machine.md, section 9, lane by lane. Up to 16 weights are in a register of
+ * AVX-512. Where fields have more gaps, and on other instruction sets, weights are floats of 24 bits, good enough for all but a few decisions in ten thousand;
  * those, whose border is nearer than the floats can be wrong, are taken again with whole numbers.
  */
 
@@ -82,7 +82,7 @@ GLB_INLINE words high_product(words a, words b) {
 
 /* 2^-(gap b), within 2^-22 of the weight of section 9 over the best state's: 2^-24.4 by two roundings of the product,
  * which matter most at a weight of 1 / e, 2^-23.7 by the polynomial, and 2^-23 by its roundings. (2^-22.5 was the most
- * seen in ten million.) */
+ * seen in ten million, without fused multiply-adds.) */
 GLB_INLINE floats rough_weight(words gap, floats b) {
     floats x = __builtin_convertvector((ints)gap, floats) * b;
     floats beyond = splat_float(64.0f); /* a weight of 0 as good as any, whose exponent is still a float's */
@@ -98,11 +98,11 @@ GLB_INLINE floats rough_weight(words gap, floats b) {
     p = p * f - 0x1.c6b6e4p-5f;
     p = p * f + 0x1.ebf918p-3f;
     p = p * f - 0x1.62e428p-1f;
-    p = p * f + 1.0f;
+    p = p * f + 0x1.000002p+0f;
     return (floats)((words)p - ((words)rounded << 23));
 }
 
-/* count + 1 where sum <= target. */
+/* The same of floats: count + 1 where sum <= target. */
 GLB_INLINE words count_floats(words count, floats sum, floats target) {
 #if defined(GLB_AVX512)
     __mmask16 passed = _mm512_cmp_ps_mask((__m512)sum, (__m512)target, _CMP_LE_OQ);
@@ -180,8 +180,9 @@ GLB_INLINE words draw_states(const glb_potts_data *data, const ints *field, cons
         total += allowed == NULL ? weight : (floats)((words)weight & allowed[k]);
         sum[k] = total;
     }
-    /* A sum is wrong by q (2^-22 + 15 2^-24) at most, as each of up to 15 additions rounds a number of up to q, and the
-     * target by that and q 2^-23: together less than q 2^-18. */
+    /* A sum is wrong by q (2^-22 + 15 2^-24) at most, as each of up to 15 additions rounds a number of up to q; the
+     * target by that and q 2^-23; the contract's own floors and the rounding of `low` and `high` add less than q 2^-23:
+     * together less than q 2^-18. */
     floats target = __builtin_convertvector((ints)(u >> 8), floats) * 0x1p-24f * total;
     floats wrong = splat_float(0x1p-18f * (float)q);
     floats low = target - wrong;

@@ -6,6 +6,8 @@
 
 /* Nanoseconds or so of a step with AVX-512, q = 4, few weights: only the ratios matter. */
 enum {
+    ONE_STEP = 40,
+    ONE_NEIGHBOUR = 2,
     SITES_STEP = 37,
     SITES_SLOT = 7, /* a gather and its sums */
     CHAINS_STEP = 24,
@@ -146,9 +148,13 @@ glb_potts_plan glb_potts_plan_run(const glb_potts *program, const glb_run *run, 
             byte_slots += slots_of(program, larger(start, begin), smaller(start + 4 * V, end));
         }
     }
-    plan.form = GLB_POTTS_CHAINS;
     plan.n_entries = V * (program->n_states * n_groups + 2 * slots);
-    int64_t cost = share(run, V) * (n * CHAINS_STEP + program->row_start[n] * CHAINS_NEIGHBOUR);
+    int64_t cost = share(run, 1) * (n * ONE_STEP + program->row_start[n] * ONE_NEIGHBOUR);
+    int64_t chains_cost = share(run, V) * (n * CHAINS_STEP + program->row_start[n] * CHAINS_NEIGHBOUR);
+    if (chains_cost < cost) {
+        plan.form = GLB_POTTS_CHAINS;
+        cost = chains_cost;
+    }
     int64_t sites_cost = share(run, 1) * (n_groups * SITES_STEP + slots * SITES_SLOT);
     if (sites_cost < cost && plan.n_entries <= INT32_MAX) {
         plan.form = GLB_POTTS_SITES;

@@ -74,10 +74,12 @@ static void exchange_spins(const struct vectors *vectors, int64_t begin, int64_t
     }
 }
 
+/* Where there are more gaps than weights, no kernel reads them. */
 static void fill_weights(const glb_potts_job *job, uint64_t b, uint32_t weights[GLB_POTTS_FEW]) {
     uint32_t q = (uint32_t)job->program->n_states;
     uint32_t bits = glb_ceil_log2(q);
-    for (int64_t gap = 0; gap < job->plan.n_weights && gap < GLB_POTTS_FEW; gap++) {
+    int64_t n = job->plan.n_weights <= GLB_POTTS_FEW ? job->plan.n_weights : 0;
+    for (int64_t gap = 0; gap < n; gap++) {
         weights[gap] = (uint32_t)glb_potts_weight(glb_scale((uint64_t)gap, b), q, bits);
     }
 }

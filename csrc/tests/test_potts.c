@@ -332,16 +332,17 @@ static void test_potts_runs(void) {
  * the lower state must lose. A state that is not allowed has the largest field of all, and must not count. */
 static void test_potts_ties(void) {
     static const int32_t sizes[] = {3, 4, 16, 64, 65, 300};
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 12; i++) {
         enum { SITES = 40 };
-        int32_t q = sizes[i];
+        int32_t q = sizes[i / 2];
+        int anneals = i % 2; /* two equal b: no p-dits' kernel, so that of Potts models */
         int exact = 0;
-        struct potts_job job = {.graph = make_graph(SITES, 1, 0), .seed = random_u64(), .first_sweep = 1, .n_b = 1,
-                                .n_chains = POTTS_CHAINS};
+        struct potts_job job = {.graph = make_graph(SITES, 1, 0), .seed = random_u64(), .first_sweep = 1,
+                                .n_b = 1 + anneals, .n_chains = POTTS_CHAINS};
         int64_t *field = NEW(int64_t, q);
         uint64_t *sums = NEW(uint64_t, q);
-        job.b = NEW(uint64_t, 1);
-        job.b[0] = 4;
+        job.b = NEW(uint64_t, 2);
+        job.b[0] = job.b[1] = 4;
         job.field = NEW(int32_t, SITES * q);
         job.allowed = NEW(uint8_t, SITES * q);
         job.chain_field = NEW(int32_t, POTTS_CHAINS * SITES * q);
@@ -378,9 +379,17 @@ static void test_potts_ties(void) {
         job.program = potts_program(&job, q);
         potts_oracle(&job);
         for (int isa = 0; isa < GLB_N_ISA; isa++) {
+            const glb_kernels *kernels = glb_kernels_of(isa);
+            int forms = forms_seen[isa];
             if (glb_isa_available(isa)) {
+                forms_seen[isa] = 0;
                 potts_shard(&job, 0, POTTS_CHAINS, isa, 1, 1);
+                potts_shard(&job, 2, 1, isa, 1, 1);
+                CHECK(!anneals || q > GLB_POTTS_STATES || kernels == NULL || kernels->potts == NULL ||
+                          (forms_seen[isa] & 1 << GLB_POTTS_ONE_BY_ONE) == 0,
+                      "draws on borders with %d states met no vectors on isa %d", (int)q, isa);
             }
+            forms_seen[isa] |= forms;
         }
         free_potts(&job);
         free(field);

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from examples.mnist_ebm.lattice import fast_energies
 
 EFFECTIVE = 0.1
-"""Share of chains that an error bar asks to be effective."""
+"""Share of chains that an error bar asks to be effective, and ENOUGH of them at least."""
+ENOUGH = 10
 TIMES_LONGER = 8
 """At most, than the temperatures that a configuration names."""
 
@@ -39,7 +40,7 @@ Estimate = TypeVar("Estimate", bound=Annealed)
 def with_enough_temperatures(
     estimate: Callable[[int], Estimate], n_chains: int, n_temperatures: int, *, quick: bool
 ) -> tuple[Estimate, int]:
-    """An estimate by annealing in so many steps, doubled until EFFECTIVE of the chains are effective.
+    """An estimate by annealing in so many steps, doubled until enough of the chains are effective.
 
     At TIMES_LONGER times as many, or at once if it is to be quick, it is taken as it is: then it is likely too low, by
     more than its error bar.
@@ -49,7 +50,7 @@ def with_enough_temperatures(
     """
     most = n_temperatures if quick else TIMES_LONGER * n_temperatures
     found = estimate(n_temperatures)
-    while found.effective_chains < EFFECTIVE * n_chains and 2 * n_temperatures <= most:
+    while found.effective_chains < max(ENOUGH, EFFECTIVE * n_chains) and 2 * n_temperatures <= most:
         n_temperatures *= 2
         found = estimate(n_temperatures)
     return found, n_temperatures

@@ -192,7 +192,7 @@ def block_updates(
 def draw_updates(path: Path, states: NDArray[np.integer[Any]], n_colours: int, n_levels: int) -> None:
     """A chain after each block update, pixels that it changed in red; states as of block_updates."""
     side = round(states.shape[1] ** 0.5)
-    figure, axes = plt.subplots(1, len(states), figsize=(1.9 * len(states), 2.2), layout="constrained")
+    figure, axes = plt.subplots(1, len(states), figsize=(1.9 * len(states), 2.4), layout="constrained")
     for number, (ax, after) in enumerate(zip(axes, states, strict=True)):
         picture = np.repeat(after[:, None] / (n_levels - 1), 3, axis=1)
         if number:

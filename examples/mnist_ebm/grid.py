@@ -289,7 +289,7 @@ class GridModel(ImageModel):
             base = self.base.double().numpy()
             anneal = partial(log_partition, self.potts_model(), base, self.sampler, n_chains=n_chains)
             found, n_temperatures = with_enough_temperatures(
-                lambda n: anneal(n_temperatures=n), n_chains, n_temperatures, quick=quick
+                lambda steps: anneal(n_temperatures=steps), n_chains, n_temperatures, quick=quick
             )
             log_z, error = found.value, found.standard_error
             how = f"AIS, {n_chains} chains ({found.effective_chains:.0f} effective), {n_temperatures} temperatures"

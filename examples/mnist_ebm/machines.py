@@ -199,7 +199,7 @@ class RbmModel(MachineModel):
         n_chains, n_temperatures = (64, self.n_temperatures // 10) if quick else (256, self.n_temperatures)
         anneal = partial(annealed_importance, machine, n_chains=n_chains, base=base)
         found, n_temperatures = with_enough_temperatures(
-            lambda n: anneal(n_temperatures=n), n_chains, n_temperatures, quick=quick
+            lambda steps: anneal(n_temperatures=steps), n_chains, n_temperatures, quick=quick
         )
         how = f"AIS, {_effort(found)}, {n_temperatures} temperatures"
         return _summary(-self.free_energy(images) - found.value, found.standard_error, how)
@@ -247,7 +247,9 @@ class DeepModel(MachineModel):
         temperatures = self.n_temperatures // 10 if quick else self.n_temperatures
         repeats = 2 if quick else 8
         anneal = partial(annealed_importance, machine, n_chains=64)
-        whole, of_whole = with_enough_temperatures(lambda n: anneal(n_temperatures=n), 64, temperatures, quick=quick)
+        whole, of_whole = with_enough_temperatures(
+            lambda steps: anneal(n_temperatures=steps), 64, temperatures, quick=quick
+        )
         data = self.visible(images, labels)
         hidden = _hidden_part(machine)
         pairs = machine.edges

@@ -92,7 +92,8 @@ def _models(runs: dict[str, list[Any]], explored: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {seeds[0]['title']} (`{name}`) | {seeds[0]['n_levels']} | {seeds[0]['parameters']:,} |"
             f" {interval([one['nats'] for one in nats], 1)} |"
-            f" {', '.join(_pm(one['nats'], one['standard_error']) for one in nats)} | {nats[0]['how']} |"
+            f" {', '.join(_pm(one['nats'], one['standard_error']) for one in nats)} |"
+            f" {'; '.join(dict.fromkeys(one['how'] for one in nats))} |"
             f" {seconds} |"
         )
     stopped = [f"`{name}`, seed {one['seed']}" for name, seeds in runs.items() for one in seeds if one["stopped_early"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -196,7 +197,7 @@ class DenoisingChain(nn.Module):
 
         A step's normalisation, a sum over x_(t-1) given x_t, is exact where the machine has at most 12 hidden units and
         no couplings among its visible ones. Elsewhere it is the mean of n_repeats annealed runs on the device, and that
-        it is estimated acts the other way, by about half the variance of its log a step: give a tolerance, or take more
+        it is estimated acts the other way, by up to the variance of its log a step: give a tolerance, or take more
         temperatures and repeats until the figure stays.
 
         Args:
@@ -205,21 +206,24 @@ class DenoisingChain(nn.Module):
             n_paths: noise paths for each row.
             n_temperatures: of each annealed run.
             n_repeats: annealed runs for each normalisation.
-            tolerance: nats of a step by which its estimated normalisation may flatter a row, in the mean over rows, by
-                the variance among repeats; a step's temperatures become more until it holds, up to 32 times as many.
-                None: they stay.
+            tolerance: nats of a step by which its estimated normalisation may flatter a row, in the mean over rows, as
+                far as the variance among repeats tells; a step takes more temperatures until that holds, 32 times as
+                many at most. None: they stay.
+
+        Warns:
+            UserWarning: a tolerance was not reached.
 
         Raises:
             InvalidModelError: data or context of another shape, numbers below 1, or a tolerance that is not above 0 or
                 for which there are no repeats.
         """
         data = check_data(self._machine(1), data)
+        n_repeats = whole_number("n_repeats", n_repeats, 1)
         if tolerance is not None and not (tolerance > 0 and n_repeats > 1):
             raise InvalidModelError(
                 f"a tolerance must be above 0, and is judged by 2 repeats or more; not {tolerance!r} with {n_repeats!r}"
             )
         n_paths = whole_number("n_paths", n_paths, 1)
-        n_repeats = whole_number("n_repeats", n_repeats, 1)
         cleaner = data.repeat(n_paths, 1)
         context = self._context(context, len(data))
         context = None if context is None else context.repeat(n_paths, 1)
@@ -258,10 +262,16 @@ class DenoisingChain(nn.Module):
             weights = annealed_log_weights(
                 machine, n_chains=len(extra), n_temperatures=n_temperatures, base=base, extra_fields=extra
             ).reshape(n_repeats, -1)
-            if tolerance is None or n_temperatures == most:
+            if tolerance is None:
                 return weights
-            flattered = float(weights.var(0).mean()) / (2 * n_repeats)
-            if flattered <= tolerance:
+            # half of it for one noise path, all for many: what counts is then the mean of 1 / Z
+            flattered = float(weights.var(0).mean()) / n_repeats
+            if flattered > tolerance and n_temperatures == most:
+                message = (
+                    f"{most} temperatures leave {flattered:.2g} nats a step, more than the tolerance {tolerance:g}"
+                )
+                warnings.warn(message, stacklevel=3)
+            if flattered <= tolerance or n_temperatures == most:
                 return weights
             # a variance falls with the temperatures, or a little more slowly
             n_temperatures = min(most, math.ceil(n_temperatures * max(1.5, 1.2 * flattered / tolerance)))
