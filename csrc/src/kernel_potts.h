@@ -1,8 +1,8 @@
 /* Potts spins of up to 16 states, a vector of decisions at once: chains of one position, or positions of one chain.
  *
  * A field of every state by integer additions, weights by the gap to the best state, inclusive sums, and the count of
- * sums that lie at or below u C / 2^32: machine.md, section 9, lane by lane. Up to 16 weights are in a register of
- * AVX-512. Where fields have more gaps, and on other instruction sets, weights are floats of 24 bits, good enough for all but a few decisions in ten thousand;
+ * sums that lie at or below u C / 2^32: machine.md, section 9, lane by lane. Few weights are in a table: in a register of
+ * AVX-512, elsewhere in the first cache. Where fields have more gaps, weights are floats of 24 bits, good enough for all but a few decisions in ten thousand;
  * those, whose border is nearer than the floats can be wrong, are taken again with whole numbers.
  */
 
@@ -55,6 +55,15 @@ GLB_INLINE words lookup(const uint32_t *table, words index) {
         value[i] = table[at[i]];
     }
     return load(value);
+#endif
+}
+
+/* The same of few entries, which AVX-512 has in a register. */
+GLB_INLINE words lookup_few(const uint32_t *table, words index) {
+#if defined(GLB_AVX512)
+    return (words)_mm512_permutexvar_epi32((__m512i)index, (__m512i)load(table));
+#else
+    return lookup(table, index);
 #endif
 }
 
@@ -152,14 +161,12 @@ GLB_INLINE words draw_states(const glb_potts_data *data, const ints *field, cons
         }
         best = larger(best, own);
     }
-#if defined(GLB_AVX512)
     if (FEW) {
-        __m512i few = (__m512i)load(data->weights);
         words sum[GLB_POTTS_STATES];
         words total = splat(0);
         for (int k = 0; k < q; k++) {
             words gap = (words)best - (words)field[k];
-            words weight = (words)_mm512_permutexvar_epi32((__m512i)(allowed == NULL ? gap : gap & allowed[k]), few);
+            words weight = lookup_few(data->weights, allowed == NULL ? gap : gap & allowed[k]);
             total += allowed == NULL ? weight : weight & allowed[k];
             sum[k] = total;
         }
@@ -169,8 +176,6 @@ GLB_INLINE words draw_states(const glb_potts_data *data, const ints *field, cons
         }
         return state;
     }
-#endif
-    (void)FEW;
     floats sum[GLB_POTTS_STATES];
     floats total = splat_float(0);
     floats b = splat_float(0x1p-32f * (float)data->b);
@@ -354,7 +359,7 @@ GLB_INLINE void potts_sites_chain(const glb_potts_data *data, int64_t number, in
 /* Blocks of V chains, or chains, begin .. end - 1. Two, three and four states, and few weights, have code of their
  * own: loops over states unroll. */
 static void potts_kernel(const glb_potts_data *data, int64_t begin, int64_t end) {
-    int few = data->n_weights <= GLB_POTTS_FEW && GLB_VECTOR_BYTES == 4 * GLB_POTTS_FEW;
+    int few = data->n_table > 0;
     for (int64_t number = begin; number < end; number++) {
 #define GLB_DRAW(Q)                                                                                                    \
     if (data->form == GLB_POTTS_SITES) {                                                                               \

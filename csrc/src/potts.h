@@ -8,7 +8,8 @@
 
 enum {
     GLB_POTTS_STATES = 16, /* of the vector kernels, at most */
-    GLB_POTTS_FEW = 16,    /* weights, at most, that are looked up in a register */
+    GLB_POTTS_FEW = 16,    /* weights, at most, of a table in a register */
+    GLB_POTTS_TABLE = 1024, /* of any table */
     GLB_POTTS_PAD = 64     /* bytes before and behind the spins of a chain by sites: a vector's other positions */
 };
 
@@ -41,7 +42,8 @@ typedef struct {
 typedef struct {
     int form;
     int V;
-    int64_t n_weights;
+    int64_t n_weights;     /* gaps that fields can have, and one */
+    int64_t n_table;       /* weights in a table: all, or none */
     int64_t n_groups;      /* of the form, where it is by sites */
     int64_t n_entries;     /* words of the groups */
     int64_t n_distances;   /* bytes: as many as pay, at most */
@@ -92,8 +94,8 @@ typedef struct {
     const glb_run *run;
     int form;
     uint64_t b;              /* of this sweep */
-    const uint32_t *weights; /* 16, of a state by its gap to the best, where there are no more gaps */
-    int64_t n_weights;
+    const uint32_t *weights; /* of a state by its gap to the best: 16 or more, of which n_table count */
+    int64_t n_table;         /* 0: weights are made as they are needed */
     uint8_t *spins; /* but by sites */
     int32_t *state; /* by sites */
     const glb_potts_group *groups;

@@ -74,12 +74,10 @@ static void exchange_spins(const struct vectors *vectors, int64_t begin, int64_t
     }
 }
 
-/* Where there are more gaps than weights, no kernel reads them. */
-static void fill_weights(const glb_potts_job *job, uint64_t b, uint32_t weights[GLB_POTTS_FEW]) {
+static void fill_weights(const glb_potts_job *job, uint64_t b, uint32_t weights[GLB_POTTS_TABLE]) {
     uint32_t q = (uint32_t)job->program->n_states;
     uint32_t bits = glb_ceil_log2(q);
-    int64_t n = job->plan.n_weights <= GLB_POTTS_FEW ? job->plan.n_weights : 0;
-    for (int64_t gap = 0; gap < n; gap++) {
+    for (int64_t gap = 0; gap < job->plan.n_table; gap++) {
         weights[gap] = (uint32_t)glb_potts_weight(glb_scale((uint64_t)gap, b), q, bits);
     }
 }
@@ -89,7 +87,7 @@ static void work(void *argument, glb_team *team, int thread) {
     const glb_potts_job *job = vectors->job;
     const glb_run *run = job->run;
     glb_potts_data data = vectors->data;
-    uint32_t weights[GLB_POTTS_FEW] = {0};
+    uint32_t weights[GLB_POTTS_TABLE] = {0};
     int form = job->plan.form;
     int64_t per_unit = form == GLB_POTTS_CHAINS ? job->plan.V : form == GLB_POTTS_CHAIN_BYTES ? 4 * job->plan.V : 1;
     int64_t units = (run->n_chains + per_unit - 1) / per_unit;
@@ -142,7 +140,7 @@ int glb_potts_sweep_in_vectors(const glb_potts_job *job) {
     vectors.data = (glb_potts_data){.program = job->program,
                                     .run = job->run,
                                     .form = plan->form,
-                                    .n_weights = plan->n_weights,
+                                    .n_table = plan->n_table,
                                     .spins = vectors.spins,
                                     .open = vectors.open,
                                     .state = job->state,
