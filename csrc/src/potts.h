@@ -7,10 +7,10 @@
 #include "glauber/core.h"
 
 enum {
-    GLB_POTTS_STATES = 16, /* of the vector kernels, at most */
-    GLB_POTTS_FEW = 16,    /* weights, at most, of a table in a register */
-    GLB_POTTS_TABLE = 1024, /* of any table */
-    GLB_POTTS_PAD = 64     /* bytes before and behind the spins of a chain by sites: a vector's other positions */
+    GLB_POTTS_STATES = 16,  /* of the vector kernels, at most */
+    GLB_POTTS_FEW = 16,     /* weights, at most, of a table in a register */
+    GLB_POTTS_TABLE = 1024, /* and of any table */
+    GLB_POTTS_PAD = 64      /* bytes before and behind the spins of a chain by sites: a vector's other positions */
 };
 
 enum glb_potts_form {

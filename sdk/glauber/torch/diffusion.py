@@ -273,8 +273,8 @@ class DenoisingChain(nn.Module):
                 warnings.warn(message, stacklevel=3)
             if flattered <= tolerance or n_temperatures == most:
                 return weights
-            # a variance falls with the temperatures, or a little more slowly
-            n_temperatures = min(most, math.ceil(n_temperatures * max(1.5, 1.2 * flattered / tolerance)))
+            # a variance falls more slowly than the temperatures rise, with a power of 3/4 or so
+            n_temperatures = min(most, math.ceil(1.2 * n_temperatures * (flattered / tolerance) ** (4 / 3)))
 
 
 def _correlations(kept: float | Sequence[float], n_steps: int) -> list[float]:
