@@ -109,7 +109,7 @@ def _quality(runs: dict[str, list[Any]]) -> list[str]:
         " only. The floor is what other real images have: validation images, and where there are more samples than"
         " those, training images too, which the CNN has seen.",
         "",
-        "| model | smallest share of a digit | recognised with 90 % confidence | FID (95 %) | KID, thousandths |"
+        "| model | smallest share of a digit | recognised with 90 % confidence | FID (95 %) | KID |"
         " share of pixels in which two samples differ | nearest training image, pixels | samples/s |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -125,7 +125,7 @@ def _quality(runs: dict[str, list[Any]]) -> list[str]:
             lines.append(
                 f"| `{name}`, seed {one['seed']} | {_share(least)} | {_share(judged['confident'])} |"
                 f" {fid['value']:.1f} ({fid['low']:.1f} to {fid['high']:.1f}) |"
-                f" {_pm(1e3 * kid['value'], 1e3 * kid['standard_error'])} |"
+                f" {_pm(kid['value'], kid['standard_error'])} |"
                 f" {100 * judged['diversity']['pixels']['mean']:.1f} % | {near['median']:.0f} |"
                 f" {one['n_samples'] / one['sampling_seconds']:,.0f} |"
             )
@@ -139,7 +139,7 @@ def _quality(runs: dict[str, list[Any]]) -> list[str]:
         fid, kid = real["fid"], real["kid"]
         lines.append(
             f"| real images | {100 * min(real['coverage_real']):.1f} % | {_share(real['confident_real'])} |"
-            f" floor {fid['floor']:.1f} | {_pm(1e3 * kid['floor'], 1e3 * kid['floor_error'])} |"
+            f" floor {fid['floor']:.1f} | {_pm(kid['floor'], kid['floor_error'])} |"
             f" {100 * real['diversity']['pixels_real']['mean']:.1f} % | {real['neighbours']['median_real']:.0f} | |"
         )
     lines += ["", "![digits that the CNN recognises](pictures/coverage.png)", ""]

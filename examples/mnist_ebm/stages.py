@@ -372,7 +372,7 @@ def _draw_chain(study: Study) -> None:
     """What the judge recognised in the chain's images of each digit, and the training images nearest to them."""
     config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
     asked = study.trained("chain", seed).figures["conditional"]["conditional"]
-    right = f"{config.title}: {Proportion(**asked['right'])} as asked"
+    right = f"{config.title}:\n{Proportion(**asked['right'])} as asked"
     draw_confusion(study.pictures / "confusion.png", asked["confusion"], right)
     dataset = study.dataset(config.data)
     samples, labels = kept_samples(study.folder("chain", seed))
