@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -165,8 +166,11 @@ def start(path, thin):
 
 
 def holds_open(pid, path):
-    links = [os.path.join(f"/proc/{pid}/fd", name) for name in os.listdir(f"/proc/{pid}/fd")]
-    return any(os.path.exists(link) and os.path.samefile(link, path) for link in links)
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            if os.path.samefile(f"/proc/{pid}/fd/{name}", path):
+                return True
+    return False
 
 
 def test_watch_and_cancel_a_job_of_another_process(path):
