@@ -28,6 +28,7 @@ from glauber.catalogue import load_spec
 from glauber.compile import Program, compile_program, make_run, step_of
 from glauber.driver import Transport
 from glauber_drivers.firmware import INSTALL, ProcessTransport, qemu_command
+from glauber_drivers.run_stream import RunStream
 from glauber_drivers.serial_pbit import SerialPbitDriver
 from glauber_drivers.transport import SerialTransport
 from glauber_drivers.wire import Operation, Segment
@@ -119,7 +120,7 @@ def protocol(connect: Connect, n_bytes: int, pings: int) -> tuple[float, float, 
                 count += len(data)
             to.append(count / (time.perf_counter() - began))
             number = driver._start(program, run, run.n_sweeps)
-            stream, wanted, count = driver.link.stream(number), (16 + 8 * 1024) * run.n_samples, 0
+            stream, wanted, count = RunStream(driver.link, number), (16 + 8 * 1024) * run.n_samples, 0
             began = time.perf_counter()
             while count < wanted:
                 count += len(next(stream))

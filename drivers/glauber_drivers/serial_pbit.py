@@ -24,6 +24,7 @@ from glauber_drivers import wire
 from glauber_drivers.board_arrays import BoardRun, program_segments, run_segments
 from glauber_drivers.board_batches import BatchCollector
 from glauber_drivers.board_spec import board_spec
+from glauber_drivers.run_stream import RunStream
 from glauber_drivers.serial_link import BoardResetError, Link
 from glauber_drivers.transport import DEFAULT_BAUD, SerialTransport
 from glauber_drivers.wire import Capability, Kind, Operation, RunFlag, Segment
@@ -289,7 +290,7 @@ class SerialPbitDriver:
         number = self._start(program, run, last)
         board_run = BoardRun(program, run)
         reader = wire.RecordReader(4 * max(board_run.n_cells, board_run.n_sums + 1))
-        stream = self.link.stream(number)
+        stream = RunStream(self.link, number)
         collected = BatchCollector(program, run)
         ended = False
         yielded = self.link.now()

@@ -27,8 +27,9 @@ from glauber.findings import Exchanges, Population
 from glauber.meter import EnergyMeter, JobWindow
 from glauber.model import IsingModel, PottsModel
 from glauber.prepare import Prepared, StopReason, prepared_operations
+from glauber.provenance import Provenance
 from glauber.residency import Loading
-from glauber.samples import Moments, Provenance, SampleSet, field_change
+from glauber.samples import Moments, SampleSet, field_change
 from glauber.schedule import AsynchronousSchedule, PopulationSchedule, SamplingSchedule
 from glauber.stopping import EssWatch, run_in_stretches
 
