@@ -79,32 +79,6 @@ def in_four_blocks(model: PottsModel, lattice: Lattice) -> PottsModel:
     return PottsModel(model.fields, edges, np.concatenate([couplings, nothing]), model.allowed, model.offset)
 
 
-def block_gibbs(
-    model: PottsModel, colour: NDArray[np.integer[Any]], states: NDArray[Any], n_sweeps: int, seed: int
-) -> NDArray[np.int64]:
-    """Sweeps block by block in NumPy, in any colouring, vectorised over chains and the pixels of a block.
-
-    A second body for the device's law to be checked against; states (n_chains, n_sites) in and out.
-    """
-    rng = np.random.default_rng(seed)
-    tables = model.edge_tables()
-    states = np.array(states, dtype=np.int64)
-    both = np.concatenate([model.edges, model.edges[:, ::-1]])
-    turned = np.concatenate([tables.swapaxes(1, 2), tables])  # indexed [state of the neighbour, own state]
-    rows = [np.flatnonzero(colour[both[:, 0]] == k) for k in range(int(colour.max()) + 1)]
-    for _ in range(n_sweeps):
-        for k, entries in enumerate(rows):
-            block = np.flatnonzero(colour == k)
-            place = np.searchsorted(block, both[entries, 0])
-            field = np.repeat(model.fields[None, block], len(states), axis=0)
-            felt = turned[entries[None, :], states[:, both[entries, 1]]]
-            np.add.at(field.swapaxes(0, 1), place, felt.swapaxes(0, 1))
-            weight = np.exp(field - field.max(axis=2, keepdims=True)).cumsum(axis=2)
-            u = rng.random((*weight.shape[:2], 1)) * weight[:, :, -1:]
-            states[:, block] = (weight <= u).sum(axis=2)
-    return states
-
-
 @dataclass(frozen=True)
 class ColouringEffect:
     """What two and four blocks do to the mixing of one model.

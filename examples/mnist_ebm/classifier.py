@@ -102,6 +102,10 @@ class Classifier:
         check_black_and_white(images, self.side)
         return _through(self.network, images, lambda pixels: self.network(pixels).softmax(1), N_CLASSES)
 
+    def confidence(self, images: Images) -> Floats:
+        """Probability of the likeliest digit (n,); raises as `probabilities` does."""
+        return np.asarray(self.probabilities(images).max(1))
+
     def features(self, images: Images) -> Floats:
         """Activities of the layer before the logits (n, 96), of black-and-white images (n, side, side).
 

@@ -89,7 +89,7 @@ class TrainingConfig(_Strict):
         epochs: over the training images.
         batch: images of an update.
         learning_rate: falls linearly to 0 over the last half.
-        penalty: times the sum of squares of all that is no field.
+        penalty: times the sum of squares of the couplings, and of the fields that a chain's label gives.
         clip: largest norm of the gradient; longer ones are cut to it.
         check_every: updates between two looks at the validation images.
         n_check: validation images looked at.

@@ -45,12 +45,15 @@ class AutocorrelationTime:
         standard_error: by the spread over GROUPS groups of chains.
         mean: of the observable.
         mean_error: its standard error, with the autocorrelation in it.
+        rhat: of the chains; well above 1.01 they have not seen all of one law, and `sweeps` is too short. None where
+            nothing varies.
     """
 
     sweeps: float
     standard_error: float
     mean: float
     mean_error: float
+    rhat: float | None
 
 
 def autocorrelation_time(series: NDArray[Any], sweeps_per_sample: int = 1) -> AutocorrelationTime:
@@ -64,10 +67,11 @@ def autocorrelation_time(series: NDArray[Any], sweeps_per_sample: int = 1) -> Au
     series = np.asarray(series, dtype=np.float64)
     whole = mixing_of(series, sweeps_per_sample)
     if whole.tau_int is None or whole.mcse is None:
-        return AutocorrelationTime(math.nan, math.nan, whole.mean, math.nan)
+        return AutocorrelationTime(math.nan, math.nan, whole.mean, math.nan, whole.rhat)
     each = [mixing_of(part, sweeps_per_sample).tau_int for part in np.array_split(series, GROUPS)]
     found = np.array([math.nan if tau is None else tau for tau in each])
-    return AutocorrelationTime(whole.tau_int, float(found.std(ddof=1)) / math.sqrt(GROUPS), whole.mean, whole.mcse)
+    spread = float(found.std(ddof=1)) / math.sqrt(GROUPS)
+    return AutocorrelationTime(whole.tau_int, spread, whole.mean, whole.mcse, whole.rhat)
 
 
 def autocorrelation(series: NDArray[Any], n_lags: int) -> NDArray[np.float64]:
@@ -181,7 +185,8 @@ class Recognition:
         share: of chains whose confidence is at least `threshold` there.
         confidence: mean over chains.
         threshold: from which on a state counts as recognised.
-        median: the first of `sweeps` by which half of the chains have been recognised at some point; None if never.
+        median: the first of `sweeps` from which on half of the chains are recognised at each point; None if never. They
+            need not be the same chains: noise passes for a digit now and then.
     """
 
     sweeps: list[int]
@@ -207,11 +212,11 @@ def recognition(
     """
     found = np.stack([np.asarray(confidence(part), dtype=np.float64) for part in states])
     recognised = found >= threshold
-    ever = np.maximum.accumulate(recognised, axis=0).mean(axis=1)
-    reached = np.flatnonzero(ever >= 0.5)
-    median = int(sweeps[reached[0]]) if len(reached) else None
-    shares, means = recognised.mean(axis=1).tolist(), found.mean(axis=1).tolist()
-    return Recognition([int(k) for k in sweeps], shares, means, threshold, median)
+    share = recognised.mean(axis=1)
+    below = np.flatnonzero(share < 0.5)
+    first = 0 if len(below) == 0 else int(below[-1]) + 1
+    median = int(sweeps[first]) if first < len(sweeps) else None
+    return Recognition([int(k) for k in sweeps], share.tolist(), found.mean(axis=1).tolist(), threshold, median)
 
 
 def draw_convergence(
@@ -235,7 +240,7 @@ def draw_convergence(
     left.set_xscale("log")
     left.set_xlabel("sweeps from random states")
     left.set_ylabel(f"energy; band: {LOW:.0%} to {HIGH:.0%} of chains")
-    left.legend(fontsize=8)
+    left.legend(fontsize=7, loc="center left")
     for name, kept in memories.items():
         time = kept.time
         right.plot(kept.lags, kept.autocorrelation, label=f"{name}: {time.sweeps:.3g} ± {time.standard_error:.2g}")

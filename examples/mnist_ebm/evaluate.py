@@ -14,7 +14,6 @@ import glauber as gl
 import numpy as np
 import torch
 from glauber.errors import FileFormatError
-from glauber.torch import Sampler, load_checkpoint
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,7 +46,6 @@ def train_and_judge(
     with gl.open_device(config.device, seed=seed) as device:
         model = make_model(config, dataset, device, seed)
         course = train(model, dataset, config, seed, folder, report)
-        used = {id(sampler): str(sampler.usage) for sampler in _samplers(model)}
         rows = np.random.default_rng(seed).permutation(len(dataset.test))[: config.n_likelihood]
         images, labels = tensors(dataset.test.take(rows))
         began = time.perf_counter()
@@ -64,7 +62,6 @@ def train_and_judge(
             "best_update": course.best,
             "stopped_early": course.stopped_early,
             "training_seconds": course.seconds,
-            "training_device": next(iter(used.values()), "none: the host alone"),
             "looks": course.looks,
             "likelihood": asdict(likelihood),
             "likelihood_seconds": time.perf_counter() - began,
@@ -95,7 +92,8 @@ def _judged(
         figures["modes"] = asdict(judge(modes, None, dataset, classifier, seed, report))
     shown, asked = free[:EXAMPLES], None
     if model.conditional:
-        asked = torch.arange(len(free)) % N_CLASSES
+        digits = torch.tensor(config.data.digits or range(N_CLASSES))  # those that it has seen
+        asked = digits[torch.arange(len(free)) % len(digits)]
         of_class = drawn(model, len(asked), asked)
         figures["conditional"] = asdict(
             judge(of_class, asked.numpy().astype(np.uint8), dataset, classifier, seed, report)
@@ -131,13 +129,10 @@ def drawn(model: ImageModel, n: int, labels: Tensor | None = None) -> Images:
     return black_and_white(levels, model.n_levels)
 
 
-def trained(config: RunConfig, dataset: Dataset, device: gl.Device, seed: int, folder: Path) -> ImageModel:
-    """The model of a run that was trained before."""
+def trained(
+    config: RunConfig, dataset: Dataset, device: gl.Device, seed: int, folder: Path, report: Report | None = None
+) -> ImageModel:
+    """The model of a run, trained now as far as it was not; never one of another configuration."""
     model = make_model(config, dataset, device, seed)
-    load_checkpoint(folder / "best.pt", model=model)
+    train(model, dataset, config, seed, folder, report)
     return model
-
-
-def _samplers(model: ImageModel) -> list[Sampler]:
-    held = [getattr(module, "sampler", None) for module in model.modules()]
-    return [one for one in held if isinstance(one, Sampler)]

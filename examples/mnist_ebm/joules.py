@@ -119,14 +119,14 @@ def rbm_sweep(visible: int, hidden: int, chains: int = 1) -> Work:
     )
 
 
-def chain_step(visible: int, hidden: int, n_sweeps: int, chains: int = 1, n_classes: int = 10) -> Work:
-    """One step of a denoising chain: the fields that the noisier state makes, then sweeps of the step's machine.
+def chain_fields(visible: int, hidden: int, chains: int = 1, n_classes: int = 10) -> Work:
+    """The fields that the noisier state makes at one step of a denoising chain, before the sweeps of its machine.
 
-    The fields are a product with dense matrices, v (v + h) multiply-adds and 4 v (v + h) bytes shared by all chains,
-    and a row for the digit. On a chip machine this part is the host's: the chip's figures do not hold it.
+    A product with dense matrices, v (v + h) multiply-adds and 4 v (v + h) bytes shared by all chains, and a row for the
+    digit. On a chip machine this part is the host's: the chip's figures do not hold it.
     """
     width = visible + hidden
-    fields = Work(
+    return Work(
         updates=0,
         multiply_adds=visible * width + width,
         exponentials=0,
@@ -134,7 +134,6 @@ def chain_step(visible: int, hidden: int, n_sweeps: int, chains: int = 1, n_clas
         random_bits=0,
         bytes_moved=FLOAT_BYTES * (visible + n_classes) * width / chains + visible,
     )
-    return fields + rbm_sweep(visible, hidden, chains).times(n_sweeps)
 
 
 def vae_sample(side: int, hidden: int, latent: int, chains: int = 1, n_classes: int = 10) -> Work:
@@ -164,13 +163,14 @@ class ChipJob:
 
     A model of one step keeps its weights loaded. A chain's machines take turns on the chip, all samples at one step
     before the next is loaded; the noisier state is written for each sample as fields of all units, and each step's
-    state is read. The host computes those fields (see chain_step); its joules are not the chip's.
+    state is read. The host computes those fields (see chain_fields); its joules are not the chip's.
 
     Attributes:
         name: of the model.
         units: p-bits; of a site with q levels ceil(log2 q), the least there can be.
         visible: p-bits that are read.
         coefficients: weights and biases of one step.
+        degree: couplings of the unit that has most.
         sweeps: of a step.
         steps: machines one after another.
         samples: made with one loading.
@@ -180,6 +180,7 @@ class ChipJob:
     units: int
     visible: int
     coefficients: int
+    degree: int
     sweeps: int
     steps: int = 1
     samples: int = 1000
@@ -218,7 +219,8 @@ class DeviceEnergy:
         provenance: the weakest among the figures: measured, derived, model, vendor or assumed.
         boundaries: what the figures include: chip, board, wall, or "not stated".
         sources: of the figures.
-        fits: whether the device has as many p-bits; nothing is said of its couplings. None for a processor.
+        lacks: what the model needs and the device has not, p-bits or couplings, as far as is published: then the figure
+            is none of that model on that device. Nothing for a processor.
         landauer_joules: of a sample's updates, k T ln 2 each at 300 K.
         reflash_seconds: a sample's share of the time that loading weights takes at the device's highest rate of
             rewrites; None where it states no such rate. Fields written for each sample are not in it.
@@ -236,7 +238,7 @@ class DeviceEnergy:
     provenance: str
     boundaries: tuple[str, ...]
     sources: tuple[str, ...]
-    fits: bool | None
+    lacks: tuple[str, ...]
     landauer_joules: float
     reflash_seconds: float | None
 
@@ -245,7 +247,7 @@ def on_chip(job: ChipJob, device: str) -> DeviceEnergy:
     """Joules by counts times the catalogue's figures, as the SDK's modelled reports have them.
 
     As if the model were on the device as it is: a dense layer on a sparse lattice needs copies of its units, which cost
-    updates too. So where `fits` is no, or the couplings are others, the true cost is larger.
+    updates too. So where the device lacks something, the true cost is larger.
 
     Raises:
         DeviceNotFoundError: the catalogue has no such device.
@@ -255,8 +257,14 @@ def on_chip(job: ChipJob, device: str) -> DeviceEnergy:
     report = modelled_energy(spec, counted)
     updates = report.parts["sample"].joules
     sweep = None if updates is None else updates / counted.sweeps
-    fits = None if spec.units is None else job.units <= (spec.units.high or spec.units.best)
-    return _described(job.name, device, report, job.samples, sweep, fits)
+    lacks = []
+    if spec.units is not None and job.units > (most := spec.units.high or spec.units.best):
+        lacks.append(f"{job.units:,} p-bits (it has {most:,.0f})")
+    if spec.topology is not None and job.degree > spec.topology.max_degree:
+        lacks.append(f"{job.degree} couplings of a p-bit (it has {spec.topology.max_degree})")
+    if spec.topology is None and not spec.any_graph:
+        lacks.append(f"{job.degree} couplings of a p-bit (its graph is not in the catalogue)")
+    return _described(job.name, device, report, job.samples, sweep, tuple(lacks))
 
 
 def on_gpu(name: str, work: Work, sweeps: int, device: str = GPU) -> DeviceEnergy:
@@ -286,11 +294,11 @@ def on_gpu(name: str, work: Work, sweeps: int, device: str = GPU) -> DeviceEnerg
     power = spec.costs.power_watts
     report = stated_energy(power, seconds, "roofline", power.boundary or "board", updates=work.updates, samples=1)
     sweep = None if report.joules is None else report.joules / max(1, sweeps)
-    return _described(name, device, report, 1, sweep, None)
+    return _described(name, device, report, 1, sweep, ())
 
 
 def _described(
-    name: str, device: str, report: EnergyReport, samples: int, sweep: float | None, fits: bool | None
+    name: str, device: str, report: EnergyReport, samples: int, sweep: float | None, lacks: tuple[str, ...]
 ) -> DeviceEnergy:
     spec = load_spec(device)
     used = [part for part in report.parts.values() if part.joules]
@@ -308,7 +316,7 @@ def _described(
         provenance=str(report.weakest_provenance),
         boundaries=tuple("not stated" if one is None else str(one) for one in boundaries),
         sources=tuple(dict.fromkeys(part.source for part in used)),
-        fits=fits,
+        lacks=lacks,
         landauer_joules=landauer(report.updates) / samples,
         reflash_seconds=None if report.reflash_seconds is None else report.reflash_seconds / samples,
     )

@@ -96,6 +96,23 @@ def fast_energies(model: gl.PottsModel, states: NDArray[Any]) -> NDArray[np.floa
     return energies.reshape(states.shape[:-1])
 
 
+def in_p_bits(model: gl.PottsModel) -> gl.IsingModel:
+    """The same law of two levels in spins: level 0 is -1, level 1 is +1.
+
+    Raises:
+        InvalidModelError: another number of levels.
+    """
+    if model.n_states != 2:
+        raise InvalidModelError(f"a p-bit has two states, a site of this model {model.n_states}")
+    tables = model.edge_tables()
+    low, high = tables[:, 0], tables[:, 1]  # of the first pixel's level
+    fields = (model.fields[:, 1] - model.fields[:, 0]) / 2
+    np.add.at(fields, model.edges[:, 0], (high - low).sum(axis=1) / 4)
+    np.add.at(fields, model.edges[:, 1], (tables[:, :, 1] - tables[:, :, 0]).sum(axis=1) / 4)
+    couplings = (low[:, 0] + high[:, 1] - low[:, 1] - high[:, 0]) / 4
+    return gl.IsingModel(fields, model.edges, couplings, model.offset - model.fields.sum() / 2 - tables.sum() / 4)
+
+
 def in_copies(model: gl.PottsModel, betas: NDArray[np.float64]) -> gl.PottsModel:
     """Copies of a model side by side without couplings between them, copy k times betas[k]: a ladder of temperatures.
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import glauber as gl
 
 from benchmarks.machine import provenance
 from examples.mnist_ebm import stages
 from examples.mnist_ebm.classifier import Classifier, train_classifier
 from examples.mnist_ebm.config import DataConfig, read_config
 from examples.mnist_ebm.data import Dataset, load
-from examples.mnist_ebm.evaluate import train_and_judge
+from examples.mnist_ebm.evaluate import train_and_judge, trained
 from examples.mnist_ebm.files import write_whole
+from examples.mnist_ebm.models import ImageModel
 from examples.mnist_ebm.search import SearchConfig, read_search, search
 
 Report = Callable[[float, str], None]
@@ -131,24 +134,30 @@ class Study:
 
         return self.stage(f"runs/{name}-{seed}/figures", config.digest, make)
 
+    def model(self, name: str, device: gl.Device) -> ImageModel:
+        """The model of a run's first seed, trained now as far as it was not."""
+        config = self.runs[name]
+        seed = config.seeds[0]
+        return trained(config, self.dataset(config.data), device, seed, self.folder(name, seed), self.report)
+
     def stages(self) -> dict[str, Callable[[], Result]]:
         """All stages by name, in order; each returns what it found, made now or before."""
-        every: dict[str, Callable[[], Result]] = {"explore": self._of("explore", stages.explored)}
+        every: dict[str, Callable[[], Result]] = {"explore": self._of("explore", stages.explored, ())}
         every["search"] = lambda: self.stage(
             "search", self.searched.model_dump_json(), lambda: search(self.searched, *self._for_search())
         )
         for name, config in self.runs.items():
             for seed in config.seeds:
                 every[f"train {name}, seed {seed}"] = partial(self.trained, name, seed)
-        for name, make in stages.STAGES.items():
-            every[name] = self._of(name, make)
+        for name, (make, runs) in stages.STAGES.items():
+            every[name] = self._of(name, make, self.runs if runs is None else runs)
         return every
 
     def _for_search(self) -> tuple[Dataset, Path, Report | None]:
         return self.dataset(self.searched.base.data), self.out / "search", self.report
 
-    def _of(self, name: str, make: Callable[[Study], Any]) -> Callable[[], Result]:
-        key = f"{self.sizes!r} {[config.digest for config in self.runs.values()]}"
+    def _of(self, name: str, make: Callable[[Study], Any], runs: Iterable[str]) -> Callable[[], Result]:
+        key = f"{self.sizes!r} {[self.runs[run].digest for run in runs]}"
         return lambda: self.stage(name, key, lambda: make(self))
 
     def run(self, only: str = "") -> dict[str, Result]:

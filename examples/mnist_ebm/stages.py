@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import glauber as gl
 import numpy as np
 import torch
-from glauber.torch import Sampler, annealed_importance
+from glauber.torch import Sampler
 from numpy.typing import NDArray
 
 from examples.intervals import Proportion, proportion
-from examples.mnist_ebm import blocks, convergence, explore, joules, pictures, speed
-from examples.mnist_ebm.annealing import log_partition
+from examples.mnist_ebm import blocks, convergence, explore, joules, laws, pictures, speed, substrates
 from examples.mnist_ebm.chain import ChainModel
 from examples.mnist_ebm.config import DataConfig, GridConfig, RbmConfig, RunConfig, TrainingConfig
-from examples.mnist_ebm.data import Images, black_and_white, some
+from examples.mnist_ebm.data import black_and_white, some
 from examples.mnist_ebm.distances import nearest
-from examples.mnist_ebm.evaluate import drawn, kept_samples, trained
+from examples.mnist_ebm.evaluate import drawn, kept_samples
 from examples.mnist_ebm.grid import GridModel
 from examples.mnist_ebm.lattice import exact_log_partition
 from examples.mnist_ebm.machines import RbmModel
-from examples.mnist_ebm.models import ImageModel
 from examples.mnist_ebm.quality import draw_confusion, draw_coverage, draw_neighbours, energy_histogram
 from examples.mnist_ebm.train import make_model, tensors, train
 from examples.mnist_ebm.vae import parameters_near
@@ -99,21 +97,16 @@ def exact(study: Study) -> Any:
                 made = make_model(config, dataset, device, 0)
                 train(made, dataset, config, 0, folder, study.report)
                 images, labels = tensors(dataset.test)
+                assert isinstance(made, GridModel | RbmModel)
+                annealed = laws.log_partition_of(made, images, 256, sizes.n_sweeps)
                 if isinstance(made, GridModel):
                     truth, found = exact_log_partition(made.potts_model(), side), made.log_likelihood(images, labels)
                     nats, spread = found.nats, found.standard_error
-                    base = made.base.double().numpy()
-                    annealed = log_partition(
-                        made.potts_model(), base, made.sampler, n_chains=256, n_temperatures=sizes.n_sweeps
-                    )
-                    log_z, error = annealed.value, annealed.standard_error
                 else:
-                    assert isinstance(made, RbmModel)
                     with torch.no_grad():
                         truth = float(made.machine.log_partition())
                     each = -made.free_energy(images) - truth
                     nats, spread = float(each.mean()), float(each.std()) / len(each) ** 0.5
-                    log_z, error = _annealed(made, sizes.n_sweeps)
             rows.append(
                 {
                     "model": name,
@@ -122,16 +115,11 @@ def exact(study: Study) -> Any:
                     "nats": nats,
                     "standard_error": spread,
                     "log_z_exact": truth,
-                    "log_z_annealed": log_z,
-                    "log_z_error": error,
+                    "log_z_annealed": annealed.value,
+                    "log_z_error": annealed.standard_error,
                 }
             )
     return rows
-
-
-def _annealed(model: RbmModel, n_temperatures: int) -> tuple[float, float]:
-    found = annealed_importance(model.machine, n_chains=256, n_temperatures=n_temperatures)
-    return found.value, found.standard_error
 
 
 def digits(study: Study) -> Any:
@@ -185,11 +173,8 @@ def epoch(study: Study) -> Any:
 def colourings(study: Study) -> Any:
     """Two against four blocks on the trained grid of four neighbours."""
     name = "grid4-tied"
-    config = study.runs[name]
-    with gl.open_device(config.device, seed=0) as device:
-        model = trained(
-            config, study.dataset(config.data), device, config.seeds[0], study.folder(name, config.seeds[0])
-        )
+    with gl.open_device(study.runs[name].device, seed=0) as device:
+        model = study.model(name, device)
         assert isinstance(model, GridModel)
         effect = blocks.colouring_effect(
             model.potts_model(),
@@ -216,17 +201,17 @@ def mixing(study: Study) -> Any:
     trajectories, memories, targets, histograms = {}, {}, {}, {}
     sweeps = convergence.checkpoints(study.sizes.n_sweeps)
     for name in ("grid4-tied", "grid8-edges", "rbm-pcd"):
-        config, seed = study.runs[name], study.runs[name].seeds[0]
+        config = study.runs[name]
         dataset = study.dataset(config.data)
         with gl.open_device(config.device, seed=1) as device:
-            model = trained(config, dataset, device, seed, study.folder(name, seed))
+            model = study.model(name, device)
             assert isinstance(model, GridModel | RbmModel)
             advance = partial(model.advance, n_chains=study.sizes.n_chains)
             states, energies = convergence.states_from_noise(advance, sweeps, study.report)
             recognised = convergence.recognition(sweeps, states, partial(_confidence, study, model))
             last, series = states[-1], []
-            every = 1 if isinstance(model, GridModel) else 10  # its jobs take longer; times below are not seen
-            for _ in range(study.sizes.n_sweeps // every):
+            every = 1 if isinstance(model, GridModel) else 10  # its memory is longer; times below are not seen
+            for _ in range(study.sizes.n_sweeps):
                 last, energy = advance(last, every)
                 series.append(energy)
             of_data = data_energies(model, *tensors(some(dataset.test, 1000)))
@@ -243,31 +228,20 @@ def mixing(study: Study) -> Any:
     convergence.draw_convergence(study.pictures / "mixing.png", trajectories, memories, targets)
     for name, held in histograms.items():
         energy_histogram(study.pictures / f"energies-{name}.png", held)
-    name, seed = "chain", study.runs["chain"].seeds[0]
+    name = "chain"
     with gl.open_device(study.runs[name].device, seed=2) as device:
-        chain = trained(study.runs[name], study.dataset(study.runs[name].data), device, seed, study.folder(name, seed))
+        chain = study.model(name, device)
         assert isinstance(chain, ChainModel)
         labels = torch.arange(10 * study.sizes.n_chains) % N_CLASSES
         path = chain.path(labels).numpy()
     found[name] = convergence.recognition(
-        [step * chain.sample_sweeps for step in range(len(path))], path, lambda part: _sure(study, part)
+        [step * chain.sample_sweeps for step in range(len(path))], path, study.classifier.confidence
     )
     return found
 
 
-def _confidence(study: Study, model: ImageModel, states: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    return _sure(study, black_and_white(as_images(model, states), model.n_levels))
-
-
-def _sure(study: Study, images: Images) -> NDArray[np.floating[Any]]:
-    return np.asarray(study.classifier.probabilities(images).max(1))
-
-
-def as_images(model: ImageModel, states: NDArray[Any]) -> Images:
-    """The pixels of states by site or unit, as levels."""
-    pixels = states[..., : model.side**2]
-    levels = pixels if isinstance(model, GridModel) else pixels > 0
-    return levels.astype(np.uint8).reshape(*states.shape[:-1], model.side, model.side)
+def _confidence(study: Study, model: GridModel | RbmModel, states: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    return study.classifier.confidence(black_and_white(model.images(states).numpy(), model.n_levels))
 
 
 def data_energies(model: GridModel | RbmModel, images: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
@@ -275,7 +249,8 @@ def data_energies(model: GridModel | RbmModel, images: torch.Tensor, labels: tor
     with torch.no_grad():
         if isinstance(model, GridModel):
             return model.energy(images).double().numpy()
-        return model.energies_of(images, labels).double().numpy()
+        states = torch.from_numpy(model.states_of(images, labels)).float()
+        return model.machine.energy(states).double().numpy()
 
 
 def speeds(study: Study) -> Any:
@@ -295,38 +270,51 @@ def energy(study: Study) -> Any:
     assert grid.kind == "grid"
     assert rbm.kind == "rbm"
     assert chain.kind == "chain"
-    pixels, levels, batch = 28 * 28, 4, 1000
-    bits = (levels - 1).bit_length()
-    n_grid = joules.grid_edges(28, 4) + levels * pixels
+    data = study.runs["grid4-tied"].data
+    side, levels, batch = data.side, data.n_levels, 1000
+    pixels, bits = side * side, (levels - 1).bit_length()
+    n_grid = joules.grid_edges(side, 4) + levels * pixels
     visible = pixels + N_CLASSES  # the RBM's label has p-bits of its own; the chain is told it through fields
     n_rbm = visible * rbm.n_hidden + visible + rbm.n_hidden
     n_chain = pixels * chain.n_hidden + pixels + chain.n_hidden
     jobs = [
-        joules.ChipJob("grid, 4 levels", bits * pixels, bits * pixels, n_grid, grid.sample_sweeps),
-        joules.ChipJob("RBM", visible + rbm.n_hidden, pixels, n_rbm, rbm.sample_sweeps),
-        joules.ChipJob("chain", pixels + chain.n_hidden, pixels, n_chain, chain.sample_sweeps, chain.n_steps),
+        joules.ChipJob(f"grid, {levels} levels", bits * pixels, bits * pixels, n_grid, 4, grid.sample_sweeps),
+        joules.ChipJob("RBM", visible + rbm.n_hidden, pixels, n_rbm, max(visible, rbm.n_hidden), rbm.sample_sweeps),
+        joules.ChipJob(
+            "chain",
+            pixels + chain.n_hidden,
+            pixels,
+            n_chain,
+            max(pixels, chain.n_hidden),
+            chain.sample_sweeps,
+            chain.n_steps,
+        ),
     ]
     rbm_sweep = joules.rbm_sweep(visible, rbm.n_hidden, batch)
-    one_step = joules.chain_step(pixels, chain.n_hidden, chain.sample_sweeps, batch)
+    fields = joules.chain_fields(pixels, chain.n_hidden, batch)
+    one_step = fields + joules.rbm_sweep(pixels, chain.n_hidden, batch).times(chain.sample_sweeps)
+    grid_sweep = joules.grid_sweep(side, levels, 4, tied=True, chains=batch)
     work = {
-        "grid, 4 levels, 4 neighbours: a sweep": joules.grid_sweep(28, levels, 4, tied=True, chains=batch),
-        "grid, 4 levels, 8 neighbours: a sweep": joules.grid_sweep(28, levels, 8, tied=False, chains=batch),
+        f"grid, {levels} levels, 4 neighbours: a sweep": grid_sweep,
+        f"grid, {levels} levels, 8 neighbours: a sweep": joules.grid_sweep(side, levels, 8, tied=False, chains=batch),
         "RBM: a sweep": rbm_sweep,
+        "chain: one machine's fields": fields,
         f"chain: one machine's fields and its {chain.sample_sweeps} sweeps": one_step,
     }
     found = [joules.on_chip(job, chip) for job in jobs for chip in joules.CHIPS]
+    found.append(joules.on_gpu(f"grid, {levels} levels", grid_sweep.times(grid.sample_sweeps), grid.sample_sweeps))
     found.append(joules.on_gpu("RBM", rbm_sweep.times(rbm.sample_sweeps), rbm.sample_sweeps))
     found.append(joules.on_gpu("chain", one_step.times(chain.n_steps), chain.n_steps * chain.sample_sweeps))
+    found.append(joules.on_gpu("chain, its fields alone", fields.times(chain.n_steps), 1))
     for name, held in ((name, one.model) for name, one in study.runs.items()):
         if held.kind == "vae":
-            hidden = parameters_near(held.n_parameters, latent=held.n_latent)
-            image = work[f"{name}: an image"] = joules.vae_sample(28, hidden, held.n_latent, batch)
+            hidden = parameters_near(held.n_parameters, side, held.n_latent)
+            image = work[f"{name}: an image"] = joules.vae_sample(side, hidden, held.n_latent, batch)
             found.append(joules.on_gpu(name, image, 1))
     joules.draw(study.pictures / "joules.png", found)
-    config, seed = study.runs["chain"], study.runs["chain"].seeds[0]
     n = 20 * study.sizes.n_chains
-    with gl.open_device(config.device, seed=3) as device:
-        model = trained(config, study.dataset(config.data), device, seed, study.folder("chain", seed))
+    with gl.open_device(study.runs["chain"].device, seed=3) as device:
+        model = study.model("chain", device)
         metered = joules.metered(lambda: model.sample(n), n)
     return {"work": work, "devices": found, "metered": metered}
 
@@ -351,16 +339,15 @@ def drawings(study: Study) -> Any:
         pictures.draw_samples(study.pictures / f"samples-{name}.png", rows, 2, config.title)
     draw_coverage(study.pictures / "coverage.png", coverage, real_shares)
     _draw_chain(study)
-    config, seed = study.runs["rbm-pcd"], study.runs["rbm-pcd"].seeds[0]
-    dataset = study.dataset(config.data)
-    with gl.open_device(config.device, seed=4) as device:
-        model = trained(config, dataset, device, seed, study.folder("rbm-pcd", seed))
+    dataset = study.dataset(study.runs["rbm-pcd"].data)
+    with gl.open_device(study.runs["rbm-pcd"].device, seed=4) as device:
+        model = study.model("rbm-pcd", device)
         assert isinstance(model, RbmModel)
         sweeps = convergence.checkpoints(study.sizes.n_sweeps, 60)
         asked = torch.arange(N_CLASSES)
         advance = partial(model.advance, n_chains=N_CLASSES, labels=asked)
         states, energies = convergence.states_from_noise(advance, sweeps)
-        frames = as_images(model, states)
+        frames = model.images(states).numpy()
         shown_test = some(dataset.test, 2000)
         real = data_energies(model, *tensors(shown_test))
     pictures.draw_landscape(study.pictures / "landscape.png", shown_test.images, real, frames, energies)
@@ -383,13 +370,17 @@ def _draw_chain(study: Study) -> None:
     draw_neighbours(study.pictures / "neighbours.png", few, train_images[which], distances)
 
 
-STAGES: dict[str, Callable[[Study], Any]] = {
-    "exact": exact,
-    "digits": digits,
-    "epoch": epoch,
-    "blocks": colourings,
-    "mixing": mixing,
-    "speed": speeds,
-    "joules": energy,
-    "pictures": drawings,
+STAGES: dict[str, tuple[Callable[[Study], Any], tuple[str, ...] | None]] = {
+    "exact": (exact, ()),
+    "digits": (digits, ()),
+    "epoch": (epoch, ()),
+    "blocks": (colourings, ("grid4-tied",)),
+    "mixing": (mixing, tuple(LOOKED_AT)),
+    "learned": (laws.learned, None),
+    "warmup": (laws.warmup, None),
+    "substrates": (substrates.substrates, None),
+    "speed": (speeds, ()),
+    "joules": (energy, None),
+    "pictures": (drawings, None),
 }
+"""The stage, and the runs that it looks at, after a change of which it is made again; None for all."""

@@ -126,6 +126,9 @@ def train(
     _claim(folder, config, seed)
     last, best = folder / "checkpoint.pt", folder / "best.pt"
     begin = load_checkpoint(last, **parts) if last.exists() else 0
+    if course.stopped_early or begin == n_updates:
+        load_checkpoint(best, model=model)
+        return course
     writer = _writer(folder / "tensorboard", config, begin)
     try:
         for step in range(begin, n_updates):

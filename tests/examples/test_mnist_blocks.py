@@ -13,7 +13,6 @@ from glauber.errors import InvalidModelError
 pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
 
 from examples.mnist_ebm.blocks import (
-    block_gibbs,
     block_updates,
     check_colouring,
     colouring,
@@ -89,6 +88,27 @@ def test_the_device_updates_in_these_blocks(side):
     assert blocks(device_colouring(model)) == blocks(colouring(side, 2))
     assert blocks(device_colouring(in_four_blocks(model, lattice))) == blocks(colouring(side, 4))
     assert blocks(device_colouring(potts(side, 4, 8)[1])) == blocks(colouring(side, 4))
+
+
+def block_gibbs(model, colour, states, n_sweeps, seed):
+    """A second body for the device's law to be checked against: sweeps block by block, in any colouring."""
+    rng = np.random.default_rng(seed)
+    tables = model.edge_tables()
+    states = np.array(states, dtype=np.int64)
+    both = np.concatenate([model.edges, model.edges[:, ::-1]])
+    turned = np.concatenate([tables.swapaxes(1, 2), tables])  # indexed [state of the neighbour, own state]
+    rows = [np.flatnonzero(colour[both[:, 0]] == k) for k in range(int(colour.max()) + 1)]
+    for _ in range(n_sweeps):
+        for k, entries in enumerate(rows):
+            block = np.flatnonzero(colour == k)
+            place = np.searchsorted(block, both[entries, 0])
+            field = np.repeat(model.fields[None, block], len(states), axis=0)
+            felt = turned[entries[None, :], states[:, both[entries, 1]]]
+            np.add.at(field.swapaxes(0, 1), place, felt.swapaxes(0, 1))
+            weight = np.exp(field - field.max(axis=2, keepdims=True)).cumsum(axis=2)
+            u = rng.random((*weight.shape[:2], 1)) * weight[:, :, -1:]
+            states[:, block] = (weight <= u).sum(axis=2)
+    return states
 
 
 @pytest.mark.parametrize("tables", [False, True])
@@ -174,10 +194,10 @@ def test_chains_fall_from_noise_to_equilibrium(sampler, tmp_path):
         states_from_noise(model.advance, [3, 3])
 
 
-def test_steps_until_half_of_the_chains_were_recognised():
-    states = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
+def test_steps_until_half_of_the_chains_are_recognised():
+    states = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0]])  # noise passes now and then
     found = recognition([1, 10, 20, 40], states, lambda part: 0.5 + 0.5 * part)
-    assert found.share == [0.0, 0.25, 0.25, 0.75]
+    assert found.share == [0.75, 0.25, 0.5, 0.75]
     assert found.median == 20
     assert recognition([1], states[:1], lambda part: 0.5 * part).median is None
 

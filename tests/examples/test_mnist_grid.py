@@ -70,14 +70,14 @@ def test_torch_the_sdk_the_device_and_the_plain_sum_have_one_energy(device, neig
     np.testing.assert_allclose(fast_energies(potts, result.last), plain, rtol=1e-12)
     np.testing.assert_allclose(result.energies[:, 0], plain, rtol=1e-12)
     np.testing.assert_allclose(result.programmed_energies[:, 0], plain, rtol=1e-3)  # rounded to 16 bits
-    assert model.mean_energy(images).item() == pytest.approx(np.mean(plain), rel=1e-5)
+    assert model._mean_energy(model._states(images)).item() == pytest.approx(np.mean(plain), rel=1e-5)
 
 
 def test_the_gradient_of_the_mean_is_that_of_the_energies(device):
     for neighbours, tied in FORMS:
         model, images = grid(device, 6, 4, neighbours, tied), noise(20, 6, 4)
         by_energy = torch.autograd.grad(model.energy(images).mean(), list(model.parameters()))
-        by_means = torch.autograd.grad(model.mean_energy(images), list(model.parameters()))
+        by_means = torch.autograd.grad(model._mean_energy(model._states(images)), list(model.parameters()))
         for one, other in zip(by_energy, by_means, strict=True):
             torch.testing.assert_close(one, other)
 

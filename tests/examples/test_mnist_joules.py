@@ -43,9 +43,8 @@ def test_grid_operations_are_those_of_a_sweep_done_by_hand(degree):
 def test_dense_operations_are_those_of_their_matrices():
     work = joules.rbm_sweep(6, 3)
     assert work.multiply_adds == np.ones((3, 6)).size + np.ones((6, 3)).size + 9
-    step = joules.chain_step(6, 3, 10)
-    assert step.updates == 10 * work.updates
-    assert step.multiply_adds - 10 * work.multiply_adds == 6 * 9 + 9
+    fields = joules.chain_fields(6, 3)
+    assert (fields.updates, fields.multiply_adds) == (0, 6 * 9 + 9)
     image = joules.vae_sample(4, 8, 2)
     assert image.multiply_adds == (12 * 8 + 8) + (8 * 8 + 8) + (8 * 16 + 16)
     assert image.random_bits == 32 * (2 + 16)
@@ -60,20 +59,20 @@ def test_a_job_is_counted_as_the_sdk_counts_it():
     schedule = gl.SamplingSchedule(n_samples=50, n_chains=1, n_warmup=0, sweeps_per_sample=20)
     with gl.open_device("sim://ideal") as device:
         theirs = device.estimate(model, schedule).energy.operations
-    mine = joules.ChipJob("machine", 9, 9, 27, sweeps=20, samples=50).operations
+    mine = joules.ChipJob("machine", 9, 9, 27, 9, sweeps=20, samples=50).operations
     assert theirs == mine
 
 
 def test_a_chain_writes_its_fields_for_every_sample():
-    one = joules.ChipJob("machine", 20, 12, 100, sweeps=5, samples=10).operations
-    four = joules.ChipJob("chain", 20, 12, 100, sweeps=5, steps=4, samples=10).operations
+    one = joules.ChipJob("machine", 20, 12, 100, 12, sweeps=5, samples=10).operations
+    four = joules.ChipJob("chain", 20, 12, 100, 12, sweeps=5, steps=4, samples=10).operations
     assert four.updates == 4 * one.updates
     assert one.nodes_written == 20
     assert four.nodes_written == 4 * 20 + 4 * 10 * 20
 
 
 def test_joules_are_counts_times_published_figures():
-    job = joules.ChipJob("machine", 1000, 784, 5000, sweeps=100, samples=50)
+    job = joules.ChipJob("machine", 1000, 784, 5000, 4, sweeps=100, samples=50)
     kv260 = joules.on_chip(job, "kv260")
     costs = load_spec("kv260").costs
     assert kv260.sweep_joules == pytest.approx(1000 * costs.joules_per_update.best)
@@ -81,7 +80,7 @@ def test_joules_are_counts_times_published_figures():
     assert kv260.parts["program"] == pytest.approx(1000 * costs.joules_per_write.best / 50)
     assert kv260.joules == pytest.approx(sum(part for part in kv260.parts.values() if part is not None))
     assert kv260.standard_uncertainty > 0
-    assert (kv260.provenance, kv260.boundaries, kv260.fits) == ("measured", ("board",), True)
+    assert (kv260.provenance, kv260.boundaries, kv260.lacks) == ("measured", ("board",), ())
     paper = joules.on_chip(job, "dtm-l70")
     assert paper.joules == pytest.approx(100 * 1000 * 2e-15)
     assert paper.provenance == "model"
@@ -90,7 +89,8 @@ def test_joules_are_counts_times_published_figures():
     assert paper.landauer_joules == pytest.approx(1e5 * 1.380649e-23 * 300 * np.log(2))
     assert paper.reflash_seconds is None
     assert joules.on_chip(job, "z1").reflash_seconds == pytest.approx(1 / 50)  # one loading at 1 Hz, 50 samples
-    assert joules.on_chip(joules.ChipJob("large", 2000, 784, 5000, sweeps=1), "kv260").fits is False
+    large = joules.on_chip(joules.ChipJob("large", 2000, 784, 5000, 500, sweeps=1), "kv260")
+    assert large.lacks == ("2,000 p-bits (it has 1,024)", "500 couplings of a p-bit (it has 4)")
     with pytest.raises(DeviceNotFoundError, match="kv270"):
         joules.on_chip(job, "kv270")
 
@@ -136,7 +136,7 @@ def test_the_reading_quotes_the_catalogue_and_its_quotients(tmp_path):
     assert "36,050 times the modelled cell" in text  # 72.1 pJ / 2 fJ
     for source in ("2510.23972", "2608.01615", "ferrotherm"):
         assert source in text
-    job = joules.ChipJob("machine", 1000, 784, 5000, sweeps=100)
+    job = joules.ChipJob("machine", 1000, 784, 5000, 4, sweeps=100)
     found = [joules.on_chip(job, name) for name in joules.CHIPS]
     found.append(joules.on_gpu("machine", joules.rbm_sweep(784, 216).times(100), 100))
     joules.draw(tmp_path / "joules.png", found)

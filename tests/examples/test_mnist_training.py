@@ -23,7 +23,7 @@ MODELS = {
     "rbm, cd": {"kind": "rbm", "n_hidden": 6, "objective": "cd", "n_temperatures": 300, "sample_sweeps": 20},
     "rbm, pcd": {"kind": "rbm", "n_hidden": 6, "n_chains": 32, "n_temperatures": 300, "sample_sweeps": 20},
     "rbm, tempered": {"kind": "rbm", "n_hidden": 6, "objective": "tempered", "n_chains": 8, "n_temperatures": 300}
-    | {"sample_sweeps": 20},
+    | {"sample_sweeps": 20, "n_sweeps": 2},
     "deep": {
         "kind": "deep",
         "chip": "pbit-king-64",
