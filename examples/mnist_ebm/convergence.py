@@ -228,19 +228,20 @@ def draw_convergence(
         path: of the picture.
         trajectories: by name.
         memories: by name.
-        targets: mean energies of data, by the name of their trajectory; drawn as dotted lines.
+        targets: mean energies of data, by the name of their trajectory, from which energies are drawn.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for number, (name, found) in enumerate(trajectories.items()):
-        colour = f"C{number}"
-        left.plot(found.sweeps, found.mean, color=colour, label=name)
-        left.fill_between(found.sweeps, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
-        if name in targets:
-            left.axhline(targets[name], color=colour, linestyle=":", label=f"{name}: data")
+        colour, data = f"C{number}", targets[name]
+        left.plot(found.sweeps, np.array(found.mean) - data, color=colour, label=name)
+        left.fill_between(
+            found.sweeps, np.array(found.low) - data, np.array(found.high) - data, color=colour, alpha=0.2, linewidth=0
+        )
+    left.axhline(0, color="black", linestyle=":", label="data")
     left.set_xscale("log")
     left.set_xlabel("sweeps from random states")
-    left.set_ylabel(f"energy; band: {LOW:.0%} to {HIGH:.0%} of chains")
-    left.legend(fontsize=7, loc="center left")
+    left.set_ylabel(f"energy less that of data; band: {LOW:.0%} to {HIGH:.0%} of chains")
+    left.legend(fontsize=8)
     for name, kept in memories.items():
         time = kept.time
         right.plot(kept.lags, kept.autocorrelation, label=f"{name}: {time.sweeps:.3g} ± {time.standard_error:.2g}")

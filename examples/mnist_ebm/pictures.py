@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -90,7 +90,7 @@ def draw_landscape(
     chains: Images,
     energies: Floats,
     unit: str = "nats",
-    shown: int = 8,
+    shown: int = 3,
 ) -> None:
     """Chains on the plane of the real images' principal components, over the mean energy of the states seen there.
 
@@ -101,7 +101,7 @@ def draw_landscape(
         path: of the picture.
         real: images (n, side, side).
         real_energies: of them (n,).
-        chains: states from noise on (n_frames, n, side, side).
+        chains: states (n_frames, n, side, side).
         energies: of them (n_frames, n).
         unit: of the energy.
         shown: chains drawn as lines.
@@ -127,8 +127,8 @@ def draw_landscape(
     ax.scatter(x[: len(real)], y[: len(real)], s=2, color="white", alpha=0.5, label="real images")
     paths = ((chains.reshape(*chains.shape[:2], -1) - mean) @ axes.T)[:, :shown]
     for k in range(paths.shape[1]):
-        ax.plot(*paths[:, k].T, lw=1, color="tab:red", alpha=0.8, label="chains" if k == 0 else None)
-    ax.scatter(paths[0, :, 0], paths[0, :, 1], s=25, color="black", zorder=3, label="noise")
+        ax.plot(*paths[:, k].T, lw=1, color=f"C{k + 1}", label=f"chain {k + 1}")
+    ax.scatter(paths[0, :, 0], paths[0, :, 1], s=25, color="black", zorder=3, label="first state")
     ends = paths[-1]
     ax.scatter(ends[:, 0], ends[:, 1], s=60, marker="*", color="tab:orange", edgecolor="black", zorder=3, label="end")
     ax.set_xlabel("first principal component of real images")
@@ -142,7 +142,15 @@ def draw_landscape(
 # Animation
 
 
-def animate(path: Path, states: Images, energies: Floats, n_levels: int, unit: str = "nats", columns: int = 5) -> None:
+def animate(
+    path: Path,
+    states: Images,
+    energies: Floats,
+    sweeps: Sequence[int],
+    n_levels: int,
+    unit: str = "nats",
+    columns: int = 5,
+) -> None:
     """A GIF from noise to digits, beside it the energy as it falls: the mean over chains and each chain.
 
     Frames are chosen evenly: FRAMES at most, and fewer where the file would be larger than GIF_BYTES.
@@ -151,6 +159,7 @@ def animate(path: Path, states: Images, energies: Floats, n_levels: int, unit: s
         path: of the GIF.
         states: levels (n_frames, n, side, side).
         energies: (n_frames, n).
+        sweeps: done at each frame, from 1 on.
         n_levels: of the states.
         unit: of the energy.
         columns: chains side by side.
@@ -158,13 +167,13 @@ def animate(path: Path, states: Images, energies: Floats, n_levels: int, unit: s
     Raises:
         InvalidModelError: energies of another shape, or fewer than two frames.
     """
-    if energies.shape != states.shape[:2] or len(states) < 2:
+    if energies.shape != states.shape[:2] or len(states) < 2 or len(sweeps) != len(states):
         raise InvalidModelError(
-            f"two frames are needed at least, and energies (n_frames, n) for states (n_frames, n, side, side):"
-            f" states are {states.shape}, energies {energies.shape}"
+            f"two frames are needed at least, and energies (n_frames, n) for states (n_frames, n, side, side) after so"
+            f" many sweeps: states are {states.shape}, energies {energies.shape}, sweeps {len(sweeps)}"
         )
     chosen = np.unique(np.linspace(0, len(states) - 1, FRAMES).round().astype(int))
-    drawn = _frames(states, energies, chosen, n_levels, unit, columns)
+    drawn = _frames(states, energies, sweeps, chosen, n_levels, unit, columns)
     while True:
         buffer = io.BytesIO()
         lasting = [FRAME_MS * len(chosen) // len(drawn)] * (len(drawn) - 1) + [LAST_FRAME_MS]
@@ -176,24 +185,31 @@ def animate(path: Path, states: Images, energies: Floats, n_levels: int, unit: s
 
 
 def _frames(
-    states: Images, energies: Floats, chosen: NDArray[np.integer], n_levels: int, unit: str, columns: int
+    states: Images,
+    energies: Floats,
+    sweeps: Sequence[int],
+    chosen: NDArray[np.integer],
+    n_levels: int,
+    unit: str,
+    columns: int,
 ) -> list[Image.Image]:
     rows = -(-states.shape[1] // columns)
     figure = Figure(figsize=(0.75 * columns + 4, max(2.4, 0.75 * rows + 0.5)), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[0.75 * columns, 3.6])
     picture = left.imshow(tiles(states[0], columns, n_levels), cmap="gray", vmin=0, vmax=1)
     left.set_axis_off()
-    at = np.arange(len(states))
+    at = np.asarray(sweeps)
     right.plot(at, energies, lw=0.5, color="lightgray")
     right.plot(at, energies.mean(1), lw=1.5, color="tab:blue")
-    (point,) = right.plot([0], [energies[0].mean()], "o", color="tab:red")
-    right.set_xlabel("frame")
+    (point,) = right.plot(at[:1], [energies[0].mean()], "o", color="tab:red")
+    right.set_xscale("log")
+    right.set_xlabel("sweeps from noise")
     right.set_ylabel(f"energy in {unit}")
     palette = _palette()
     found = []
     for k in chosen:
         picture.set_data(tiles(states[k], columns, n_levels))
-        point.set_data([k], [energies[k].mean()])
+        point.set_data([at[k]], [energies[k].mean()])
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         found.append(Image.open(buffer).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE))

@@ -351,7 +351,7 @@ def drawings(study: Study) -> Any:
         shown_test = some(dataset.test, 2000)
         real = data_energies(model, *tensors(shown_test))
     pictures.draw_landscape(study.pictures / "landscape.png", shown_test.images, real, frames, energies)
-    pictures.animate(study.pictures / "animation.gif", frames, energies, 2)
+    pictures.animate(study.pictures / "animation.gif", frames, energies, sweeps, 2)
     return {"frames": len(frames), "sweeps": sweeps}
 
 

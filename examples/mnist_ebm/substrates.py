@@ -36,11 +36,13 @@ def substrates(study: Study) -> Any:
                 model = study.model(name, device)
                 assert isinstance(model, GridModel)
                 potts = model.potts_model()
-            found[name] = compare(in_p_bits(potts) if model.n_levels == 2 else potts, study.sizes.n_sweeps // 4)
+            found[name] = compare(
+                in_p_bits(potts) if model.n_levels == 2 else potts, max(10, study.sizes.n_sweeps // 20)
+            )
     return found
 
 
-def compare(model: gl.IsingModel | gl.PottsModel, n_sweeps: int, n_chains: int = 256) -> dict[str, Any]:
+def compare(model: gl.IsingModel | gl.PottsModel, n_sweeps: int, n_chains: int = 128) -> dict[str, Any]:
     """One job on every device, beside the first one.
 
     Returns:

@@ -65,7 +65,7 @@ def test_the_landscape_is_drawn_and_shapes_checked(tmp_path):
 def test_an_animation_keeps_its_limits(tmp_path, monkeypatch):
     states, energies = falling(12)
     path = tmp_path / "film.gif"
-    pictures.animate(path, states, energies, 2)
+    pictures.animate(path, states, energies, range(1, 13), 2)
     with Image.open(path) as film:
         assert film.n_frames == 12
         film.seek(0)
@@ -74,9 +74,9 @@ def test_an_animation_keeps_its_limits(tmp_path, monkeypatch):
         assert (first, film.info["duration"]) == (80, 2000)
     whole = path.stat().st_size
     monkeypatch.setattr(pictures, "GIF_BYTES", whole // 2)
-    pictures.animate(path, states, energies, 2)
+    pictures.animate(path, states, energies, range(1, 13), 2)
     assert path.stat().st_size <= whole // 2
     with Image.open(path) as film:
         assert 2 <= film.n_frames < 12
     with pytest.raises(InvalidModelError, match="two frames"):
-        pictures.animate(path, states[:1], energies[:1], 2)
+        pictures.animate(path, states[:1], energies[:1], [1], 2)

@@ -13,6 +13,7 @@ from glauber.errors import InvalidModelError  # noqa: E402
 
 from examples.mnist_ebm.config import RunConfig, read_config  # noqa: E402
 from examples.mnist_ebm.data import Dataset, Part  # noqa: E402
+from examples.mnist_ebm.evaluate import trained  # noqa: E402
 from examples.mnist_ebm.machines import label_spins, pixel_spins  # noqa: E402
 from examples.mnist_ebm.search import SearchConfig, combinations, read_search, search  # noqa: E402
 from examples.mnist_ebm.train import make_model, train  # noqa: E402
@@ -98,18 +99,18 @@ def test_training_raises_the_likelihood(name, dataset, tmp_path):
 
 @pytest.mark.parametrize(("seed", "training"), [(1, {"learning_rate": 0.02}), (2, {})])
 def test_a_training_never_goes_on_from_anothers_checkpoints(dataset, tmp_path, seed, training):
-    def trained(run, seed, folder):
+    def course_of(run, seed, folder):
         with gl.open_device("sim://ideal", seed=0) as device:
             return train(make_model(run, dataset, device, seed), dataset, run, seed, folder)
 
     first, other = config(MODELS["grid"]), config(MODELS["grid"], **training)
-    before = trained(first, 1, tmp_path / "one")
-    after, fresh = (trained(other, seed, tmp_path / folder) for folder in ("one", "two"))
+    before = course_of(first, 1, tmp_path / "one")
+    after, fresh = (course_of(other, seed, tmp_path / folder) for folder in ("one", "two"))
     assert after.losses == fresh.losses != before.losses
     retitled = other.model_copy(update={"title": "another", "n_samples": 50})
     checkpoint = tmp_path / "two" / "checkpoint.pt"
     made = checkpoint.stat().st_mtime_ns
-    assert trained(retitled, seed, tmp_path / "two") == fresh
+    assert course_of(retitled, seed, tmp_path / "two") == fresh
     assert checkpoint.stat().st_mtime_ns == made  # what it is called and judged by decides no parameter
 
 
@@ -278,3 +279,42 @@ def test_a_search_with_an_unknown_name_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"training\.momentum"):
         read_search(path)
+
+
+def test_a_log_for_tensorboard_has_what_the_plan_names(dataset, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard: pip install -e '.[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = config(MODELS["rbm, pcd"], epochs=4, check_every=20)
+    with gl.open_device("sim://ideal", seed=0) as device:
+        course = train(make_model(run, dataset, device, 1), dataset, run, 1, tmp_path)
+    log = EventAccumulator(str(tmp_path / "tensorboard"))
+    log.Reload()
+    tags = log.Tags()
+    training = {"training/loss", "training/gradient_norm", "training/learning_rate"}
+    looks = {"validation/nats", "validation/reconstruction_error", "energy/data", "energy/samples"}
+    assert training | looks <= set(tags["scalars"])
+    assert {"machine.fields", "machine.couplings"} <= set(tags["histograms"])
+    assert tags["images"] == ["samples"]
+    assert "configuration/text_summary" in tags["tensors"]
+    assert [one.step for one in log.Scalars("validation/nats")] == [look["update"] for look in course.looks]
+    assert [one.value for one in log.Scalars("validation/nats")] == pytest.approx(
+        [look["nats"] for look in course.looks], rel=1e-6
+    )
+
+
+def test_a_model_is_never_that_of_another_configuration(dataset, tmp_path):
+    """What a stage looks at is trained as far as it is not, and anew after a change of its configuration."""
+    first, other = (config(MODELS["grid"], learning_rate=rate) for rate in (0.01, 0.05))
+
+    def couplings(run):
+        with gl.open_device("sim://ideal", seed=0) as device:
+            return trained(run, dataset, device, 1, tmp_path).couplings.detach().clone()
+
+    fresh = couplings(first)
+    made = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
+    assert torch.equal(couplings(first), fresh)
+    assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == made
+    changed = couplings(other)
+    assert not torch.equal(changed, fresh)
+    assert torch.equal(couplings(first), fresh)
