@@ -10,8 +10,9 @@ CORE := $(wildcard csrc/src/* csrc/include/glauber/* firmware_stubs/*.[ch] firmw
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.digits --out out/digits
 
+# A file's tests go to one worker, so that the servers and clusters that they share are started once.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 
 # Energy models of MNIST, hours; `.venv/bin/python -m examples.mnist_ebm --smoke` takes a minute.
 mnist: $(VENV)/.ready

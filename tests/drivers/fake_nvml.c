@@ -11,7 +11,6 @@
  *   GAIN       factor of both readings                          1
  *   SEEN       share of each period that the sensor looks at    1
  *   AVERAGING  s over which a power reading is the mean         0
- *   LOST_AFTER, BACK_AFTER  s until the GPU is lost, the counter begins anew;  0: never
  *   INIT_ERROR, READ_ERROR  what nvmlInit and the readings return              0
  *   GPUS       how many                                         1
  *   CAPABILITY compute capability times ten; 0: unsupported     70
@@ -29,7 +28,7 @@ enum { OK, UNINITIALIZED, INVALID, UNSUPPORTED, NOT_FOUND = 6, LOST = 15, MAX_ST
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int users, has_counter, has_power, stuck, gpus, capability, read_error, gpu[8];
-static double period, base, swing, swing_hz, noise, slot, seen, averaging, lost_after, back_after;
+static double period, base, swing, swing_hz, noise, slot, seen, averaging, lost_at, back_at;
 static double gain, epoch, counted, counted_to; /* joules in the counter, and up to which time */
 static struct { double t, watts; } steps[MAX_STEPS]; /* the load from each time on */
 static int n_steps;
@@ -112,6 +111,14 @@ double fake_joules(double a, double b)
     return sum;
 }
 
+void fake_break(double lost, double back) /* s from now until the GPU is lost, the counter begins anew; 0: never */
+{
+    pthread_mutex_lock(&lock);
+    lost_at = lost > 0 ? now() + lost : INFINITY;
+    back_at = back > 0 ? now() + back : INFINITY;
+    pthread_mutex_unlock(&lock);
+}
+
 int fake_users(void) /* calls of nvmlInit without their nvmlShutdown */
 {
     return users;
@@ -139,8 +146,7 @@ int nvmlInitWithFlags(unsigned flags)
     gain = setting("GAIN", 1);
     seen = setting("SEEN", 1);
     averaging = setting("AVERAGING", 0);
-    lost_after = setting("LOST_AFTER", 0);
-    back_after = setting("BACK_AFTER", 0);
+    lost_at = back_at = INFINITY;
     read_error = (int)setting("READ_ERROR", 0);
     gpus = (int)setting("GPUS", 1);
     capability = (int)setting("CAPABILITY", 70);
@@ -220,7 +226,7 @@ static int failing(double t)
 {
     if (users == 0)
         return UNINITIALIZED;
-    if (lost_after > 0 && t > epoch + lost_after)
+    if (t > lost_at)
         return LOST;
     return read_error;
 }
@@ -235,9 +241,9 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millij
     const int error = failing(t);
     if (!stuck)
         count(t);
-    if (back_after > 0 && t > epoch + back_after) {
+    if (t > back_at) {
         counted = 0;
-        back_after = 0;
+        back_at = INFINITY;
     }
     *millijoules = (unsigned long long)(1000 * counted);
     pthread_mutex_unlock(&lock);

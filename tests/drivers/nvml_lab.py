@@ -29,6 +29,7 @@ FAKE = ctypes.CDLL("libnvidia-ml.so.1")
 FAKE.fake_joules.restype = ctypes.c_double
 FAKE.fake_joules.argtypes = [ctypes.c_double, ctypes.c_double]
 FAKE.fake_load.argtypes = FAKE.fake_gain.argtypes = [ctypes.c_double]
+FAKE.fake_break.argtypes = [ctypes.c_double, ctypes.c_double]
 
 
 def describe(gpu: int | str = 0, limit: float = 2.0, **options: Any) -> dict[str, Any]:
@@ -38,9 +39,10 @@ def describe(gpu: int | str = 0, limit: float = 2.0, **options: Any) -> dict[str
         return {name: getattr(spec, name) for name in spec.__slots__}
 
 
-def _window(meter: NvmlMeter, seconds: float, load: float) -> dict[str, Any]:
-    """One window; the load is there from its start to its end."""
+def _window(meter: NvmlMeter, seconds: float, load: float, lost: float = 0.0, back: float = 0.0) -> dict[str, Any]:
+    """One window; the load is there from its start to its end. So long after its start the GPU breaks, 0: never."""
     window = meter.start()
+    FAKE.fake_break(lost, back)
     FAKE.fake_load(load)
     time.sleep(seconds)
     trace = window.stop()
@@ -86,15 +88,18 @@ def idle(seconds: float, **options: Any) -> dict[str, float]:
         ended = time.monotonic()
         true = FAKE.fake_joules(began, ended) / (ended - began)
         assert meter.idle is found
-    return {"watts": found.watts, "se": found.standard_error, "seconds": found.seconds, "true": true}
+    took = ended - began
+    return {"watts": found.watts, "se": found.standard_error, "seconds": found.seconds, "took": took, "true": true}
 
 
-def one(seconds: float, load: float = 0.0, idle: float = 0.0, **options: Any) -> dict[str, Any]:
+def one(
+    seconds: float, load: float = 0.0, idle: float = 0.0, lost: float = 0.0, back: float = 0.0, **options: Any
+) -> dict[str, Any]:
     """A single window."""
     with NvmlMeter(0, **options) as meter:
         if idle:
             meter.measure_idle(idle)
-        return _window(meter, seconds, load)
+        return _window(meter, seconds, load, lost, back)
 
 
 def close_while_open() -> None:
@@ -120,9 +125,9 @@ def start_when_closed() -> None:
 class MeteredDriver(SimulatorDriver):
     """The simulator as a GPU whose load goes on while a job runs."""
 
-    def __init__(self, meter: NvmlMeter | None, seconds: float) -> None:
+    def __init__(self, meter: NvmlMeter | None, seconds: float, lost: float = 0.0) -> None:
         super().__init__(gl.load_spec("ideal"))
-        self.meter, self.seconds = meter, seconds
+        self.meter, self.seconds, self.lost = meter, seconds, lost
 
     def program(self, program: Any) -> None:
         FAKE.fake_load(150.0)
@@ -130,6 +135,8 @@ class MeteredDriver(SimulatorDriver):
 
     def run(self, run: Any) -> Any:
         FAKE.fake_load(150.0)
+        if self.lost:  # only now: opening a meter and a window takes as long as it takes
+            FAKE.fake_break(self.lost, 0.0)
         time.sleep(self.seconds)
         yield from super().run(run)
         FAKE.fake_load(0.0)
@@ -144,12 +151,14 @@ MODEL = gl.IsingModel.from_edges([(0, 1, 1.0), (1, 2, -0.5)], {0: 0.3})
 SCHEDULE = gl.SamplingSchedule(n_samples=20, n_chains=2)
 
 
-def jobs(seconds: list[float], idle: float = 0.0, path: str = "", metered: bool = True) -> list[dict[str, Any]]:
+def jobs(
+    seconds: list[float], idle: float = 0.0, path: str = "", metered: bool = True, lost: float = 0.0
+) -> list[dict[str, Any]]:
     """Jobs of these lengths on a device with this meter: their reports, and as read back from a file."""
     meter = NvmlMeter(0) if metered else None
     if meter is not None and idle:
         meter.measure_idle(idle)
-    driver = MeteredDriver(meter, 0.0)
+    driver = MeteredDriver(meter, 0.0, lost)
     found = []
     with gl.Device(driver, seed=1) as device:
         for length in seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from glauber_drivers.meters.ppk2 import Ppk2Meter
 from glauber_drivers.meters.rapl import RaplMeter
 from glauber_drivers.meters.replay import ReplayMeter
 from glauber_simulator.driver import SimulatorDriver
+from meter_lab import assert_too_short
 
 MODEL = gl.IsingModel.from_edges([(0, 1, 1.0), (1, 2, -0.5)])
 SCHEDULE = gl.SamplingSchedule(n_samples=20, n_chains=2)
@@ -51,6 +53,19 @@ class Slow(SimulatorDriver):
 
     def run(self, run):
         time.sleep(0.1)
+        yield from super().run(run)
+
+
+class Held(Slow):
+    """Tells when it is at work, and waits until it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def run(self, run):
+        self.begun.set()
+        assert self.go.wait(30)
         yield from super().run(run)
 
 
@@ -124,20 +139,27 @@ def test_readings_that_are_lost_are_noticed(kit):
     with open_meter(kit.address) as meter:
         kit.lose_at = 3000
         window = meter.start()
-        time.sleep(0.06)
+        deadline = time.monotonic() + 30
+        while kit._sent < 3500:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         for _ in range(2):
-            with pytest.raises(DeviceIOError, match=r"were lost near number [123]\d\d\d"):
+            with pytest.raises(DeviceIOError, match=r"were lost near number \d+") as caught:
                 window.stop()
+            # the number of the first reading in the delivery that it is missing from
+            assert int(re.search(r"near number (\d+)", str(caught.value))[1]) <= 3000
         kit.lose_at = None
         assert measured(meter)[1].joules > 0
 
 
 def test_a_kit_that_is_pulled_out_under_a_job(kit):
     meter = open_meter(kit.address)
-    with gl.Device(Slow(), seed=1, meter=meter) as device:
+    driver = Held()
+    with gl.Device(driver, seed=1, meter=meter) as device:
         job = device.submit(MODEL, SCHEDULE)
-        time.sleep(0.06)
+        assert driver.begun.wait(30)
         kit.unplug()
+        driver.go.set()
         result = job.result(30)
     assert result.n_samples == 20
     assert "is gone" in result.energy_report.not_measured
@@ -147,8 +169,7 @@ def test_a_kit_that_is_pulled_out_under_a_job(kit):
 
 def test_what_a_kit_cannot_say(kit):
     with open_meter(kit.address) as meter:
-        with pytest.raises(MeteringError, match="readings of at least 5"):
-            measured(meter, 0.0005)
+        assert_too_short(lambda: measured(meter, 0.0005), "readings of at least 5")
         kit.rail.power = KnownPower(0.5e-6)
         kit.rail.noise_amps = 0.0
         with pytest.raises(MeteringError, match="no figure at all"):
@@ -309,9 +330,14 @@ def test_counters_that_break_in_a_window(tree, content, kind, says):
             file.unlink()
         else:
             overwrite(file, content)
-        time.sleep(0.02)
         if content == "9999999":  # beyond the range, and then below it
+            deadline = time.monotonic() + 30
+            while meter._zones[0]._last != 9999999:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
             overwrite(file, "100")
+        window._thread.join(10)  # it sees that, and gives up
+        assert not window._thread.is_alive()
         with pytest.raises(kind, match=says):
             window.stop()
 
@@ -463,9 +489,9 @@ def test_a_meter_whose_package_is_missing(monkeypatch):
 
 def test_idle_power_by_address(tree):
     with open_meter(f"rapl://{tree.root}?idle=0.15") as meter:
-        assert meter.idle.watts == pytest.approx(50, rel=0.05)
-    with pytest.raises(MeteringError, match="cannot be measured"):
-        open_meter(f"rapl://{tree.root}?idle=0.001")
+        # on a busy machine the counters move late, which the standard error says
+        assert abs(meter.idle.watts - 50) < max(4 * meter.idle.standard_error, 0.05 * 50)
+    assert_too_short(lambda: open_meter(f"rapl://{tree.root}?idle=0.001").close(), "cannot be measured")
 
 
 def test_the_given_meter_counts_and_the_report_says_so(kit):

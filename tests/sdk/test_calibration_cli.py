@@ -57,7 +57,7 @@ def test_a_calibration_is_shown_kept_and_in_force(folder):
 
 
 def test_history_rollback_and_diff(record):
-    second = json.loads(invoke("calibrate", CHIP, *QUICK, "--json").stdout)["in_force"]
+    second = json.loads(invoke("calibrate", f"{CHIP}&seed=2", *QUICK, "--json").stdout)["in_force"]
     listed = json.loads(invoke("history", f"{CHIP}&seed=5", "--json").stdout)
     assert [(entry["id"], entry["in_force"]) for entry in listed] == [(record.id, False), (second, True)]
     assert second in invoke("history").stdout

@@ -54,7 +54,7 @@ def test_p_bits_stick_at_both_values():
     values = np.concatenate([each[each != 0] for each in found])
     assert len(values) == 120
     assert 30 < (values > 0).sum() < 90
-    with gl.open_device("sim://pbit-king-64?chip=1&n_stuck=6") as device:
+    with gl.open_device("sim://pbit-king-64?chip=1&n_stuck=6", seed=1) as device:
         record = device.calibrate(["pbits"], shots=400)
     made = fabricate(KING, Nonidealities(chip=1, n_stuck=6)).stuck
     names = {1: "stuck up", -1: "stuck down", 0: "good"}

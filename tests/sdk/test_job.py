@@ -28,7 +28,7 @@ from glauber_simulator.driver import SimulatorDriver
 
 MODEL = gl.IsingModel.from_edges([(0, 1, 1.0), (1, 2, -0.5)], {0: 0.3})
 SHORT = gl.SamplingSchedule(n_samples=20, n_chains=2, n_warmup=5)
-LONG = gl.SamplingSchedule(n_samples=10**9, n_chains=1, sweeps_per_sample=1000)
+LONG = gl.SamplingSchedule(n_samples=10**8, n_chains=1, sweeps_per_sample=1000)
 
 
 class GatedDriver(SimulatorDriver):

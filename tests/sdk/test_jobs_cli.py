@@ -174,7 +174,7 @@ def holds_open(pid, path):
 
 
 def test_watch_and_cancel_a_job_of_another_process(path):
-    child, job_id = start(path, 10_000)
+    child, job_id = start(path, 1_000_000)  # minutes: it is cancelled below
     with child:
         watching = subprocess.Popen(
             [sys.executable, "-m", "glauber.cli", "jobs", "watch", job_id, "--store", str(path)]
@@ -205,10 +205,9 @@ def test_watch_to_the_end(path):
 
 
 def test_run_takes_over_what_a_killed_process_left(path, model):
-    child, job_id = start(path, 2000)
+    child, job_id = start(path, 4000)
     with child:
-        time.sleep(0.3)
-        child.kill()
+        child.kill()  # at once: the job is in the store before its id is printed
     told = invoke("run", model, "-d", "sim://ideal", "--samples", 20, "--store", path)
     assert "jobs of a process that ended go first" in told.stderr
     assert json.loads(invoke("jobs", "show", job_id, "--store", path, "--json").stdout)["status"] == "done"

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -167,6 +168,24 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(tmp_path):
     assert f"cannot write {path}: File too large" in ended.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
     assert path.read_bytes() == before
+
+
+def test_a_file_has_the_mode_of_the_umask_which_is_not_touched(tmp_path, monkeypatch):
+    """It belongs to all threads: one that asked for it would change it for the others."""
+
+    def touched(mask):
+        raise AssertionError("the umask was touched")
+
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", touched)
+            for _ in range(2):
+                gl.write_model(gl.IsingModel([1.0], [], []), tmp_path / "m.npz")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.npz").stat().st_mode & 0o777 == 0o640
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
 
 
 def test_a_qubo_keeps_the_meaning_of_its_keys():

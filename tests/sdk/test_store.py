@@ -168,7 +168,7 @@ def test_reuse_answers_from_the_store(store):
 def test_the_queue_is_fair_between_owners(store):
     order = []
     with gl.open_device("sim://ideal", store=store) as device:
-        block = device.submit_request(gl.JobRequest(ring(), long(0.3), owner="ann"))
+        block = device.submit_request(gl.JobRequest(ring(), long(30), owner="ann"))
         begun(block)
         jobs = []
         for k in range(4):
@@ -179,9 +179,11 @@ def test_the_queue_is_fair_between_owners(store):
             job.add_done_callback(lambda job: order.append(job.owner))
         assert len(device.queued) == 7
         assert device.queued[0].owner == "cid"
-        gl.wait(jobs)
-    assert order[0] == "cid"
-    assert order[1:5] in (["bob", "ann", "bob", "ann"], ["bob", "bob", "ann", "ann"], ["ann", "bob", "ann", "bob"])
+        block.cancel()
+        gl.wait(jobs, 60)
+    # ann has had the device before; who is next after bob's first job depends on how long it took, see test_queueing.py
+    assert order[:2] == ["cid", "bob"]
+    assert sorted(order) == ["ann"] * 4 + ["bob"] * 2 + ["cid"]
 
 
 def test_hold_lets_one_owner_only_and_others_make_way(store, often):
@@ -260,7 +262,7 @@ def test_watching_from_another_process(path, often):
 
 def test_cancelling_what_nobody_runs(store, often):
     device = gl.open_device("sim://ideal", store=store)
-    job = device.submit(ring(), long(), seed=5)
+    job = device.submit(ring(), long(5), seed=5)
     begun(job)
     device.close(requeue=True)
     assert store.ask_to_cancel(job.id)
@@ -280,12 +282,13 @@ def test_unknown_ids(store):
 
 def test_two_processes_never_run_one_job(path, often):
     with JobStore(path) as one, JobStore(path) as two, gl.open_device("sim://ideal", store=one) as device:
-        job = device.submit(ring(), long(0.5))
+        job = device.submit(ring(), long(5))
         begun(job)
         assert two.adopt("sim://ideal") == []
         with pytest.raises(StoreError, match="another process has it"):
             two.start(job.id)
-        job.result(30)
+        assert job.status is gl.JobStatus.RUNNING
+        job.cancel()
 
 
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where other tests have loaded it

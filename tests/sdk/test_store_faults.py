@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import glauber as gl
 import numpy as np
@@ -18,6 +21,7 @@ from glauber.errors import (
 )
 from glauber.store import JobStore
 from glauber.store.compare import compare_results, difference
+from glauber.store.database import Database
 from glauber.store.transfer import export_job, import_job
 from glauber.store.upkeep import check_store, collect_garbage
 from store_bench import SHORT, begun, eventually, full, long, ring, run_alone
@@ -39,13 +43,20 @@ def test_a_full_disk_is_a_typed_error_and_costs_nothing_that_was_accepted(store)
     assert check_store(store).damage == ()
 
 
-def test_a_result_that_cannot_be_stored_is_said_and_drawn_again(store):
+def test_a_result_that_cannot_be_stored_is_said_and_drawn_again(store, monkeypatch):
+    finish = JobStore.finish
+
+    def finish_on_a_full_disk(store, *arguments, **named):
+        store.database.limit_pages(store.database.read("PRAGMA page_count")[0][0])
+        return finish(store, *arguments, **named)
+
     device = gl.open_device("sim://ideal", store=store)
     wide = gl.SamplingSchedule(n_samples=4000, n_chains=64)
+    monkeypatch.setattr(JobStore, "finish", finish_on_a_full_disk)  # full then, and not before: the job must begin
     job = device.submit(ring(), wide, seed=1)
-    store.database.limit_pages(store.database.read("PRAGMA page_count")[0][0])
-    with pytest.raises(StoreError, match="could not be stored"):
+    with pytest.raises(StoreError, match=r"could not be stored: the disk of .* is full"):
         job.result(10)
+    monkeypatch.undo()
     store.database.limit_pages(2**30)
     device.close()
     with gl.open_device("sim://ideal", store=store) as device:
@@ -57,8 +68,8 @@ def test_a_job_that_had_drawn_everything_leaves_no_other_program_behind(store, m
     monkeypatch.setattr(keeping, "PART_SECONDS", 0.0)
     device = gl.open_device("sim://ideal", store=store)
     whole = gl.SamplingSchedule(n_samples=2000, n_chains=64)
-    first = device.submit(ring(), whole, seed=1)
     monkeypatch.setattr(JobStore, "finish", full)
+    first = device.submit(ring(), whole, seed=1)
     with pytest.raises(StoreError, match="could not be stored"):
         first.result(10)
     monkeypatch.undo()
@@ -102,6 +113,27 @@ def test_a_store_that_fails_for_a_moment_costs_no_job(what, store, monkeypatch):
         store.ask_to_cancel(second.id)
         eventually(lambda: store.get(second.id).status is gl.JobStatus.CANCELLED)
     assert compare_results(store.result(job.id), run_alone(ring(), SHORT, seed=1)) == "identical"
+
+
+def test_a_log_that_goes_while_it_is_looked_at(path, monkeypatch):
+    """Another process that closes the file last removes it, between any two looks."""
+    log = path.with_name(path.name + "-wal")
+    path.touch()
+    log.write_bytes(b"x")
+    stat = Path.stat
+
+    def last_look(self, **more):
+        found = stat(self, **more)
+        if self == log:
+            self.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", last_look)
+    refused = sqlite3.OperationalError("attempt to write a readonly database")
+    refused.sqlite_errorname = "SQLITE_READONLY"
+    may_be_read_only = partial(Database._may_be_read_only, SimpleNamespace(path=path), refused)
+    assert not may_be_read_only()  # with a log, the file alone is not all there is
+    assert may_be_read_only()
 
 
 def test_two_devices_of_one_store_leave_each_others_jobs_alone(store, often):
@@ -321,8 +353,8 @@ def test_garbage(store, often):
         old = [device.submit(ring(), SHORT, seed=seed).id for seed in range(3)]
         other = device.submit(ring(30), SHORT, seed=9).id
         device.submit(ring(), SHORT).result(10)
-        running = device.submit(ring(), long(1))
-        begun(running)
+        running = device.submit(ring(), long(5), partial=True)
+        begun(running, samples=1)
         found = collect_garbage(store, older_than_seconds=0, dry_run=True)
         assert {*old, other} <= set(found.jobs)
         assert len(store.jobs()) == 6
@@ -330,7 +362,10 @@ def test_garbage(store, often):
         found = collect_garbage(store, older_than_seconds=0)
         assert found.objects >= 5  # results, and the other model
         assert [record.id for record in store.jobs()] == [running.id]
-        assert running.result(30).n_samples == 60
+        assert running.status is gl.JobStatus.RUNNING
+        running.cancel()
+        assert 1 <= running.result(30).n_samples < 60
+    assert 1 <= store.result(running.id).n_samples < 60
     assert store.request(running.id).model.key == ring().key
     assert check_store(store).damage == ()
     with pytest.raises(InvalidModelError):

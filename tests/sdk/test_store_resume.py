@@ -196,15 +196,15 @@ def test_a_damaged_part_is_not_used(store, often):
 
 
 def test_a_budget_of_seconds_counts_what_was_spent_before(store, often):
-    schedule = gl.SamplingSchedule(n_samples=10**6, n_chains=64, sweeps_per_sample=1000)
+    schedule = gl.SamplingSchedule(n_samples=10**5, n_chains=64, sweeps_per_sample=1000)
     device = gl.open_device("sim://ideal", store=store)
-    job = device.submit(ring(), schedule, budget=gl.Budget(seconds=1.0))
-    time.sleep(0.6)
+    job = device.submit(ring(), schedule, budget=gl.Budget(seconds=2.5))
+    time.sleep(1.5)
     device.close(requeue=True)
     began = time.monotonic()
     with gl.open_device("sim://ideal", store=store) as device:
         result = device.job(job.id).result(30)
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 2.4  # a second, and what a busy machine adds
     assert result.provenance.stopped_by == "seconds"
 
 

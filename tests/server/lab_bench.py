@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import glauber as gl
@@ -118,9 +120,16 @@ class Bench:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Of those that no system gives to outgoing connections: it is still free when a server binds it, a second later.
+
+    With port 0 the system would give one that it may give to somebody else meanwhile.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_768)  # not the same in each process of the tests
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port among a hundred")
 
 
 class Process:

@@ -222,7 +222,7 @@ def test_the_commands(tmp_path):
     listed = command("token", "list").stdout
     assert "ada" in listed
     assert "valid" in listed
-    assert text.rpartition("_")[2] not in listed
+    assert text.split("_", 2)[2] not in listed  # the secret may hold a _ itself
     number = text.split("_")[1]
     command("token", "revoke", number)
     assert "revoked" in command("token", "list").stdout

@@ -257,7 +257,7 @@ def test_streams_end_when_the_server_stops_and_when_the_token_does(bench):
 
 
 def test_a_quiet_job_has_a_heartbeat(bench, monkeypatch):
-    monkeypatch.setattr("glauber.server.streams.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("glauber.server.streams.HEARTBEAT_SECONDS", 0.02)
     first, second = (bench.submit(LONG).json()["id"] for _ in range(2))
 
     async def watch():

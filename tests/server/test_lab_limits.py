@@ -136,16 +136,16 @@ def test_a_reserved_device_runs_its_owners_jobs_and_the_others_go_on_later(bench
 
 def test_a_reservation_begins_and_ends_by_itself(bench):
     began = time.monotonic()
-    assert reserve(bench, "adminer", 1.0, 3.0).status_code == 201
+    assert reserve(bench, "adminer", 2.0, 5.0).status_code == 201
     assert bench.get("/devices/ideal").json()["reserved_for"] is None
     while bench.lab._held.get("ideal") is None:
-        assert time.monotonic() < began + 10
+        assert time.monotonic() < began + 30
         time.sleep(0.01)
-    assert time.monotonic() - began > 0.9
+    assert time.monotonic() - began > 1.9
     assert bench.get("/devices/ideal").json()["reserved_for"] == "adminer"
     job_id = bench.submit().json()["id"]
     assert bench.wait(job_id)["status"] == "done"
-    assert time.monotonic() - began > 2.9
+    assert time.monotonic() - began > 4.9
     assert bench.get("/devices/ideal").json()["reserved_for"] is None
     assert bench.get("/devices/ideal/reservations").json()["reservations"] == []
 

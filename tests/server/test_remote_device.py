@@ -387,7 +387,7 @@ def test_signals(tmp_path, monkeypatch):
         device.submit(MODEL, LONG)
         began = time.monotonic()
         server.stop(signal.SIGINT)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30  # the job would take minutes
         other = subprocess.run(
             [sys.executable, "-m", "glauber.cli", "jobs", "list", "--json", "--store", str(tmp_path / "jobs.sqlite")],
             capture_output=True, text=True, check=True,
@@ -424,7 +424,7 @@ def test_the_log_is_json_and_has_no_token(server, remote):
     assert request["owner"] == "bob"
     assert len(request["request_id"]) == 16
     assert server.user not in server.logged()
-    assert server.user.rpartition("_")[2] not in server.logged()
+    assert server.user.split("_", 2)[2] not in server.logged()  # the secret may hold a _ itself
 
 
 def test_over_tls(tmp_path, monkeypatch):

@@ -163,12 +163,11 @@ class Database:
     def _may_be_read_only(self, error: sqlite3.Error) -> bool:
         """Whether this user may read the file and not write it, and no log lies beside it that belongs to it."""
         name = getattr(error, "sqlite_errorname", "") or ""
-        log = self.path.with_name(self.path.name + "-wal")
-        return (
-            name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
-            and os.access(self.path, os.R_OK)
-            and not (log.exists() and log.stat().st_size)
-        )
+        try:
+            logged = self.path.with_name(self.path.name + "-wal").stat().st_size
+        except FileNotFoundError:  # there is none, or no longer: whoever closes the file last removes it
+            logged = 0
+        return name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) and os.access(self.path, os.R_OK) and not logged
 
     def _open(self, name: str, migrations: Sequence[Migration]) -> None:
         def connect() -> sqlite3.Connection:
