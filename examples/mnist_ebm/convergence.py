@@ -240,7 +240,8 @@ def draw_convergence(
     left.axhline(0, color="black", linestyle=":", label="data")
     left.set_xscale("log")
     left.set_xlabel("sweeps from random states")
-    left.set_ylabel(f"energy less that of data; band: {LOW:.0%} to {HIGH:.0%} of chains")
+    left.set_ylabel("energy less that of data")
+    left.set_title(f"band: {LOW:.0%} to {HIGH:.0%} of chains", fontsize=9)
     left.legend(fontsize=8)
     for name, kept in memories.items():
         time = kept.time

@@ -179,3 +179,22 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         write_whole(path, "second")
     assert path.read_text() == "first"
     assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_the_committed_page_is_made_of_the_committed_figures():
+    from examples.mnist_ebm.pipeline import Result, Study
+    from examples.mnist_ebm.report import markdown
+    from examples.mnist_ebm.stages import Sizes
+
+    folder = ROOT / "examples" / "mnist_ebm"
+    study = Study(folder / "configs", folder, Sizes())
+    every = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = {name: Result(**one) for name, one in every.items()}
+    assert set(results) == set(study.stages())
+    page = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert markdown(study, results) == page
+    for name, config in study.runs.items():
+        for seed in config.seeds:
+            assert results[f"train {name}, seed {seed}"].figures["digest"] == config.digest
+    for picture in (part.split(")")[0] for part in page.split("](")[1:]):
+        assert (folder / picture).is_file(), picture
