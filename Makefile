@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 
 # A file's tests go to one worker, so that the servers and clusters that they share are started once.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # Energy models of MNIST, hours; `.venv/bin/python -m examples.mnist_ebm --smoke` takes a minute.
 mnist: $(VENV)/.ready

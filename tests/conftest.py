@@ -10,7 +10,7 @@ import pytest
 # No deadline: a busy machine is slow, and nothing is wrong. The same cases in every run, so that a change that has
 # nothing to do with them is not blamed; for new ones, now and then: pytest --hypothesis-profile=random
 hypothesis.settings.register_profile("glauber", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("random", deadline=None)
+hypothesis.settings.register_profile("random", deadline=None, derandomize=False)
 hypothesis.settings.load_profile("glauber")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class _Strict(BaseModel):
@@ -42,7 +42,15 @@ class GridConfig(_Trained):
     tied: bool = False
 
 
-class RbmConfig(_Trained):
+class _Laddered(_Trained):
+    @model_validator(mode="after")
+    def _exchanges(self) -> Self:
+        if self.objective == "tempered" and self.n_sweeps < 2:
+            raise ValueError("tempered chains need n_sweeps of 2 or more; see glauber.torch.PersistentChains")
+        return self
+
+
+class RbmConfig(_Laddered):
     """A restricted Boltzmann machine; see machines.RbmModel."""
 
     kind: Literal["rbm"]
@@ -50,7 +58,7 @@ class RbmConfig(_Trained):
     deviation: float = Field(default=0.01, gt=0)
 
 
-class DeepConfig(_Trained):
+class DeepConfig(_Laddered):
     """A sparse deep machine on the graph of a device of the catalogue; see machines.DeepModel."""
 
     kind: Literal["deep"]

@@ -174,6 +174,7 @@ class ChipJob:
         sweeps: of a step.
         steps: machines one after another.
         samples: made with one loading.
+        together: p-bits that one coupling takes: two sites of two p-bits each that are equal or not take four.
     """
 
     name: str
@@ -184,6 +185,7 @@ class ChipJob:
     sweeps: int
     steps: int = 1
     samples: int = 1000
+    together: int = 2
 
     @property
     def operations(self) -> Operations:
@@ -260,6 +262,8 @@ def on_chip(job: ChipJob, device: str) -> DeviceEnergy:
     lacks = []
     if spec.units is not None and job.units > (most := spec.units.high or spec.units.best):
         lacks.append(f"{job.units:,} p-bits (it has {most:,.0f})")
+    if job.together > 2:
+        lacks.append(f"couplings of {job.together} p-bits (it has those of 2)")
     if spec.topology is not None and job.degree > spec.topology.max_degree:
         lacks.append(f"{job.degree} couplings of a p-bit (it has {spec.topology.max_degree})")
     if spec.topology is None and not spec.any_graph:

@@ -63,8 +63,8 @@ def log_partition_of(
 def learned(study: Study) -> Any:
     """Of each grid and each RBM: chains from noise beside chains from test images, and log Z from both sides.
 
-    Where the two kinds of chains agree, what they draw is the model's own law, and where they differ from data it is
-    the model that is wrong and not the sampler.
+    Where the two kinds of chains agree, with R-hat near 1, what they draw is the model's own law, and where they differ
+    from data it is the model that is wrong and not the sampler.
     """
     found = {}
     for name, config in study.runs.items():
@@ -142,7 +142,7 @@ def warmup(study: Study) -> Any:
     n = 20 * study.sizes.n_chains
     lengths = sorted({round(k) for k in np.geomspace(3, study.sizes.n_sweeps / 2, 6)})
     for name, config in study.runs.items():
-        if config.model.kind not in ("rbm", "chain") or config.data.side != 28:
+        if config.model.kind not in ("rbm", "deep", "chain") or config.data.side != 28:
             continue
         dataset = study.dataset(config.data)
         test = some(dataset.test, n)

@@ -157,7 +157,8 @@ class Study:
         return self.dataset(self.searched.base.data), self.out / "search", self.report
 
     def _of(self, name: str, make: Callable[[Study], Any], runs: Iterable[str]) -> Callable[[], Result]:
-        key = f"{self.sizes!r} {[self.runs[run].digest for run in runs]}"
+        held = [(self.runs[run].digest, self.runs[run].title, self.runs[run].seeds[0]) for run in runs]
+        key = f"{self.sizes!r} {held}"
         return lambda: self.stage(name, key, lambda: make(self))
 
     def run(self, only: str = "") -> dict[str, Result]:

@@ -85,10 +85,12 @@ def learned(found: dict[str, Any]) -> list[str]:
         "## What was learned, and what is reached from noise",
         "",
         "Chains from noise beside chains from test images, after as many sweeps. Where both have the same free energy,"
-        " within three or four errors and with R-hat near 1, they draw the model's own law: what is wrong with it then"
-        " is what was learned, not the sampler. Maximum likelihood asks for the data's free energy and pixels: the rest"
-        " is the moments' residual, with the distance of training from test images as its floor. Log Z forwards is too"
-        " low on average, backwards too high, if the chains that it begins from are of the model's law.",
+        " within three or four errors, and R-hat is near 1, they draw the model's own law: what is wrong with it then"
+        " is what was learned, not the sampler. An R-hat well above 1.01 says that single chains have not yet seen all"
+        " of it. Maximum likelihood asks for the data's pixels, and where nothing is hidden for their energy: the rest"
+        " is the moments' residual, with the distance of training from test images as its floor, beside the error of"
+        " the chains' own means. Log Z forwards is too low on average, backwards too high, if the chains that it begins"
+        " from are of the model's law; with less than ten effective chains its error is too small.",
         "",
         "| model | free energy of test images | chains from noise | from images | difference in errors | R-hat |"
         " recognised: test images | from noise | from images | rms difference of pixels (floor) | log Z forwards |"
@@ -123,10 +125,11 @@ def mixing(found: dict[str, Any]) -> list[str]:
         "## From noise",
         "",
         "Sweeps after which the mean energy stays within three errors of its last value; memory of the energy, which is"
-        " longer than it reads where R-hat is well above 1.01; and sweeps from which on half of the chains are always"
-        " recognised with 90 % confidence: the CNN takes some noise for digits too, as the share after the first"
-        " look shows. The chain's sweeps are those of all its machines together, and it is looked at after each machine"
-        " only. Energies are looked at each sweep, and the RBM's at every tenth, so that its time reads 10 where it is"
+        " longer than it reads where R-hat is well above 1.01; and sweeps from which on half of the chains or more are"
+        " recognised at each look, with 90 % confidence: the CNN takes some noise for digits too, as the share after"
+        " the first look shows. The chain's sweeps are those of all its machines together, and it is looked at after"
+        " each machine only. Energies are looked at each sweep, and the RBM's at every tenth, so that its time reads"
+        " 10 where it is"
         " shorter.",
         "",
         "| model | settled | tau_int of the energy [sweeps] | R-hat | recognised at the first look | from which on half"
@@ -178,7 +181,8 @@ def substrates(found: dict[str, Any]) -> list[str]:
     lines = [
         "## The same job everywhere",
         "",
-        "Each trained grid, one job with one seed on every device there is; two levels as p-bits, more as p-dits.",
+        "Each trained grid, one job with one seed on every device there is, 100 sweeps from random states, which is"
+        " before equilibrium; two levels as p-bits, more as p-dits.",
         "",
         "| model | device | states | mean energy | difference in errors |",
         "|---|---|---|---|---|",

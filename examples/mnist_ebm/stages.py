@@ -278,7 +278,15 @@ def energy(study: Study) -> Any:
     n_rbm = visible * rbm.n_hidden + visible + rbm.n_hidden
     n_chain = pixels * chain.n_hidden + pixels + chain.n_hidden
     jobs = [
-        joules.ChipJob(f"grid, {levels} levels", bits * pixels, bits * pixels, n_grid, 4, grid.sample_sweeps),
+        joules.ChipJob(
+            f"grid, {levels} levels",
+            bits * pixels,
+            bits * pixels,
+            n_grid,
+            bits - 1 + 4 * bits,
+            grid.sample_sweeps,
+            together=2 * bits,
+        ),
         joules.ChipJob("RBM", visible + rbm.n_hidden, pixels, n_rbm, max(visible, rbm.n_hidden), rbm.sample_sweeps),
         joules.ChipJob(
             "chain",

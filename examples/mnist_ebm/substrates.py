@@ -47,8 +47,8 @@ def compare(model: gl.IsingModel | gl.PottsModel, n_sweeps: int, n_chains: int =
 
     Returns:
         By address: `same`, whether all states are those of the first device; `energy` and `standard_error`, mean over
-        chains after n_sweeps sweeps; `z`, the difference from the first device's in errors, None where the states are
-        the same; or `why_not`, where it did not run.
+        chains at the end of n_sweeps + 1 sweeps from random states; `z`, the difference from the first device's in
+        errors, None where the states are the same; or `why_not`, where it did not run.
     """
     schedule = gl.SamplingSchedule(n_samples=2, n_chains=n_chains, n_warmup=n_sweeps - 1)
     found: dict[str, Any] = {}

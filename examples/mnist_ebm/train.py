@@ -127,8 +127,7 @@ def train(
     last, best = folder / "checkpoint.pt", folder / "best.pt"
     begin = load_checkpoint(last, **parts) if last.exists() else 0
     if course.stopped_early or begin == n_updates:
-        load_checkpoint(best, model=model)
-        return course
+        return _finished(model, course, folder)
     writer = _writer(folder / "tensorboard", config, begin)
     try:
         for step in range(begin, n_updates):
@@ -165,7 +164,11 @@ def train(
     finally:
         if writer is not None:
             writer.close()
-    load_checkpoint(best, model=model)
+    return _finished(model, course, folder)
+
+
+def _finished(model: ImageModel, course: Course, folder: Path) -> Course:
+    load_checkpoint(folder / "best.pt", model=model)
     write_whole(folder / "course.json", json.dumps(asdict(course), allow_nan=False))
     return course
 

@@ -73,7 +73,8 @@ def test_joules_of_a_known_power(instrument):
             # on a busy machine a round trip takes longer, and the uncertainty says so; and a 2400, which cannot be
             # asked when it began, may begin later than five round trips before let expect
             window, began = meter._window, instrument._dialect.run.start
-            if max(trace.skews) < 0.002 and window._earliest <= began <= window._latest:
+            guessed = "2400" in meter.spec.name and not window._earliest <= began <= window._latest
+            if max(trace.skews) < 0.002 and not guessed:
                 break
         assert abs(report.joules - float(POWER.joules(*trace.window))) <= 1.5 * report.expanded_uncertainty()
         assert report.standard_uncertainty < 0.01 * report.joules

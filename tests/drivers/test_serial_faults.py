@@ -133,6 +133,7 @@ def test_a_frozen_controller_that_recovers_loses_nothing(board):
         job = running(device, 20_000)
         board.freeze()
         time.sleep(0.5)
+        assert not job.done(), "this machine is too fast for the test"
         board.thaw()
         assert_right(job.result(60), 20_000)
 

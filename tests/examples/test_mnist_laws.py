@@ -69,7 +69,7 @@ def _between(exact, found):
         assert backwards.value > exact - 3 * backwards.standard_error
     few, many = (abs(two[1].value - two[0].value) for two in (found[:2], found[2:]))
     assert many < 0.1
-    assert few < 2
+    assert many < few < 2
 
 
 def test_states_of_images_are_images_again():
@@ -93,13 +93,15 @@ def test_a_grid_is_the_same_job_on_every_device():
     found = substrates.compare(in_p_bits(potts(4, 2, 8)), 50, n_chains=64)
     assert set(found) == set(substrates.DEVICES)
     for address in ("sim://ideal", "sim://ideal?body=reference", "firmware://host"):
-        assert found[address]["same"], address
-        assert found[address]["z"] is None
-    for one in found.values():
+        assert "energy" in found[address], address
+    for address, one in found.items():
         assert ("why_not" in one) != ("energy" in one)
-        if "z" in one and one["z"] is not None:
-            assert abs(one["z"]) < 4.5
-            assert not one["same"]
+        if "energy" in one and address != "thrml://cpu":
+            assert one["same"], address
+            assert one["z"] is None
+    if "energy" in (other := found["thrml://cpu"]):
+        assert abs(other["z"]) < 4.5
+        assert not other["same"]
     four = substrates.compare(potts(4, 4, 4), 50, n_chains=64)
     assert "p-bits" in four["firmware://host"]["why_not"]
     assert four["sim://ideal?body=reference"]["same"]
@@ -129,7 +131,7 @@ def test_another_law_is_seen(monkeypatch):
     monkeypatch.setattr(substrates, "DEVICES", {"first": "", "hot": "", "other": ""})
     monkeypatch.setattr(substrates.gl, "open_device", opened)
     found = substrates.compare(in_p_bits(potts(4, 2, 8)), 50)
-    assert found["hot"]["z"] > 10
+    assert found["hot"]["z"] > 6
     assert not found["other"]["same"]
     assert abs(found["other"]["z"]) < 4.5
 

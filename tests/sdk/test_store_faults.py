@@ -136,6 +136,18 @@ def test_a_log_that_goes_while_it_is_looked_at(path, monkeypatch):
     assert may_be_read_only()
 
 
+def test_a_folder_that_may_not_be_searched_is_no_matter_of_its_log(path, monkeypatch):
+    """Then the log cannot be looked at either, and what is said is that the store cannot be opened."""
+
+    def forbidden(self, **more):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    refused = sqlite3.OperationalError("unable to open database file")
+    refused.sqlite_errorname = "SQLITE_CANTOPEN"
+    assert not Database._may_be_read_only(SimpleNamespace(path=path), refused)
+
+
 def test_two_devices_of_one_store_leave_each_others_jobs_alone(store, often):
     with gl.open_device("sim://ideal?seed=1", store=store) as one:
         job = one.submit(ring(), long(1), seed=5)

@@ -138,7 +138,7 @@ def test_chains_go_on_from_a_saved_state(device):
         (lambda m: gl.torch.contrastive_divergence(m, torch.zeros(3, 5)), "2 b - 1"),
         (lambda m: gl.torch.maximum_likelihood(m, torch.ones(0, 5)), "must have shape"),
         (lambda m: gl.torch.PersistentChains(m, 2, betas=[0.5, 2.0]), "end at 1"),
-        (lambda m: gl.torch.PersistentChains(m, 2, betas=[0.5, 1.0]), "n_sweeps=2 or more"),
+        (lambda m: gl.torch.PersistentChains(m, 2, betas=[0.5, 0.7, 1.0]), "n_sweeps=2 or more"),
         (lambda m: gl.torch.PersistentChains(m, 2, n_sweeps=2, betas=[0.7, 0.5, 1.0]), "ascend"),
         (lambda m: gl.torch.PersistentChains(m, 0), "n_chains"),
         (lambda m: gl.torch.PersistentChains(m, 4).load_state_dict({"states": torch.ones(7, 5)}), "states saved"),

@@ -163,11 +163,12 @@ class Database:
     def _may_be_read_only(self, error: sqlite3.Error) -> bool:
         """Whether this user may read the file and not write it, and no log lies beside it that belongs to it."""
         name = getattr(error, "sqlite_errorname", "") or ""
+        if not (name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) and os.access(self.path, os.R_OK)):
+            return False
         try:
-            logged = self.path.with_name(self.path.name + "-wal").stat().st_size
+            return self.path.with_name(self.path.name + "-wal").stat().st_size == 0
         except FileNotFoundError:  # there is none, or no longer: whoever closes the file last removes it
-            logged = 0
-        return name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) and os.access(self.path, os.R_OK) and not logged
+            return True
 
     def _open(self, name: str, migrations: Sequence[Migration]) -> None:
         def connect() -> sqlite3.Connection:

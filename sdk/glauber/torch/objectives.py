@@ -64,11 +64,12 @@ class PersistentChains:
     Args:
         machine: the model.
         n_chains: chains; with `betas` ladders.
-        n_sweeps: sweeps a step; with `betas` 2 or more.
+        n_sweeps: sweeps a step; with more than two `betas` 2 or more.
         betas: ascending inverse temperatures that end at 1, for parallel tempering; None for chains at 1 alone.
 
     Raises:
-        InvalidModelError: betas that do not ascend to 1, go with `machine.temperature`, or with a single sweep a step.
+        InvalidModelError: betas that do not ascend to 1, go with `machine.temperature`, or more than two
+            with a single sweep a step.
     """
 
     def __init__(
@@ -80,11 +81,11 @@ class PersistentChains:
         self.betas = None if betas is None else tuple(float(beta) for beta in betas)
         if self.betas is not None and (self.betas[-1:] != (1.0,) or sorted(set(self.betas)) != list(self.betas)):
             raise InvalidModelError(f"betas must ascend and end at 1, the machine's own, not {self.betas}")
-        if self.betas is not None and self.n_sweeps < 2:
+        if self.betas is not None and len(self.betas) > 2 and self.n_sweeps < 2:
             raise InvalidModelError(
-                "a ladder needs n_sweeps=2 or more: each step is a job of its own, which tries to exchange even pairs"
-                " of temperatures after its first sweep and odd ones after its second, so that with one sweep no state"
-                " would come down the ladder"
+                "a ladder of more than two temperatures needs n_sweeps=2 or more: each step is a job of its own, which"
+                " tries to exchange even pairs of temperatures after its first sweep and odd ones after its second, so"
+                " that with one sweep no state would come down the whole ladder"
             )
         self.states: Tensor | None = None
 
