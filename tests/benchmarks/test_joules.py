@@ -19,7 +19,7 @@ RESULT = Path(joules.__file__).parent / "results" / "joules.json"
 
 @pytest.mark.slow
 def test_stated_uncertainties_cover_known_powers():
-    """All runs pooled cover as stated, U is at most a few times what the errors are, and what is below a floor is refused.
+    """All runs pooled cover as stated, U is a few times the errors at most, and what is below a floor is refused.
 
     U is 1.4 to 2.2 times the errors' root mean square (200 runs of each meter: joules.json). A dozen runs of a bench
     instrument, whose few gains and trigger delays happen to be small, have shown 3.5: so one meter alone is held to 6
