@@ -194,7 +194,7 @@ def run(
                     for progress in job.watch():
                         bar.update(task, completed=progress.sweeps_done)
                 except KeyboardInterrupt:
-                    job.cancel()
+                    job.ask_to_cancel()  # it may have ended just now
                     _err.print("stopping; what was drawn is kept")
             result = job.result()
         diagnostics = result.diagnostics()

@@ -176,6 +176,20 @@ def test_ctrl_c_keeps_what_was_drawn(model_file, tmp_path):
     assert gl.SampleSet.load(out).provenance.stopped_by == "cancel"
 
 
+def test_ctrl_c_as_the_job_ends_keeps_it(model_file, tmp_path, monkeypatch):
+    """There is nothing to cancel any more: no error, all of it is kept."""
+    watch = gl.Job.watch
+
+    def interrupted(job):
+        yield from watch(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gl.Job, "watch", interrupted)
+    out = tmp_path / "r.npz"
+    invoke("run", model_file, "-d", "sim://ideal", "-o", out, "--samples", "100")
+    assert gl.SampleSet.load(out).n_samples == 100
+
+
 def test_ctrl_c_in_a_solve_keeps_the_best_so_far(tmp_path):
     problem, out = tmp_path / "torus.txt", tmp_path / "s.npz"
     n = 40

@@ -10,7 +10,11 @@ import time
 import glauber as gl
 import numpy as np
 import pytest
-from glauber.errors import DeviceClosedError, InvalidModelError, ModelNotSupportedError
+from glauber.catalogue import load_spec
+from glauber.device import Device
+from glauber.errors import DeviceClosedError, DeviceIOError, InvalidModelError, ModelNotSupportedError
+from glauber.testing import DriverFaults, FaultyDriver
+from glauber_simulator.driver import SimulatorDriver
 from scipy.stats import chi2
 
 torch = pytest.importorskip("torch", reason="needs the extra torch: pip install -e '.[torch]'")
@@ -253,6 +257,29 @@ def test_an_interrupt_stops_the_job_and_frees_the_device(device):
     machine.sample(2)
     assert time.monotonic() - started < 20
     assert machine.sampler.usage.jobs == 1
+
+
+def test_an_interrupt_as_the_job_ends_stays_an_interrupt(device, monkeypatch):
+    """There is nothing to cancel any more, which is not what Ctrl-C is to be answered with."""
+    machine = gl.torch.BoltzmannMachine(3, 0, device)
+
+    def interrupted(job):
+        assert job.wait(60)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gl.Job, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            machine.sample(2)
+    machine.sample(2)
+
+
+def test_a_failed_job_is_told_as_what_it_failed_of():
+    """Not as a job that has ended and cannot be cancelled."""
+    with Device(FaultyDriver(SimulatorDriver(load_spec("ideal")), DriverFaults(gone_after=0))) as broken:
+        machine = gl.torch.BoltzmannMachine(3, 0, broken)
+        with pytest.raises(DeviceIOError):
+            machine.sample(2)
 
 
 def test_a_closed_device_says_so(device):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.dlpack import from_dlpack
 import glauber
 from glauber.checks import whole_number
 from glauber.compile import derive_seed
-from glauber.errors import InvalidModelError, ModelNotSupportedError
+from glauber.errors import GlauberError, InvalidModelError, ModelNotSupportedError
 from glauber.model import IsingModel, Model, PottsModel
 from glauber.request import check_seed
 from glauber.samples import SampleSet
@@ -104,7 +105,8 @@ class Sampler:
         try:
             result = job.result()
         except BaseException:  # such as Ctrl-C: the device is free again for whoever goes on
-            job.cancel()
+            with suppress(GlauberError):  # what went wrong first is what is told
+                job.ask_to_cancel()
             raise
         self.usage.add(result)
         self.last = result
