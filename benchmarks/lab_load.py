@@ -39,6 +39,9 @@ LIGHT_CLIENTS = 4
 N_SEEDS = 50
 LIGHT_P95_SECONDS = 1.0
 """What the light owner's 95th percentile of waiting must stay below, and below that of the busy owners."""
+FEW, LIGHT_P50_SECONDS = 200, 0.25
+"""Of fewer jobs that percentile is one or two of them, which a stalled machine decides: then the median is judged, which
+must stay below a third of the busy owners' where these wait long at all. One queue for all would make them equal."""
 
 
 @functools.cache
@@ -236,13 +239,20 @@ def main() -> None:
     if given.output is not None:
         about = provenance(("glauber", "numpy", "fastapi", "uvicorn", "httpx"))
         write(given.output / "lab_load.json", {**about, "crowd": found, "one_client": beside})
-    light = found["by_owner"][LIGHT]["wait"]["p95_ms"]
-    busy = max(found["by_owner"][owner]["wait"]["p95_ms"] for owner in BUSY)
     if found["outcomes"] != {"right": given.jobs} or found["stored_jobs"] != given.jobs or found["jobs_with_two_ends"]:
         raise SystemExit("not every job was answered rightly and once")
-    if light > LIGHT_P95_SECONDS * 1e3 or light > busy:
-        raise SystemExit(f"the light owner waits {light} ms (p95), busy ones {busy} ms")
-    print(f"all right; the light owner waits {light} ms (p95), busy ones up to {busy} ms")
+    waits = {owner: each["wait"] for owner, each in found["by_owner"].items()}
+    few = found["by_owner"][LIGHT]["jobs"] < FEW
+    which = "p50_ms" if few else "p95_ms"
+    light, busy = waits[LIGHT][which], [waits[owner][which] for owner in BUSY]
+    said = f"the light owner waits {light} ms ({which}), busy ones up to {max(busy)} ms"
+    if few:
+        unfair = light > max(LIGHT_P50_SECONDS * 1e3, min(busy) / 3)
+    else:
+        unfair = light > LIGHT_P95_SECONDS * 1e3 or light > max(busy)
+    if unfair:
+        raise SystemExit(said)
+    print(f"all right; {said}")
 
 
 if __name__ == "__main__":

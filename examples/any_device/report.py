@@ -42,10 +42,10 @@ def _welch(values: Sequence[float], others: Sequence[float]) -> float:
     return float(found.pvalue)
 
 
-def agree(devices: Mapping[str, Rows]) -> bool:
-    """Whether no test rejects at ALPHA over the number of tests (Bonferroni)."""
+def agree(devices: Mapping[str, Rows], alpha: float = ALPHA) -> bool:
+    """Whether no test rejects at alpha over the number of tests (Bonferroni)."""
     found = [p for each in p_values(devices).values() for p in each.values()]
-    return all(p >= ALPHA / len(found) for p in found)
+    return all(p >= alpha / len(found) for p in found)
 
 
 def markdown(figures: Mapping[str, Any]) -> str:

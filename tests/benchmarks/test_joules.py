@@ -35,7 +35,7 @@ def test_stated_uncertainties_cover_known_powers():
         "nvml": joules.nvml(12, rng(6), 3, seconds=0.3),
     }
     runs, covered = (sum(each[what] for each in found.values()) for what in ("runs", "covered"))
-    assert covered >= binom.ppf(0.0005, runs, 0.95), found
+    assert covered >= binom.ppf(1e-5, runs, 0.95), found
     shares = {
         name: each["relative error, root mean square"] / each["relative U95, median"] for name, each in found.items()
     }

@@ -28,11 +28,13 @@ class TestChip(DriverContract):
 
 
 class Impatient(DriverContract):
+    """For drivers that are to fail: a second is enough to see that they do not stop."""
+
     cancel_seconds = 1.0
 
 
-def examine(make, **arguments):
-    return run_contract(lambda: gl.Device(make(), seed=2024), contract=Impatient, **arguments)
+def examine(make, contract=Impatient, **arguments):
+    return run_contract(lambda: gl.Device(make(), seed=2024), contract=contract, **arguments)
 
 
 def test_every_planted_driver_is_found_out(capsys):
@@ -70,7 +72,7 @@ def test_a_planted_driver_fails_the_whole_contract(name):
 @pytest.mark.slow
 def test_the_wrapper_of_the_planted_drivers_passes():
     """So it is the fault that is found, not the wrapper."""
-    report = examine(planted.Passing, effort="quick")
+    report = examine(planted.Passing, DriverContract, effort="quick")
     assert report.passed, report.failed
     assert len(report.results) == len(clauses(DriverContract)) >= 30
 

@@ -42,8 +42,8 @@ KINDS = {
         gl.PopulationSchedule(betas=tuple(np.linspace(0, 1, 40)), sweeps_per_step=400, n_chains=256),
         {"observe": {"last"}},
     ),
-    "annealing": (ring(), gl.AnnealingSchedule(n_sweeps=300_000, n_chains=64), {"observe": {"last"}}),
-    "asynchronous": (ring(), gl.AsynchronousSchedule(n_samples=20_000, n_chains=4, delay=0.2), {}),
+    "annealing": (ring(), gl.AnnealingSchedule(n_sweeps=900_000, n_chains=64), {"observe": {"last"}}),
+    "asynchronous": (ring(), gl.AsynchronousSchedule(n_samples=100_000, n_chains=4, delay=0.2), {}),
     "p-dits": (
         gl.PottsModel(np.zeros((30, 3)), np.array([(i, i + 1) for i in range(29)]), np.full(29, 0.7)),
         gl.SamplingSchedule(n_samples=400, n_chains=16, sweeps_per_sample=100),

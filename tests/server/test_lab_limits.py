@@ -15,7 +15,7 @@ from glauber.server import lab as lab_module
 from glauber.server.budgets import midnight
 from lab_bench import CONFIG, LONG, MODEL, NPZ, SHORT, Bench, Process
 
-STEADY = gl.SamplingSchedule(n_samples=40, n_chains=1, sweeps_per_sample=200_000)
+STEADY = gl.SamplingSchedule(n_samples=40, n_chains=1, sweeps_per_sample=600_000)
 """Several seconds, many batches."""
 
 
