@@ -40,8 +40,9 @@ N_SEEDS = 50
 LIGHT_P95_SECONDS = 1.0
 """What the light owner's 95th percentile of waiting must stay below, and below that of the busy owners."""
 FEW, LIGHT_P50_SECONDS = 200, 0.25
-"""Of fewer jobs that percentile is one or two of them, which a stalled machine decides: then the median is judged, which
-must stay below a third of the busy owners' where these wait long at all. One queue for all would make them equal."""
+"""Of fewer jobs that percentile is one or two of them, which a stalled machine decides: then the median is judged,
+which must stay below a third of the busy owners' where these wait long at all. One queue for all would make them
+equal."""
 
 
 @functools.cache
