@@ -86,6 +86,15 @@ def test_noise_keeps_the_correlation_that_is_stated(device):
     assert abs(float(chain._flip(data, chain.correlation[2]).mean()) - 0.4) < 5 / 200
 
 
+def test_a_chain_that_has_learned_nothing_undoes_the_noise_of_fair_spins(device):
+    """Every path says -4 log 2: the noise's own coupling is in the steps back, which `exact_log_law` cannot tell."""
+    chain = make(device, n_steps=3)
+    for part in chain.parameters():
+        part.data.zero_()
+    found = chain.log_likelihood(SPINS, n_paths=1)
+    assert torch.allclose(found, torch.full_like(found, -4 * math.log(2)), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["restricted", "dense"])
 def test_the_likelihood_against_the_sum_over_all_paths(device, kind):
     """One path each: the exact evidence bound. Many: the exact likelihood, from below. Within five and six errors.
