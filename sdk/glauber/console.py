@@ -53,6 +53,8 @@ def errors(as_json: bool) -> Iterator[None]:
         fail(error, EXIT_NOT_SUPPORTED, as_json)
     except (InvalidModelError, FileFormatError, FileNotFoundError, IsADirectoryError) as error:
         fail(error, EXIT_BAD_INPUT, as_json)
+    except BrokenPipeError:  # whoever read, such as `head`, has had enough: typer ends without a word
+        raise
     except (GlauberError, OSError) as error:
         fail(error, EXIT_FAILED, as_json)
     except KeyboardInterrupt:

@@ -190,6 +190,18 @@ def test_ctrl_c_as_the_job_ends_keeps_it(model_file, tmp_path, monkeypatch):
     assert gl.SampleSet.load(out).n_samples == 100
 
 
+def test_a_reader_that_has_gone_is_no_error_to_tell_of(model_file):
+    """As in `glauber run ... | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "glauber.cli", "run", str(model_file), "-d", "sim://ideal"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert ended.returncode == 1
+    assert "error" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_ctrl_c_in_a_solve_keeps_the_best_so_far(tmp_path):
     problem, out = tmp_path / "torus.txt", tmp_path / "s.npz"
     n = 40
